@@ -1,0 +1,101 @@
+"""What a run's processes are told at their start, as JSON files that the parent writes. No torch here.
+
+``python -m octopus_desktop.training.runner RUN_DIR`` reads ``RUN_DIR/runner.json`` (RunnerSpec).
+``python -m octopus_desktop.server.coordinator RUN_DIR`` reads ``RUN_DIR/coordinator.json`` (CoordinatorSpec).
+Both share ``RUN_DIR/mailbox.sqlite`` with their parent, speak ``wire.child`` on stdin and stdout, and end when
+stdin ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.wire.canonical import canonical_json
+
+MAILBOX = "mailbox.sqlite"
+
+
+class _Json:
+    def write(self, path: Path) -> None:
+        """Atomically, so that a reader sees the whole file or none."""
+        temporary = path.with_suffix(".new")
+        temporary.write_bytes(canonical_json(asdict(self)))  # type: ignore[call-overload]
+        os.replace(temporary, path)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        value: dict[str, Any] = json.loads(path.read_text())
+        return cls._from(value)
+
+    @classmethod
+    def _from(cls, value: dict[str, Any]) -> Self:
+        return cls(**value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """One approved dataset as the worker sees it. ``kind``: csv | parquet | npz | folder."""
+
+    alias: str
+    path: str
+    kind: str
+    digest: str
+    columns: dict[str, str] = field(default_factory=dict)  # the need's columns; empty: all
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunnerSpec(_Json):
+    """A silo's share of a run. ``package`` is the unpacked, verified package directory (holding ``code/``)."""
+
+    run_id: str
+    silo: str
+    package: str
+    trainer: str
+    config: dict[str, Any]  # RunConfig.to_dict()
+    blobs: str
+    workers: int = 1
+    threads: int = 1
+    devices: tuple[str, ...] = ()  # "cuda:0", ...; empty: CPU
+    data: tuple[dict[str, Any], ...] = ()  # DataSource as dicts
+    max_restarts: int = 3
+
+    @property
+    def run_config(self) -> RunConfig:
+        return RunConfig.from_dict(self.config)
+
+    @property
+    def sources(self) -> dict[str, DataSource]:
+        return {item["alias"]: DataSource(**item) for item in self.data}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoordinatorSpec(_Json):
+    """The server's share of a run. ``silos`` approved the run; their order is the order of sums."""
+
+    run_id: str
+    federation: str
+    silos: tuple[str, ...]
+    package: str
+    trainer: str
+    config: dict[str, Any]
+    blobs: str
+
+    @property
+    def run_config(self) -> RunConfig:
+        return RunConfig.from_dict(self.config)
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from a run's seed and whatever else names the place: equal in simulation and deployment.
+
+    By convention: ``derive_seed(run_seed, "init")`` for the first model, ``derive_seed(run_seed, round, silo, rank)``
+    for a worker's round.
+    """
+    raw = hashlib.sha256(canonical_json([str(p) for p in parts])).digest()
+    return int.from_bytes(raw[:8], "big") >> 1

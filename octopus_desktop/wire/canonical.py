@@ -1,0 +1,40 @@
+"""One byte form for what gets digested and signed. Knows nothing of what the values mean."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+
+def canonical_json(value: Any) -> bytes:
+    """UTF-8 JSON with sorted keys, no spaces and no NaN: equal values give equal bytes.
+
+    Raises:
+        ValueError: the value holds NaN or infinity.
+        TypeError: the value is not made of JSON types.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest(data: bytes) -> str:
+    """Lower-case hex SHA-256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def json_digest(value: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON."""
+    return digest(canonical_json(value))
+
+
+def new_id(prefix: str = "") -> str:
+    """A random 96-bit id, safe in file names and topics: ``prefix`` and 20 base-32 characters."""
+    return prefix + "".join(secrets.choice("0123456789abcdefghjkmnpqrstvwxyz") for _ in range(20))
+
+
+def fingerprint(key: bytes) -> str:
+    """A public key or certificate as people compare it: the first 16 bytes of its SHA-256, in groups of four."""
+    text = hashlib.sha256(key).hexdigest()[:32]
+    return " ".join(text[i : i + 4] for i in range(0, 32, 4))

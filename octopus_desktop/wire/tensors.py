@@ -1,0 +1,142 @@
+"""The layout of a tensor file (safetensors) without loading it: names, dtypes, shapes and where the bytes lie.
+
+Format: 8 bytes little-endian header length, JSON header, then the tensors' bytes, row-major, little-endian, without
+gaps. Knows nothing of torch; aggregation maps the bytes that a layout names.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from octopus_desktop.wire.errors import UserError
+
+HEADER_LIMIT_BYTES = 64 << 20
+ITEM_BYTES = {
+    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1,
+    "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """One tensor's place: ``begin`` and ``end`` are byte offsets from the start of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """A file's tensors in the order of their bytes, its header bytes (with the length field), and its whole size."""
+
+    tensors: tuple[TensorSpec, ...]
+    header: bytes
+    size: int
+
+    def __iter__(self) -> Iterator[TensorSpec]:
+        return iter(self.tensors)
+
+    def signature(self) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
+        """What must agree between a global model and an update: names, dtypes, shapes, in order."""
+        return tuple((t.name, t.dtype, t.shape) for t in self.tensors)
+
+
+def read_layout(path: Path) -> Layout:
+    """Read and check the header of a tensor file.
+
+    Raises:
+        UserError: OCT-MODEL-SHAPE, when the file is no safetensors file or its header does not fit its bytes.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length > min(HEADER_LIMIT_BYTES, size - 8):
+            raise _bad(path, "its header length does not fit the file")
+        raw = file.read(length)
+    try:
+        header = json.loads(raw)
+        items = [(name, spec) for name, spec in header.items() if name != "__metadata__"]
+        specs = [
+            TensorSpec(
+                name=name,
+                dtype=spec["dtype"],
+                shape=tuple(int(n) for n in spec["shape"]),
+                begin=8 + length + int(spec["data_offsets"][0]),
+                end=8 + length + int(spec["data_offsets"][1]),
+            )
+            for name, spec in items
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise _bad(path, f"its header cannot be read ({error})") from error
+    specs.sort(key=lambda t: (t.begin, t.end))
+    at = 8 + length
+    for spec in specs:
+        if spec.dtype not in ITEM_BYTES or any(n < 0 for n in spec.shape):
+            raise _bad(path, f"tensor {spec.name!r} has the type {spec.dtype!r} and shape {spec.shape}")
+        if spec.begin != at or spec.end - spec.begin != spec.elements * ITEM_BYTES[spec.dtype]:
+            raise _bad(path, f"tensor {spec.name!r} does not lie where its header says")
+        at = spec.end
+    if at != size:
+        raise _bad(path, f"it has {size - at} bytes that belong to no tensor")
+    return Layout(tensors=tuple(specs), header=start + raw, size=size)
+
+
+def make_layout(tensors: Sequence[tuple[str, str, tuple[int, ...]]]) -> Layout:
+    """The layout of a file that holds the given (name, dtype, shape) in this order. Same input, same bytes."""
+    offsets: dict[str, dict[str, object]] = {}
+    at = 0
+    for name, dtype, shape in tensors:
+        length = math.prod(shape) * ITEM_BYTES[dtype]
+        offsets[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + length]}
+        at += length
+    raw = json.dumps(offsets, separators=(",", ":")).encode()
+    raw += b" " * (-(8 + len(raw)) % 64)  # tensors begin on a cache line
+    header = len(raw).to_bytes(8, "little") + raw
+    specs, position = [], len(header)
+    for name, dtype, shape in tensors:
+        length = math.prod(shape) * ITEM_BYTES[dtype]
+        specs.append(TensorSpec(name=name, dtype=dtype, shape=tuple(shape), begin=position, end=position + length))
+        position += length
+    return Layout(tensors=tuple(specs), header=header, size=position)
+
+
+def require_same(expected: Layout, got: Layout, whose: str) -> None:
+    """Raise OCT-MODEL-SHAPE naming the first difference, when two layouts do not agree in names, dtypes and shapes."""
+    want, have = expected.signature(), got.signature()
+    if want == have:
+        return
+    for left, right in zip(want, have, strict=False):
+        if left != right:
+            raise UserError(
+                "OCT-MODEL-SHAPE",
+                f"{whose} does not have the agreed form.",
+                f"Expected tensor {left[0]!r} {left[1]} {list(left[2])}, got {right[0]!r} {right[1]} {list(right[2])}.",
+                "Build the model with the same code and configuration in every silo.",
+            )
+    raise UserError(
+        "OCT-MODEL-SHAPE",
+        f"{whose} does not have the agreed form.",
+        f"Expected {len(want)} tensors, got {len(have)}.",
+        "Build the model with the same code and configuration in every silo.",
+    )
+
+
+def _bad(path: Path, why: str) -> UserError:
+    return UserError(
+        "OCT-MODEL-SHAPE",
+        f"{path.name[:16]} is not a sound tensor file.",
+        f"The file is damaged or was not written as safetensors: {why}.",
+        "Fetch or write the file again.",
+    )
