@@ -126,7 +126,10 @@ class Mailbox:
 
     def pending(self, recipient: str = "", *, after: int = 0) -> list[tuple[int, Envelope]]:
         """(seq, envelope) of what is not delivered, oldest first; of one recipient, or of all with ""."""
-        query = "SELECT seq, envelope FROM outbox WHERE delivered_at IS NULL AND seq>? AND (?='' OR recipient=?) ORDER BY seq"
+        query = (
+            "SELECT seq, envelope FROM outbox "
+            "WHERE delivered_at IS NULL AND seq>? AND (?='' OR recipient=?) ORDER BY seq"
+        )
         with self._lock:
             rows = self._db.execute(query, (after, recipient, recipient)).fetchall()
         return [(seq, Envelope.FromString(raw)) for seq, raw in rows]

@@ -19,8 +19,8 @@ Contract (the modules and what others may call):
     def initial_model(package, trainer, config, out: Path) -> None   # seeded by derive_seed(config.seed, "init")
 
 A "train" task first evaluates the model that came in (metrics "eval/…" speak of the incoming global model), then
-trains. Metrics of ``train`` are averaged over workers by examples. ``config.update`` says whether the update holds weights or
-the difference to the incoming model.
+trains. Metrics of ``train`` are averaged over workers by examples. ``config.update`` says whether the update
+holds weights or the difference to the incoming model.
 
 ``runner.py`` (no torch unless a privacy filter is on) — ``python -m octopus_desktop.training.runner RUN_DIR``: takes
 TASK envelopes from the inbox, drives the warm workers through a Unix socket in RUN_DIR (frames of JSON, never pickle),
