@@ -1,4 +1,4 @@
-"""The main path, by real processes on loopback: enrol, offer, approve, train, exchange, finish; and its disturbances."""
+"""The main path by real processes on loopback: enrol, offer, approve, train, exchange; and its disturbances."""
 
 from __future__ import annotations
 
