@@ -43,8 +43,8 @@ def inspect(path: Path, kind: str = "") -> dict[str, Any]:
         kind = kind or guess_kind(path)
         columns, rows = _READERS[kind](path)
         if kind == "folder":
-            files = [[f.relative_to(path).as_posix(), f.stat().st_size, file_digest(f)] for f in files_below(path)]
-            content, size = digest(canonical_json(files)), sum(f[1] for f in files)
+            files = [(f.relative_to(path).as_posix(), f.stat().st_size, file_digest(f)) for f in files_below(path)]
+            content, size = digest(canonical_json(files)), sum(bytes_ for _, bytes_, _ in files)
         else:
             content, size = file_digest(path), path.stat().st_size
         if quick_mark(path) != mark:
@@ -112,7 +112,9 @@ def _csv(path: Path) -> tuple[list[dict[str, Any]], int]:
         if len(set(names)) != len(names):
             raise ValueError("two columns bear the same name")
         convert = csv.ConvertOptions(
-            column_types={name: pa.string() for name in names}, strings_can_be_null=True, quoted_strings_can_be_null=True
+            column_types={name: pa.string() for name in names},
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=True,
         )
         types, missing, rows = dict.fromkeys(names, ""), dict.fromkeys(names, 0), 0
         with csv.open_csv(path, convert_options=convert) as reader:

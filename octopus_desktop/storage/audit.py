@@ -111,7 +111,7 @@ class AuditChain:
         self, *, before: int = 0, limit: int = 200, action: str = "", text: str = "", subject: str = ""
     ) -> tuple[Sequence[Entry], int]:
         """Newest first, below ``before`` (0: from the end); and how many fit in all. ``action`` matches by prefix."""
-        where, values = ["1=1"], []  # type: list[str], list[Any]
+        where, values = ["1=1"], list[Any]()
         if action:
             where.append("substr(action,1,?)=?")
             values += [len(action), action]

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +63,15 @@ def _announce(fd: int, words: dict[str, object]) -> None:
 # the starter's side
 
 
-def start_detached(module: str, arguments: Sequence[str], log: Path, *, what: str, timeout_s: float = START_S) -> int:
+def start_detached(
+    module: str,
+    arguments: Sequence[str],
+    log: Path,
+    *,
+    what: str,
+    timeout_s: float = START_S,
+    environment: Mapping[str, str] | None = None,
+) -> int:
     """Start ``python -m module arguments --ready-fd N`` in a session of its own and wait until it is ready.
 
     Returns its process id. Raises the child's own UserError, or OCT-DAEMON-AWAY with the last lines of its log.
@@ -81,7 +89,7 @@ def start_detached(module: str, arguments: Sequence[str], log: Path, *, what: st
                 pass_fds=[writing],
                 start_new_session=True,
                 cwd="/",
-                env=_environment(),
+                env=_environment(os.environ if environment is None else environment),
             )
         os.close(writing)
         writing = -1
@@ -109,9 +117,9 @@ def start_detached(module: str, arguments: Sequence[str], log: Path, *, what: st
     )
 
 
-def _environment() -> dict[str, str]:
+def _environment(given: Mapping[str, str]) -> dict[str, str]:
     """The starter's environment; a relative PYTHONPATH is made absolute, as the child lives in ``/``."""
-    env = dict(os.environ)
+    env = dict(given)
     if env.get("PYTHONPATH"):
         env["PYTHONPATH"] = os.pathsep.join(str(Path(p).absolute()) for p in env["PYTHONPATH"].split(os.pathsep) if p)
     elif (root := Path(__file__).resolve().parents[2]) and (root / "pyproject.toml").exists():
@@ -133,16 +141,24 @@ def _read_line(fd: int, timeout_s: float) -> bytes:
     return data.split(b"\n", 1)[0]
 
 
-def start_daemon(home: SiloHome, timeout_s: float = START_S) -> int:
-    """Start the silo's daemon and return its process id once its local API answers. OCT-STATE-LOCKED when one runs."""
+def start_daemon(home: SiloHome, timeout_s: float = START_S, environment: Mapping[str, str] | None = None) -> int:
+    """Start the silo's daemon, unless one runs already, and return its process id once its local API answers."""
     try:
         private_dir(home.root)
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise UserError(
             "OCT-CONFIG-INVALID", f"{home.root} cannot be this silo's home.", str(error), "Give another --home."
         ) from error
+    running = daemon_pid(home)
+    if running:
+        return running
     return start_detached(
-        DAEMON_MODULE, ["--home", str(home.root)], home.logs / "daemon.log", what="daemon", timeout_s=timeout_s
+        DAEMON_MODULE,
+        ["--home", str(home.root)],
+        home.logs / "daemon.log",
+        what="daemon",
+        timeout_s=timeout_s,
+        environment=environment,
     )
 
 
@@ -164,15 +180,23 @@ def stop_daemon(home: SiloHome, timeout_s: float = 10.0) -> bool:
     return not alive(pid)
 
 
+def wait_stopped(home: SiloHome, timeout_s: float = 10.0) -> None:
+    """Wait until nobody works on this home any more; after the deadline the daemon is killed (it is crash-only)."""
+    pid = daemon_pid(home)
+    if pid and not _wait_gone(pid, home, timeout_s):
+        stop_daemon(home, 0.0)
+
+
 def _wait_gone(pid: int, home: SiloHome, wait_s: float) -> bool:
     end = time.monotonic() + wait_s
-    while time.monotonic() < end:
+    while True:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)  # it may be our own child
         if not alive(pid) or daemon_pid(home) != pid:
             return True
+        if time.monotonic() >= end:
+            return False
         time.sleep(0.02)
-    return False
 
 
 # systemd user units
@@ -209,6 +233,18 @@ def unit_text(home: SiloHome) -> str:
             "",
         ]
     )  # fmt: skip
+
+
+def install_unit(home: SiloHome) -> str:
+    """Install and say what was done and what is left to do, in lines for a person."""
+    answer = install(home)
+    return "\n".join([f"{answer.text} ({answer.unit})", *(f"  {command}" for command in answer.commands)])
+
+
+def uninstall_unit(home: SiloHome) -> str:
+    """Uninstall and say so. The silo's home stays as it is."""
+    answer = uninstall()
+    return f"{answer.text} The state in {home.root} stays."
 
 
 def install(home: SiloHome) -> ServiceAnswer:

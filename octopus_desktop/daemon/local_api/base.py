@@ -52,9 +52,7 @@ class LocalApi:
             if service.name not in servicers:
                 continue
             handlers = {m.name: self._handler(m, getattr(servicers[service.name], m.name)) for m in service.methods}
-            self._server.add_generic_rpc_handlers(
-                (grpc.method_handlers_generic_handler(service.full_name, handlers),)
-            )
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
         self._token = ""
 
     async def start(self, socket: Path) -> None:

@@ -1,12 +1,12 @@
-"""Registered datasets: what they hold, whether they are still what was registered. Content is read by ``daemon.inspect``
-in a process of its own. Knows no job."""
+"""Registered datasets: what they hold, and whether they are still what was registered. Knows no job.
+
+Their content is read by ``daemon.inspect`` in a process of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from octopus_desktop.daemon.core import Silo
 from octopus_desktop.daemon.inspect import KINDS
 from octopus_desktop.daemon.marks import quick_mark
-from octopus_desktop.system.processes import die_with_parent
+from octopus_desktop.system.processes import leashed
 from octopus_desktop.wire.canonical import new_id
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
@@ -180,15 +180,10 @@ class Datasets:
             )
         async with self._one_at_a_time:
             child = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "octopus_desktop.daemon.inspect",
-                path,
-                kind,
+                *leashed("octopus_desktop.daemon.inspect", path, kind),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                preexec_fn=die_with_parent(),
             )
             try:
                 out, problems = await child.communicate()
