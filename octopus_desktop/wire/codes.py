@@ -66,6 +66,7 @@ CODES: Final[dict[str, str]] = {
     "OCT-DAEMON-AWAY": "No daemon answers on the local API.",
     "OCT-DAEMON-PROTOCOL": "Window or command line and daemon are of versions that do not fit.",
     "OCT-DAEMON-TOKEN": "The local API's token is missing or wrong.",
+    "OCT-DAEMON-FAULT": "The daemon failed unexpectedly; its log tells more.",
     "OCT-SERVER-AWAY": "No federation server answers on its operator socket.",
     "OCT-CLI-USAGE": "The command's words are off.",
     "OCT-CONFIG-INVALID": "A configuration value is not allowed.",
