@@ -52,9 +52,11 @@ CODES: Final[dict[str, str]] = {
     "OCT-LINK-DOWN": "The federation server cannot be reached.",
     "OCT-LINK-TLS": "The TLS handshake failed.",
     "OCT-LINK-PROTOCOL": "The two sides speak different protocol versions.",
+    "OCT-LINK-REPLACED": "A newer connection with the same certificate took this link's place.",
     "OCT-LINK-ENVELOPE": "An envelope is malformed or its sender is not who it claims to be.",
     "OCT-BLOB-CORRUPT": "A blob's bytes do not fit its digest.",
     "OCT-BLOB-MISSING": "A blob is not in the store.",
+    "OCT-BLOB-OFFSET": "A blob's transfer began at another place than the receiver has reached.",
     "OCT-BLOB-FORBIDDEN": "A blob does not belong to a run of the caller.",
     # Processes and storage
     "OCT-DISK-FULL": "The disk is full.",
