@@ -137,7 +137,7 @@ class Client(QObject):
         ended: Callable[[UserError | None], None] | None = None,
         owner: QObject | None = None,
     ) -> Subscription:
-        """Follow a stream such as ``"Runs.Follow"`` until ``cancel()``. ``ended`` gets None when the daemon ended it."""
+        """Follow a stream like ``"Runs.Follow"`` until ``cancel()``. ``ended`` gets None when the daemon ended it."""
         call = self._prepare(method, request, ended, owner)
         if call is not None:
             call._cancel = self._connection.stream(
