@@ -79,7 +79,9 @@ class ApproveDialog(QDialog):
 
         heading = QLabel(
             self.tr("Approve {job} {version}").format(job=offer.job_name, version=offer.job_version),
-            wordWrap=True, textFormat=Qt.TextFormat.PlainText)  # fmt: skip
+            wordWrap=True,
+            textFormat=Qt.TextFormat.PlainText,
+        )
         set_role(heading, text="heading")
         bound = QLabel(
             self.tr(

@@ -110,9 +110,7 @@ class ReasonDialog(QDialog):
         if not count:
             self.remark.setText(tr("reason", "A reason is needed."))
         elif count > MOST_CHARACTERS:
-            self.remark.setText(
-                tr("reason", "Too long by {0} characters.").format(count - MOST_CHARACTERS)
-            )
+            self.remark.setText(tr("reason", "Too long by {0} characters.").format(count - MOST_CHARACTERS))
         else:
             self.remark.setText(tr("reason", "Ctrl+Return confirms."))
 

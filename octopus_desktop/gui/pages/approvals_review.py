@@ -1,4 +1,4 @@
-"""The review of one offer: who asks, the decision bar, and the tabs. Decisions are signed here and sent to the daemon."""
+"""The review of one offer: who asks, the decision bar, the tabs. Decisions are signed here and sent to the daemon."""
 
 from __future__ import annotations
 
@@ -142,7 +142,12 @@ class ReviewPanel(QWidget):
         parts = [error.what, error.why, error.next_step, error.code]
         offer = self._offer
         if offer is not None and offer.state == "invalid" and offer.problem:
-            parts = [offer.problem, "", self.tr("Ask the author to build, sign and submit the job again."), offer.problem_code]
+            parts = [
+                offer.problem,
+                "",
+                self.tr("Ask the author to build, sign and submit the job again."),
+                offer.problem_code,
+            ]
         self._wrong_text.setText("\n".join(part for part in parts if part))
         self._stack.setCurrentWidget(self._wrong)
         self._show_header()
@@ -284,9 +289,7 @@ class ReviewPanel(QWidget):
             return
         dialog = ReasonDialog(self, wording(act, f"{offer.offer.job_name} {offer.offer.job_version}"))
         who = self._context.store.daemon.administrator
-        dialog.accepted.connect(
-            lambda: self._decide(make_statement(offer, verdict, who, reason=dialog.reason))
-        )
+        dialog.accepted.connect(lambda: self._decide(make_statement(offer, verdict, who, reason=dialog.reason)))
         dialog.open()
 
     def _decide(self, statement: Statement) -> None:

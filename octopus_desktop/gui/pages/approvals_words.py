@@ -1,5 +1,4 @@
-"""What the review says in words: conditions as sentences, what may be decided now and why not. Pure but for translation.
-"""
+"""What the review says in words: conditions as sentences; what may be decided now, and why not. No widget here."""
 
 from __future__ import annotations
 
@@ -16,8 +15,8 @@ WAITING = frozenset({"offered"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """Where an offer stands for the person in front of it. ``approve``, ``refuse``, ``revoke``: whether that act is open
-    now; ``tone`` and ``text``: the line beside the decision bar; ``detail``: a second one."""
+    """Where an offer stands for the person in front of it. ``approve``, ``refuse``, ``revoke``: whether that act is
+    open now; ``tone`` and ``text``: the line beside the decision bar; ``detail``: a second one."""
 
     approve: bool = False
     refuse: bool = False
@@ -35,7 +34,9 @@ def situation(offer: pb.SiloOffer, run: pb.Run | None, now: float) -> Situation:
     """What can be done with ``offer`` now, and what to say of it. ``run``: its run here, if there is one."""
     state, decided = offer.state, decided_line(offer)
     if state == "fetching":
-        return Situation(tone="info", text=_tr("The package is on its way."), detail=_tr("It opens here once it is verified."))
+        return Situation(
+            tone="info", text=_tr("The package is on its way."), detail=_tr("It opens here once it is verified.")
+        )
     if state == "invalid":
         return Situation(
             tone="danger",
@@ -43,13 +44,17 @@ def situation(offer: pb.SiloOffer, run: pb.Run | None, now: float) -> Situation:
             detail=join(offer.problem or _tr("It did not pass the checks."), offer.problem_code),
         )
     if state in WAITING and offer.offer.expires_at and offer.offer.expires_at < now:
-        return Situation(tone="neutral", text=_tr("The offer has expired."), detail=_tr("The author may offer it again."))
+        return Situation(
+            tone="neutral", text=_tr("The offer has expired."), detail=_tr("The author may offer it again.")
+        )
     if state in WAITING and not offer.signature_verified:
         return Situation(
             refuse=True,
             tone="danger",
             text=_tr("The author's signature is not verified."),
-            detail=join(offer.problem or _tr("A package without a valid signature cannot be approved."), offer.problem_code),
+            detail=join(
+                offer.problem or _tr("A package without a valid signature cannot be approved."), offer.problem_code
+            ),
         )
     if state in WAITING:
         forbidden = [line for line in offer.policy if line.verdict == "forbidden"]
@@ -80,7 +85,9 @@ def situation(offer: pb.SiloOffer, run: pb.Run | None, now: float) -> Situation:
             detail=_tr("The author may offer it again."),
         )
     if state == "withdrawn":
-        return Situation(tone="neutral", text=_tr("The federation has withdrawn this offer."), detail=quoted(offer.reason))
+        return Situation(
+            tone="neutral", text=_tr("The federation has withdrawn this offer."), detail=quoted(offer.reason)
+        )
     return Situation(text=state)
 
 
@@ -142,8 +149,14 @@ def topic(name: str) -> str:
 
 def severity(word: str) -> str:
     """The margin's four severities from the words that reviewers use."""
-    return {"danger": "high", "error": "high", "critical": "high", "serious": "high", "warning": "medium",
-            "note": "info"}.get(word, word)  # fmt: skip
+    return {
+        "danger": "high",
+        "error": "high",
+        "critical": "high",
+        "serious": "high",
+        "warning": "medium",
+        "note": "info",
+    }.get(word, word)
 
 
 def quoted(text: str) -> str:

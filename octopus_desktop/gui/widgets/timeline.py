@@ -151,6 +151,12 @@ class Timeline(QWidget):
         self._fit_scale()
         self.update()
 
+    def show_between(self, start: float, end: float) -> None:
+        """Show the time from ``start`` to ``end`` (Unix seconds) across the whole width."""
+        room = max(1.0, self.width() - self.label_width() - PAD)
+        self.start, self.scale, self.follow = start, max(end - start, 1e-3) * 1.02 / room, False
+        self.update()
+
     def zoom(self, factor: float, x: float | None = None) -> None:
         """Make everything ``factor`` times as wide; the moment at ``x`` (default: the middle) stays where it is."""
         if not self.spans.count:
