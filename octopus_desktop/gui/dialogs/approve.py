@@ -82,7 +82,7 @@ class ApproveDialog(QDialog):
             wordWrap=True,
             textFormat=Qt.TextFormat.PlainText,
         )
-        set_role(heading, text="heading")
+        set_role(heading, type="heading")
         bound = QLabel(
             self.tr(
                 "Your signature will cover exactly package {package}, configuration {config}, the data and the "
@@ -91,7 +91,7 @@ class ApproveDialog(QDialog):
             wordWrap=True,
         )
         bound.setToolTip(f"{offer.package.digest}\n{offer.config_digest}")
-        set_role(bound, text="muted")
+        set_role(bound, type="muted")
         top = QVBoxLayout()
         top.setContentsMargins(24, 20, 24, 12)
         top.setSpacing(4)
@@ -171,7 +171,7 @@ class ApproveDialog(QDialog):
     def _need_field(self, need: str, matches: list[pb.DataMatch]) -> QWidget:
         choice, hint = QComboBox(), QLabel(wordWrap=True, textFormat=Qt.TextFormat.PlainText)
         choice.setAccessibleName(self.tr("Dataset for {need}").format(need=need))
-        set_role(hint, text="caption")
+        set_role(hint, type="caption")
         fitting = [m for m in matches if m.fits and m.dataset_id in self._datasets]
         # The dataset that bears the need's own name comes first, then what else fits.
         fitting.sort(key=lambda m: (self._datasets[m.dataset_id].alias != need, self._datasets[m.dataset_id].alias))
@@ -258,7 +258,7 @@ class ApproveDialog(QDialog):
             row = QHBoxLayout()
             row.addWidget(spin)
             note = QLabel(remark, textFormat=Qt.TextFormat.PlainText, wordWrap=True)
-            set_role(note, text="caption")
+            set_role(note, type="caption")
             row.addWidget(note, 1)
             form.addRow(_label(name), row)
         return frame
@@ -323,10 +323,10 @@ def _section(title: str, text: str = "") -> tuple[QFrame, QFormLayout]:
     column.setSpacing(8)
     head = QHBoxLayout()
     heading = QLabel(title)
-    set_role(heading, text="strong")
+    set_role(heading, type="strong")
     head.addWidget(heading)
     remark = QLabel(text)
-    set_role(remark, text="caption")
+    set_role(remark, type="caption")
     head.addWidget(remark, 1)
     column.addLayout(head)
     form = QFormLayout()

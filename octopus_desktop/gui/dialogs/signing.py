@@ -100,12 +100,12 @@ class PassphraseDialog(QDialog):
         self.setWindowTitle(tr("signing", "Open your key"))
         self.setMinimumWidth(440)
         heading = QLabel(tr("signing", "Passphrase of your key store"))
-        set_role(heading, text="heading")
+        set_role(heading, type="heading")
         text = QLabel(
             tr("signing", "Your signing key lies in a file that a passphrase seals. It is used for this one decision."),
             wordWrap=True,
         )
-        set_role(text, text="muted")
+        set_role(text, type="muted")
         self.field = QLineEdit(echoMode=QLineEdit.EchoMode.Password)
         self.field.setAccessibleName(tr("signing", "Passphrase"))
         self._problem = QLabel(problem, wordWrap=True, visible=bool(problem))

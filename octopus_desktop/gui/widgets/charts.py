@@ -107,7 +107,7 @@ class MetricChart(QWidget):
         self._timer = QTimer(self, singleShot=True, interval=REPAINT_MS)
         self._timer.timeout.connect(self._repaint)
         self.heading = QLabel(name, textFormat=Qt.TextFormat.PlainText)
-        self.heading.setProperty("text", "strong")
+        self.heading.setProperty("type", "strong")
         self.numbers = QLabel(textFormat=Qt.TextFormat.RichText)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
