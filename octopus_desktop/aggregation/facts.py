@@ -51,7 +51,7 @@ class AnswerFacts:
     bars: tuple[Bar, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "metrics": dict(self.metrics)}
+        return {**asdict(self), "metrics": dict(self.metrics), "bars": [asdict(bar) for bar in self.bars]}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> AnswerFacts:

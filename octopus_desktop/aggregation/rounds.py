@@ -90,7 +90,7 @@ class RoundLoop:
         instructions = self._take(event)
         if not isinstance(event, ev.Live):
             names = " ".join(type(i).__name__ for i in instructions) or "nothing"
-            self._tell(f"{type(event).__name__} {_brief(event)} -> {self.state.phase} {self.state.round}: {names}")
+            self._tell(f"{_brief(event)} -> {self.state.phase} {self.state.round}: {names}")
         return instructions
 
     def next_timer(self) -> tuple[float, ev.Event] | None:
@@ -431,4 +431,5 @@ def _fault(event: ev.Answered) -> tuple[str, str] | None:
 
 def _brief(event: ev.Event) -> str:
     names = ("silo", "round", "task", "epoch", "code", "error_code")
-    return " ".join(str(getattr(event, name)) for name in names if getattr(event, name, ""))
+    said = [str(getattr(event, name)) for name in names if getattr(event, name, "")]
+    return " ".join([type(event).__name__, *said])
