@@ -1,4 +1,4 @@
-"""The example jobs' real data, laid out as silos have it: one file each. Reads installed packages; downloads nothing."""
+"""The example jobs' real data, laid out as silos have it: a file each. Reads installed packages; downloads nothing."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def heart(folder: Path) -> dict[str, Path]:
 
 
 def digits(folder: Path, silos: int = 4, alpha: float = 0.5, seed: int = 0) -> dict[str, Path]:
-    """scikit-learn's digits in NPZ files (``images`` (rows, 64) float32, ``labels`` (rows,) int64), spread over the silos
-    by a Dirichlet distribution over the classes (Hsu et al. 2019, "Measuring the Effects of Non-Identical Data
+    """scikit-learn's digits in NPZ files (``images`` (rows, 64) float32, ``labels`` (rows,) int64), spread over the
+    silos by a Dirichlet distribution over the classes (Hsu et al. 2019, "Measuring the Effects of Non-Identical Data
     Distribution", section 3): smaller ``alpha``, less equal silos.
 
     Raises:
