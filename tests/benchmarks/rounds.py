@@ -1,6 +1,6 @@
 """What a round costs beside the training: ``python -m tests.benchmarks.rounds --mib 1,100,1024 --silos 2``.
 
-A whole federation of real processes runs the job ``echo``, whose trainer returns its input. Beside its seconds a round stand
+A whole federation of real processes runs the job ``echo``
 two floors of the same run, which move the same bytes (one model down to each silo, one update up from each) and do
 nothing else: a raw TLS 1.3 socket, and a bare gRPC stream with mutual TLS. Peak resident memory is sampled per role.
 """
