@@ -223,6 +223,7 @@ class ApproveDialog(QDialog):
         self._from.setAccessibleName(self.tr("From this hour"))
         self._to.setAccessibleName(self.tr("Until this hour"))
         row = QHBoxLayout()
+        row.setSpacing(8)
         row.addWidget(self._hours)
         row.addWidget(self._from)
         row.addWidget(QLabel(self.tr("and")))
@@ -231,6 +232,8 @@ class ApproveDialog(QDialog):
         row.addStretch(1)
         for spin in (self._from, self._to):
             spin.setEnabled(False)
+            spin.setFixedWidth(88)
+            spin.lineEdit().setTextMargins(6, 0, 0, 0)
             self._hours.toggled.connect(spin.setEnabled)
             spin.valueChanged.connect(self._judge)
         self._hours.toggled.connect(self._judge)
@@ -254,8 +257,10 @@ class ApproveDialog(QDialog):
             (self.tr("Privacy budget ε"), self._epsilon, ""),
         ):
             spin.setAccessibleName(name)
-            spin.setMinimumWidth(140)
+            spin.setFixedWidth(152)
+            spin.lineEdit().setTextMargins(6, 0, 0, 0)
             row = QHBoxLayout()
+            row.setSpacing(12)
             row.addWidget(spin)
             note = QLabel(remark, textFormat=Qt.TextFormat.PlainText, wordWrap=True)
             set_role(note, type="caption")

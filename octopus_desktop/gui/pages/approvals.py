@@ -48,6 +48,7 @@ class ApprovalsPage(QWidget):
         column: QVBoxLayout = page_layout(self)
         column.addWidget(self._header)
         column.addWidget(self._stack, 1)
+        self.setFocusProxy(self.queue.view)
         self.queue.chosen.connect(self.review.show_offer)
         store = context.store
         store.reset.connect(self._refresh)

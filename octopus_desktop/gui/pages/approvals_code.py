@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QSize, Qt
 from PySide6.QtWidgets import (
     QDialog,
     QDialogButtonBox,
@@ -227,6 +227,7 @@ class ChangesTab(QWidget):
         self._changes: list[pb.FileChange] = []
         self._against = label("", "muted")
         self.files = QListWidget()
+        self.files.setIconSize(QSize(16, 16))
         self.files.setAccessibleName(self.tr("Changed files"))
         self.view = DiffView()
         self.files.currentRowChanged.connect(self._on_row_changed)

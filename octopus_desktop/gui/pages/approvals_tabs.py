@@ -7,7 +7,7 @@ from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QVBoxLayout, QWi
 
 from octopus_desktop.gui.context import Context
 from octopus_desktop.gui.models.rows import Column
-from octopus_desktop.gui.pages.approvals_words import topic
+from octopus_desktop.gui.pages.approvals_words import topic, what_happened
 from octopus_desktop.gui.theme import GRID, set_role
 from octopus_desktop.gui.widgets import formats
 from octopus_desktop.gui.widgets.parts import Card, EmptyState, clear, label, rule, scroll
@@ -186,7 +186,7 @@ class HistoryTab(QWidget):
                     width=160,
                 ),
                 Column(key="who", title=self.tr("Who"), text=lambda r: r[1].who, width=160),
-                Column(key="what", title=self.tr("What"), text=lambda r: look("offer", r[1].what).text, width=130),
+                Column(key="what", title=self.tr("What"), text=lambda r: what_happened(r[1].what), width=130),
                 Column(
                     key="text", title=self.tr("Words"), text=lambda r: r[1].text, tooltip=lambda r: r[1].text, width=0
                 ),

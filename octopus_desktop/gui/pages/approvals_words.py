@@ -147,6 +147,20 @@ def topic(name: str) -> str:
     }.get(name, name.capitalize())
 
 
+def what_happened(what: str) -> str:
+    """A history entry's word."""
+    return {
+        "offered": _tr("Offered"),
+        "approved": _tr("Approved"),
+        "rejected": _tr("Rejected"),
+        "changes_requested": _tr("Changes asked"),
+        "revoked": _tr("Revoked"),
+        "expired": _tr("Expired"),
+        "withdrawn": _tr("Withdrawn"),
+        "note": _tr("Note"),
+    }.get(what, what.replace("_", " ").capitalize())
+
+
 def severity(word: str) -> str:
     """The margin's four severities from the words that reviewers use."""
     return {

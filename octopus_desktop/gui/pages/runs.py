@@ -81,6 +81,7 @@ class RunsPage(QWidget):
         outer.addWidget(self._stack)
         back = QShortcut(QKeySequence("Alt+Left"), self, self.show_list)
         back.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        self.setFocusProxy(self.table.view)
         store = context.store
         store.reset.connect(self._refresh)
         store.changed.connect(self._on_changed)
@@ -146,7 +147,7 @@ class RunsPage(QWidget):
                 text=lambda r: formats.clock(r.started_at or r.approved_at),
                 sort=lambda r: r.started_at or r.approved_at,
                 tooltip=lambda r: formats.instant_utc(r.started_at),
-                width=136,
+                width=152,
             ),
             Column(
                 key="took",

@@ -49,6 +49,7 @@ class LeftTab(QWidget):
                 context.theme, "layers", self.tr("No layers"), self.tr("Choose an update above to see what it held.")
             ),
         )
+        self.layers.filter.hide()  # few rows: a second filter is in the way
         self.layers.view.setAccessibleName(self.tr("Layers of the chosen update"))
         lower = QWidget()
         column = QVBoxLayout(lower)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QStackedWidget, QVBoxLayout, QWidget
 
 from octopus_desktop.gui.context import Context
@@ -11,6 +12,8 @@ from octopus_desktop.gui.theme import GRID
 from octopus_desktop.gui.widgets.charts import ChartGrid, LivePoint
 from octopus_desktop.gui.widgets.parts import Card, EmptyState, scroll
 from octopus_desktop.wire.pb import local_pb2 as pb
+
+FRAME_PX = 26  # the card's margins above and below the charts
 
 
 class OverviewTab(QWidget):
@@ -35,7 +38,8 @@ class OverviewTab(QWidget):
                 self.tr("Metrics appear here with the first steps of training, and per round once a round is over."),
             )
         )
-        self._stack.addWidget(scroll(content))
+        self._area = scroll(content)
+        self._stack.addWidget(self._area)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(self._stack)
@@ -56,3 +60,11 @@ class OverviewTab(QWidget):
         self.grid.add_live(live)
         if self.grid.charts:
             self._stack.setCurrentIndex(1)
+            self._share_room()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._share_room()
+
+    def _share_room(self) -> None:
+        self.grid.set_room(self.height() - 2 * FRAME_PX)

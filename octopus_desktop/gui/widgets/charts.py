@@ -6,6 +6,7 @@ chart paints at most ten times a second, and only when it is visible and somethi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,8 @@ from PySide6.QtWidgets import QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWi
 from octopus_desktop.gui.widgets.ink import is_dark
 
 REPAINT_MS = 100
-CHART_HEIGHT = 208
+CHART_HEIGHT = 208  # at least; charts grow into the room there is
+TALLEST_CHART = 320
 MOST_LIVE_POINTS = 200_000
 
 # Per series: colour on light, colour on dark. The federation's line is dashed and has other marks as well.
@@ -109,6 +111,8 @@ class MetricChart(QWidget):
         self.heading = QLabel(name, textFormat=Qt.TextFormat.PlainText)
         self.heading.setProperty("type", "strong")
         self.numbers = QLabel(textFormat=Qt.TextFormat.RichText)
+        for words in (self.heading, self.numbers):  # they take the room there is; a long name is cut, not the page
+            words.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
@@ -149,7 +153,6 @@ class MetricChart(QWidget):
         item.setMouseEnabled(x=False, y=False)
         self._plot.wheelEvent = lambda event: event.ignore()  # the page scrolls, not the chart
         item.getAxis("left").setWidth(QFontMetrics(self.font()).horizontalAdvance("0.0000") + 12)
-        item.getAxis("bottom").setTickSpacing()
         for key in ("live", "federation", "local"):
             self._curves[key] = item.plot([], [])
         self.layout().addWidget(self._plot, 1)
@@ -191,6 +194,8 @@ class MetricChart(QWidget):
         for key, points in (("local", local[0]), ("federation", federation[0])):
             self._curves[key].setSymbolSize(5 if len(points) <= 60 else 0)
         rounds = max([1.0, *local[0][-1:], *federation[0][-1:], *live[0][-1:]])
+        step = max(1, math.ceil(rounds / 8))  # whole rounds only
+        self._plot.getPlotItem().getAxis("bottom").setTickSpacing(levels=[(step, 0)])
         self._plot.getPlotItem().setXRange(0 if live[0] else min(1.0, rounds - 1), rounds, padding=0.02)
         self._tell()
 
@@ -205,7 +210,7 @@ class MetricChart(QWidget):
             if value is not None:
                 parts.append(f'<span style="color:{pair[dark]}">{mark}</span> {word} <b>{value:.4g}</b>')
         if self.series.live:
-            parts.append(f'<span style="color:{_LIVE[dark]}">━</span> {self.tr("within the round")}')
+            parts.append(f'<span style="color:{_LIVE[dark]}">━</span> {self.tr("live")}')
         self.numbers.setText(" &nbsp; ".join(parts))
 
 
@@ -215,7 +220,7 @@ class ChartGrid(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.charts: dict[str, MetricChart] = {}
-        self._columns = 0
+        self._columns, self._chart_height = 0, CHART_HEIGHT
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, 0)
         self._grid.setHorizontalSpacing(24)
@@ -249,11 +254,19 @@ class ChartGrid(QWidget):
         super().resizeEvent(event)
         self._arrange()
 
+    def set_room(self, height: int) -> None:
+        """Let the rows of charts share ``height`` pixels, within what is readable."""
+        rows = max(1, math.ceil(len(self.charts) / max(1, self._columns)))
+        self._chart_height = min(TALLEST_CHART, max(CHART_HEIGHT, (height - 16 * (rows - 1)) // rows))
+        for chart in self.charts.values():
+            chart.setFixedHeight(self._chart_height)
+
     def _chart(self, name: str) -> MetricChart:
         chart = self.charts.get(name)
         if chart is None:
             chart = self.charts[name] = MetricChart(name, self)
             self._columns = 0
+            chart.setFixedHeight(self._chart_height)
             self._arrange()
             chart.show()
         return chart

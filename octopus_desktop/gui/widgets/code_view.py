@@ -140,7 +140,7 @@ class CodeEditor(QPlainTextEdit):
         painter, ink = QPainter(self.viewport()), ink_of(self)
         width = self.viewport().width()
         for line, box in self.lines_in(event.rect()):
-            row = QRectF(0, box.top(), width, box.height())
+            row = QRectF(0, box.top(), width, self.fontMetrics().height())
             if line == self._line:
                 painter.fillRect(row, QColor(ink.current))
             if line in self.marks:
@@ -199,7 +199,7 @@ class _Margin(QWidget):
         painter.fillRect(event.rect(), QColor(ink.gutter))
         painter.setFont(editor.font())
         for line, box in editor.lines_in(event.rect()):
-            number = QRectF(20, box.top(), self.width() - 28, box.height())
+            number = QRectF(20, box.top(), self.width() - 28, editor.fontMetrics().height())
             painter.setPen(QColor(ink.muted))
             painter.drawText(number, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, str(line))
             middle = box.top() + editor.fontMetrics().height() / 2

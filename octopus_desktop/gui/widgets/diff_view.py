@@ -138,7 +138,8 @@ class _Numbers(QWidget):
         sign_width = text.fontMetrics().horizontalAdvance("9") * 2
         half = (self.width() - sign_width) / 2
         right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-        for line, box in text.visible(event.rect()):
+        for line, whole in text.visible(event.rect()):
+            box = QRectF(whole.left(), whole.top(), whole.width(), text.fontMetrics().height())  # the last is taller
             ground = ground_of(line.kind, ink)
             if ground:
                 painter.fillRect(QRectF(0, box.top(), self.width(), box.height()), QColor(ground))
@@ -196,6 +197,8 @@ class DiffView(QWidget):
         removed = sum(line.kind == "removed" for line in lines)
         word = {"added": self.tr("new file"), "removed": self.tr("removed file")}.get(change, self.tr("changed"))
         self.counts.setText(f"{path} · {word} · +{added} −{removed}" if path else "")
+        if path and not lines:
+            self.text.show_lines([DiffLine("same", self.tr("There is no text to compare in this file."))])
         self._changes = [
             number
             for number, line in enumerate(lines)

@@ -28,7 +28,9 @@ from PySide6.QtWidgets import QToolTip, QWidget
 from octopus_desktop.gui.widgets.ink import OTHER_STEP, STEP_COLOURS, Ink, ink_of, text_on
 from octopus_desktop.gui.widgets.spans import Bar, Spans, ticks
 
-ROW = 20
+ROW = 20  # at least; rows grow while there are few
+TALLEST_ROW = 36
+TOP = 8
 LANE_GAP = 12
 AXIS = 40
 LEGEND = 32
@@ -55,6 +57,7 @@ class Timeline(QWidget):
         self.start, self.scale, self.follow = 0.0, 1.0, True
         self.current: Bar | None = None
         self._drag: tuple[float, float] | None = None
+        self.row = ROW  # a row's height, in pixels
         self._top = 0  # vertical scroll, in pixels
         self._dirty: QRectF | None = None
         self.setMouseTracking(True)
@@ -88,6 +91,7 @@ class Timeline(QWidget):
             self._dirty = box if self._dirty is None else self._dirty.united(box)
         if new:
             if lanes != len(self.spans.lanes):
+                self._measure()
                 self._dirty = QRectF(self.rect())
             if not self._frame.isActive():
                 self._frame.start(FRAME_MS if self.isVisible() and self.spans.count > new else 0)
@@ -108,11 +112,17 @@ class Timeline(QWidget):
         widest = max((metrics.horizontalAdvance(lane) for lane in self.spans.lanes), default=60.0)
         return min(widest, 200.0) + 2 * PAD
 
+    def _measure(self) -> None:
+        """Share the height among the rows, within what is readable."""
+        rows = sum(self.spans.rows(lane) for lane in self.spans.lanes)
+        room = self.height() - AXIS - TOP - LEGEND - LANE_GAP * len(self.spans.lanes)
+        self.row = min(TALLEST_ROW, max(ROW, room // max(1, rows)))
+
     def lane_tops(self) -> list[tuple[str, float]]:
-        y, tops = float(AXIS - self._top), []
+        y, tops = float(AXIS + TOP - self._top), []
         for lane in self.spans.lanes:
             tops.append((lane, y))
-            y += self.spans.rows(lane) * ROW + LANE_GAP
+            y += self.spans.rows(lane) * self.row + LANE_GAP
         return tops
 
     def x_of(self, moment: float) -> float:
@@ -126,7 +136,7 @@ class Timeline(QWidget):
         if point.x() < self.label_width() or not AXIS <= point.y() < self.height() - LEGEND:
             return None
         for lane, top in self.lane_tops():
-            row = int((point.y() - top) // ROW)
+            row = int((point.y() - top) // self.row)
             if point.y() >= top and row < self.spans.rows(lane):
                 return self.spans.at(lane, row, self.moment_at(point.x()), 2 * self.scale)
         return None
@@ -252,12 +262,13 @@ class Timeline(QWidget):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
+        self._measure()
         if self.follow:
             self._fit_scale()
 
     def sizeHint(self) -> QSize:
         rows = sum(self.spans.rows(lane) * ROW + LANE_GAP for lane in self.spans.lanes)
-        return QSize(720, AXIS + rows + LEGEND)
+        return QSize(720, AXIS + TOP + rows + LEGEND)
 
     # How it looks
 
@@ -274,7 +285,7 @@ class Timeline(QWidget):
         painter.setClipRect(QRectF(0, AXIS, self.width(), bottom - AXIS))
         tops = self.lane_tops()
         for lane, top in tops:
-            high = self.spans.rows(lane) * ROW
+            high = self.spans.rows(lane) * self.row
             painter.setPen(QColor(ink.text))
             name = QFontMetricsF(self.font()).elidedText(lane, Qt.TextElideMode.ElideRight, left - 2 * PAD)
             painter.drawText(QRectF(PAD, top, left - PAD, high), Qt.AlignmentFlag.AlignVCenter, name)
@@ -283,10 +294,10 @@ class Timeline(QWidget):
         from_s = self.moment_at(max(left, area.left() - 2))
         to_s = self.moment_at(area.right() + 2)
         for lane, top in tops:
-            if top > area.bottom() or top + self.spans.rows(lane) * ROW < area.top():
+            if top > area.bottom() or top + self.spans.rows(lane) * self.row < area.top():
                 continue
             for row, bar in self.spans.visible(lane, from_s, to_s, self.scale):
-                self._paint_bar(painter, ink, bar, top + row * ROW)
+                self._paint_bar(painter, ink, bar, top + row * self.row)
         painter.restore()
         self._paint_legend(painter, ink, bottom)
         if self.hasFocus():
@@ -296,7 +307,7 @@ class Timeline(QWidget):
 
     def _paint_bar(self, painter: QPainter, ink: Ink, bar: Bar, top: float) -> None:
         x, width = self.x_of(bar.start), max(1.0, bar.seconds / self.scale)
-        box = QRectF(x, top + 2, width, ROW - 4)
+        box = QRectF(x, top + 2, width, self.row - 4)
         colour = QColor(STEP_COLOURS.get(bar.step, OTHER_STEP))
         painter.fillRect(box, colour)
         if bar.step == "wait" and width > 3:
@@ -360,7 +371,7 @@ class Timeline(QWidget):
     def _box_of_lane(self, bar: Bar) -> QRectF:
         top = next((y for lane, y in self.lane_tops() if lane == bar.lane), float(AXIS))
         x = self.x_of(bar.start)
-        return QRectF(x, top, max(1.0, bar.seconds / self.scale), self.spans.rows(bar.lane) * ROW)
+        return QRectF(x, top, max(1.0, bar.seconds / self.scale), self.spans.rows(bar.lane) * self.row)
 
     def _fit_scale(self) -> None:
         room = max(1.0, self.width() - self.label_width() - PAD)
@@ -368,8 +379,8 @@ class Timeline(QWidget):
         self.start, self.scale = self.spans.first, width * 1.01 / room
 
     def _scroll(self, pixels: float) -> None:
-        needed = sum(self.spans.rows(lane) * ROW + LANE_GAP for lane in self.spans.lanes)
-        most = max(0, needed - (self.height() - AXIS - LEGEND))
+        needed = sum(self.spans.rows(lane) * self.row + LANE_GAP for lane in self.spans.lanes)
+        most = max(0, needed + TOP - (self.height() - AXIS - LEGEND))
         self._top = int(min(max(0, self._top + pixels), most))
         self.update()
 
