@@ -174,7 +174,7 @@ class ApproveDialog(QDialog):
             form.addRow(_label(need), self._need_field(need, matches))
         return frame
 
-    def _need_field(self, need: str, matches: list[pb.DataMatch]) -> QWidget:
+    def _need_field(self, need: str, matches: list[pb.DataMatch]) -> QVBoxLayout:
         choice, hint = QComboBox(), QLabel(wordWrap=True, textFormat=Qt.TextFormat.PlainText)
         choice.setAccessibleName(self.tr("Dataset for {need}").format(need=need))
         set_role(hint, type="caption")
@@ -197,13 +197,11 @@ class ApproveDialog(QDialog):
         choice.setMinimumContentsLength(24)
         choice.currentIndexChanged.connect(self._judge)
         self._choices[need], self._hints[need] = choice, hint
-        box = QWidget()
-        column = QVBoxLayout(box)
-        column.setContentsMargins(0, 0, 0, 0)
+        column = QVBoxLayout()
         column.setSpacing(2)
         column.addWidget(choice)
         column.addWidget(hint)
-        return box
+        return column
 
     def _place_section(self, nodes: dict[str, pb.Node]) -> QWidget:
         frame, form = _section(self.tr("Where and when"))

@@ -13,7 +13,7 @@ from octopus_desktop.gui.dialogs.reason import ReasonDialog, wording
 from octopus_desktop.gui.dialogs.signing import make_statement, sign_with_prompt
 from octopus_desktop.gui.pages.approvals_code import ChangesTab, CodeTab
 from octopus_desktop.gui.pages.approvals_tabs import FindingsTab, HistoryTab, SummaryTab
-from octopus_desktop.gui.pages.approvals_words import Situation, situation
+from octopus_desktop.gui.pages.approvals_words import Situation, shortened, situation
 from octopus_desktop.gui.theme import GRID, set_role
 from octopus_desktop.gui.widgets import formats
 from octopus_desktop.gui.widgets.parts import Card, ElidedLabel, EmptyState, IdLabel, TimeLabel, button, label
@@ -172,7 +172,6 @@ class ReviewPanel(QWidget):
         first.addWidget(self._badge)
         card.body.addLayout(first)
         self._purpose = label("", "muted", wrap=True)
-        self._purpose.setMaximumHeight(54)
         card.body.addWidget(self._purpose)
         facts = QGridLayout()
         facts.setHorizontalSpacing(12)
@@ -241,7 +240,7 @@ class ReviewPanel(QWidget):
         said, run = offer.offer, self._context.store.runs.get(offer.id)
         self._title.set_text(f"{said.job_name} {said.job_version}")
         self._badge.set_state("offer", offer.state)
-        self._purpose.setText(said.purpose or self.tr("The author gives no purpose."))
+        self._purpose.setText(shortened(said.purpose) or self.tr("The author gives no purpose."))
         self._purpose.setToolTip(said.purpose)
         self._author.set_text(said.author)
         expires = self.tr("expires {0}").format(formats.until(said.expires_at)) if offer.state == "offered" else ""

@@ -56,7 +56,7 @@ class LeftTab(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         self._of = label("", "strong")
-        column.addWidget(self._of)
+        self.layers.tools.addWidget(self._of)
         column.addWidget(self.layers, 1)
         splitter = QSplitter(Qt.Orientation.Vertical, childrenCollapsible=False)
         splitter.setHandleWidth(GRID)
@@ -122,7 +122,7 @@ class LeftTab(QWidget):
                 text=lambda r: str(r.round),
                 sort=lambda r: r.round,
                 number=True,
-                width=72,
+                width=88,
             ),
             Column(key="kind", title=self.tr("Kind"), text=lambda r: kind_word(r.kind), width=128),
             Column(
