@@ -9,13 +9,13 @@ import click
 
 from octopus_desktop.cli.common import (
     Api,
+    approver,
     daemon_api,
     emit,
     facts,
     find,
     home_of_silo,
     json_option,
-    passphrase_prompt,
     request_id,
     say,
     seconds_of,
@@ -210,13 +210,12 @@ def _hours(text: str) -> tuple[int, int]:
 
 
 def _decide(api: Api, snap: Any, one: Any, verdict: str, reason: str, conditions: Any, scope: dict[str, str]) -> None:
-    from octopus_desktop.identity.secrets import approver_key, open_store
     from octopus_desktop.jobs.approval import Statement
     from octopus_desktop.wire.pb.envelope_pb2 import Decision
     from octopus_desktop.wire.pb.local_pb2 import DecideRequest
 
     who = snap.daemon.administrator
-    key = approver_key(open_store(home_of_silo().secrets, passphrase=passphrase_prompt()), who)
+    key = approver(home_of_silo(), who)
     statement = Statement(
         run_id=one.id,
         verdict=verdict,

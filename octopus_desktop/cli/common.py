@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 import time
@@ -20,6 +19,8 @@ from octopus_desktop.wire.errors import UserError
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
+
+    from octopus_desktop.identity.keys import SigningKey
 
 Row = dict[str, Any]
 
@@ -248,18 +249,14 @@ def seconds_of(text: str) -> float:
         ) from None
 
 
-def passphrase_prompt() -> Callable[[], str]:
-    """Asks on the terminal, once; for stores that are sealed by a passphrase."""
+def approver(home: SiloHome, name: str) -> SigningKey:
+    """The approver's own key; asks for the passphrase on the terminal where one seals it."""
+    from octopus_desktop.identity.secrets import approver_key, open_store
 
-    @functools.cache
-    def ask() -> str:
-        if not sys.stdin.isatty():
-            raise UserError(
-                "OCT-SECRET-PASSPHRASE",
-                "The secrets here are sealed by a passphrase, and nobody is here to type it.",
-                "Standard input is no terminal and OCTOPUS_PASSPHRASE_FILE is not set.",
-                "Set OCTOPUS_PASSPHRASE_FILE to a file (0600) that holds it.",
-            )
-        return str(click.prompt("Passphrase", hide_input=True, err=True))
-
-    return ask
+    try:
+        store = open_store(home.secrets)
+    except UserError as error:
+        if error.code != "OCT-SECRET-PASSPHRASE" or not sys.stdin.isatty():
+            raise
+        store = open_store(home.secrets, passphrase=click.prompt("Passphrase", hide_input=True, err=True))
+    return approver_key(store, name)

@@ -67,8 +67,8 @@ class LocalSilo:
         """The approver's own key, from this silo's store."""
         from octopus_desktop.identity.secrets import approver_key, open_store
 
-        passphrase = self.passphrase_file.read_text()
-        return approver_key(open_store(self.home.secrets, passphrase=lambda: passphrase), self.plan.administrator)
+        store = open_store(self.home.secrets, passphrase=self.passphrase_file.read_text())
+        return approver_key(store, self.plan.administrator)
 
     def prepare(self, invite: Any) -> None:
         """Set the silo up, enrol it with ``invite()``, register this machine, its data and its rule."""

@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 
 from octopus_desktop.cli.common import (
+    approver,
     daemon_api,
     emit,
     find,
     home_of_silo,
     json_option,
-    passphrase_prompt,
     request_id,
     say,
     snapshot,
@@ -58,7 +58,6 @@ def put(name: str, rule: str, off: bool) -> None:
     Example: accept the heart jobs of one author on one dataset, at most 50 rounds:
       octopus policy put heart '{"effect":"approve","job":"heart*","max_rounds":50}'
     """
-    from octopus_desktop.identity.secrets import approver_key, open_store
     from octopus_desktop.jobs.policy import Rule
     from octopus_desktop.wire.pb.local_pb2 import Policy, PutPolicyRequest
 
@@ -74,7 +73,7 @@ def put(name: str, rule: str, off: bool) -> None:
     api = daemon_api()
     snap = snapshot(api)
     who = snap.daemon.administrator
-    key = approver_key(open_store(home_of_silo().secrets, passphrase=passphrase_prompt()), who)
+    key = approver(home_of_silo(), who)
     old = next((p for p in snap.policies if p.name == name), None)
     policy = Policy(
         id=old.id if old else "",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from octopus_desktop.cli.common import (
+    approver,
     daemon_api,
     emit,
     facts,
     home_of_silo,
     json_option,
-    passphrase_prompt,
     request_id,
 )
 
@@ -24,12 +24,11 @@ def cli(organisation: str, administrator: str) -> None:
 
     The key is kept in the OS keyring, or in a file sealed by a passphrase where there is none.
     """
-    from octopus_desktop.identity.secrets import approver_key, open_store
     from octopus_desktop.wire.canonical import fingerprint
     from octopus_desktop.wire.pb.local_pb2 import ConfigureRequest
 
     api = daemon_api()
-    key = approver_key(open_store(home_of_silo().secrets, passphrase=passphrase_prompt()), administrator)
+    key = approver(home_of_silo(), administrator)
     status = api.call(
         "Setup.Configure",
         ConfigureRequest(

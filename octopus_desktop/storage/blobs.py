@@ -164,6 +164,10 @@ class BlobWriter:
         self._file.close()
         self._store._install(self._path, self._digest)
 
+    def close(self) -> None:
+        """Stop here; the partial blob stays."""
+        self._file.close()
+
     def discard(self) -> None:
         """Throw the partial blob away."""
         self._file.close()

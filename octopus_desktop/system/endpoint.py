@@ -59,17 +59,16 @@ def aio_channel(socket: Path, token: str) -> grpc.aio.Channel:
     """An asyncio channel whose calls bear the token. Pass failures through ``to_user_error``."""
     import grpc.aio
 
-    class Bear(
-        grpc.aio.UnaryUnaryClientInterceptor,  # type: ignore[type-arg]
-        grpc.aio.UnaryStreamClientInterceptor,  # type: ignore[type-arg]
-    ):
+    # grpc.aio sorts an interceptor into one kind of call only, so each kind has its own class.
+    class BearUnary(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
         async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
             return await continuation(_with_token_aio(details, token), request)
 
+    class BearStream(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-arg]
         async def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
             return await continuation(_with_token_aio(details, token), request)
 
-    return grpc.aio.insecure_channel(f"unix:{socket}", options=OPTIONS, interceptors=[Bear()])
+    return grpc.aio.insecure_channel(f"unix:{socket}", options=OPTIONS, interceptors=[BearUnary(), BearStream()])
 
 
 def to_user_error(error: Any, away: Callable[[], UserError]) -> UserError | None:

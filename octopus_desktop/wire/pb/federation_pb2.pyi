@@ -126,10 +126,12 @@ class Fault(_message.Message):
     def __init__(self, code: _Optional[str] = ..., what: _Optional[str] = ..., why: _Optional[str] = ..., next_step: _Optional[str] = ...) -> None: ...
 
 class HaveRequest(_message.Message):
-    __slots__ = ("blobs",)
+    __slots__ = ("blobs", "run_id")
     BLOBS_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
     blobs: _containers.RepeatedCompositeFieldContainer[_envelope_pb2.BlobRef]
-    def __init__(self, blobs: _Optional[_Iterable[_Union[_envelope_pb2.BlobRef, _Mapping]]] = ...) -> None: ...
+    run_id: str
+    def __init__(self, blobs: _Optional[_Iterable[_Union[_envelope_pb2.BlobRef, _Mapping]]] = ..., run_id: _Optional[str] = ...) -> None: ...
 
 class HaveReply(_message.Message):
     __slots__ = ("offsets",)

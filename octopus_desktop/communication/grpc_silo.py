@@ -1,0 +1,325 @@
+"""The silo's end of the gRPC carrier: dials the federation server, keeps the link, carries mail and blobs.
+
+Two TCP connections to the one port: the link itself, and one for blobs, so that a large model on a slow line delays
+neither heartbeats nor the small messages of other runs. Knows nothing of what the mail means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from octopus_desktop.communication.contract import (
+    BACKOFF_FIRST_S,
+    BACKOFF_MOST_S,
+    CHUNK_BYTES,
+    HEARTBEAT_S,
+    PROTOCOL,
+    SERVER,
+    SILENCE_S,
+    LinkPhase,
+    LinkState,
+    MailOwner,
+)
+from octopus_desktop.communication.grpc_link import Link, LinkEnded
+from octopus_desktop.communication.grpc_wire import (
+    SERVICE,
+    ClientCredentials,
+    client_channel,
+    decode_chunk,
+    encode_data,
+    encode_head,
+    link_down,
+    to_user_error,
+)
+from octopus_desktop.communication.transfer import TRANSFERS, BlobLocks, BlobSink, blob_pieces
+from octopus_desktop.wire.errors import UserError
+from octopus_desktop.wire.pb.envelope_pb2 import BlobRef, Envelope
+from octopus_desktop.wire.pb.federation_pb2 import Frame, GetRequest, HaveReply, HaveRequest, Hello, PutReply
+
+DIAL_S = 20.0  # a server that accepts and does not greet within this time counts as down
+HEALTHY_S = 5.0  # a link that lived this long was healthy: its loss is answered by dialling at once
+FOR_GOOD = ("OCT-CERT-REVOKED",)
+RARELY = ("OCT-LINK-REPLACED", "OCT-LINK-PROTOCOL", "OCT-ENROL-ROLE", "OCT-CERT-EXPIRED")  # dialling often cannot help
+
+_log = logging.getLogger(__name__)
+
+
+class GrpcSiloEnd:
+    """Implements ``SiloEnd`` over gRPC with mutual TLS.
+
+    Arguments:
+        address: the server's ``host:port``.
+        credentials: the federation's CA, this silo's key and certificate chain, PEM.
+        owner: the silo's mail and blobs; ``owner.name`` is the enrolled name.
+        version: this program's version, for the other side's eyes.
+        boot_id: new with each start of this process.
+        protocol: what this side speaks.
+        server_name: the name to expect in the server's certificate, where it differs from the address's host.
+        proxy: ``http://host:port`` of an HTTP CONNECT proxy, or "".
+        heartbeat_s, silence_s, chunk_bytes: see ``contract``.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        credentials: ClientCredentials,
+        owner: MailOwner,
+        version: str,
+        boot_id: str,
+        protocol: int = PROTOCOL,
+        server_name: str = "",
+        proxy: str = "",
+        heartbeat_s: float = HEARTBEAT_S,
+        silence_s: float = SILENCE_S,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> None:
+        self._address, self._owner = address, owner
+        self._hello = Hello(protocol=protocol, name=owner.name, boot_id=boot_id, version=version)
+        self._dial = lambda: client_channel(address, credentials, server_name=server_name, proxy=proxy)
+        self._heartbeat_s, self._silence_s, self._chunk_bytes = heartbeat_s, silence_s, chunk_bytes
+        self._state = LinkState(peer=SERVER, phase=LinkPhase.CONNECTING, since=time.time())
+        self._link: Link | None = None
+        self._up_at = 0.0
+
+    @property
+    def state(self) -> LinkState:
+        return self._state
+
+    def outbox_changed(self) -> None:
+        if self._link:
+            self._link.outlet.changed()
+
+    def send_live(self, envelope: Envelope) -> None:
+        if self._link:
+            self._link.send_live(envelope)
+
+    async def run(self) -> None:
+        """See ``SiloEnd``. After it returned, ``state`` is revoked and says why."""
+        most = BACKOFF_FIRST_S
+        try:
+            while True:
+                fault = await self._connection()
+                if fault.code in FOR_GOOD:
+                    self._show(phase=LinkPhase.REVOKED, fault=fault)
+                    return
+                self._show(phase=LinkPhase.DOWN, fault=fault)
+                if self._up_at and time.monotonic() - self._up_at > HEALTHY_S and fault.code not in RARELY:
+                    most = BACKOFF_FIRST_S
+                    continue
+                most = BACKOFF_MOST_S if fault.code in RARELY else most
+                await asyncio.sleep(random.uniform(0, most))  # full jitter: silos do not come back all at once
+                most = min(2 * most, BACKOFF_MOST_S)
+        finally:
+            if self._state.phase is not LinkPhase.REVOKED:
+                self._show(phase=LinkPhase.DOWN)
+
+    async def _connection(self) -> UserError:
+        """One connection, from dialling to its end; returns why it ended."""
+        self._show(phase=LinkPhase.CONNECTING, fault=self._state.fault)
+        self._up_at = 0.0
+        channel, blob_channel = self._dial(), self._dial()
+        executor = ThreadPoolExecutor(2 * TRANSFERS, thread_name_prefix="octopus-blobs")
+        try:
+            await self._carry(channel, _Blobs(self, blob_channel, executor))
+            raise AssertionError("a link ends by an exception")
+        except LinkEnded as ended:
+            return ended.fault or link_down(self._address, "The server closed the link.")
+        except UserError as error:
+            return error
+        except grpc.RpcError as error:
+            return to_user_error(error, self._address)
+        except TimeoutError:
+            return link_down(self._address, f"The server did not greet within {DIAL_S:.0f} s.")
+        except Exception as error:  # a bug, told in the log; the link must outlive it
+            _log.exception("the link to %s broke", self._address)
+            return link_down(self._address, f"An internal error ended the link: {error!r}")
+        finally:
+            self._link = None
+            await channel.close(None)
+            await blob_channel.close(None)
+            executor.shutdown(wait=False)
+
+    async def _carry(self, channel: grpc.aio.Channel, blobs: _Blobs) -> None:
+        call: Any = channel.stream_stream(
+            f"/{SERVICE}/Link",
+            request_serializer=Frame.SerializeToString,
+            response_deserializer=Frame.FromString,
+        )()
+        async with asyncio.timeout(DIAL_S):
+            hello = Hello()
+            hello.CopyFrom(self._hello)
+            hello.runs.extend(self._owner.open_runs())
+            await call.write(Frame(hello=hello))
+            first = await call.read()
+        if first is grpc.aio.EOF:
+            raise await _status(call)
+        if first.WhichOneof("frame") == "fault":
+            raise UserError.from_fault(first.fault)
+        self._check(first.hello)
+
+        async def frames() -> AsyncIterator[Frame]:
+            while (frame := await call.read()) is not grpc.aio.EOF:
+                yield frame
+            raise await _status(call)
+
+        link = Link(
+            self._owner,
+            SERVER,
+            write=call.write,
+            bring=blobs.bring,
+            fetch=blobs.fetch,
+            latency=self._latency,
+            moved=self._moved,
+            faulty=lambda _, fault: self._show(fault=fault),
+            heartbeat_s=self._heartbeat_s,
+            silence_s=self._silence_s,
+        )
+        blobs.heard = link.heard
+        self._link = link
+        self._up_at = time.monotonic()
+        self._show(phase=LinkPhase.UP)
+        self._owner.peer_greeted(SERVER, list(first.hello.runs))
+        await link.run(frames())
+
+    def _check(self, hello: Hello) -> None:
+        if hello.protocol != self._hello.protocol:
+            raise protocol_differs(hello.protocol, self._hello.protocol, "server")
+
+    def _latency(self, ms: float) -> None:
+        self._show(latency_ms=ms, fault=self._state.fault)
+
+    def _moved(self, incoming: int, outgoing: int, resumed: int = 0) -> None:
+        state = self._state
+        self._state = dataclasses.replace(
+            state,
+            bytes_in=state.bytes_in + incoming,
+            bytes_out=state.bytes_out + outgoing,
+            bytes_resumed=state.bytes_resumed + resumed,
+        )
+
+    def _show(self, *, phase: LinkPhase | None = None, **changes: Any) -> None:
+        """Change the state and tell the owner. ``fault`` is cleared by each new phase that does not name one."""
+        if phase is not None and phase is not self._state.phase:
+            changes = {"phase": phase, "since": time.time(), "fault": None, **changes}
+        self._state = dataclasses.replace(self._state, **changes)
+        self._owner.link_changed(self._state)
+
+
+class _Blobs:
+    """Blob transfers of one connection. The server never dials: the silo puts what it sends and gets what it lacks."""
+
+    def __init__(self, end: GrpcSiloEnd, channel: grpc.aio.Channel, executor: ThreadPoolExecutor) -> None:
+        self._end, self._executor = end, executor
+        self._store = end._owner.blobs()
+        self._have = channel.unary_unary(
+            f"/{SERVICE}/Have",
+            request_serializer=HaveRequest.SerializeToString,
+            response_deserializer=HaveReply.FromString,
+        )
+        self._put = channel.stream_unary(
+            f"/{SERVICE}/Put", request_serializer=None, response_deserializer=PutReply.FromString
+        )
+        self._get = channel.unary_stream(
+            f"/{SERVICE}/Get", request_serializer=GetRequest.SerializeToString, response_deserializer=None
+        )
+        self._up, self._down = asyncio.Semaphore(TRANSFERS), asyncio.Semaphore(TRANSFERS)
+        self._locks = BlobLocks()
+        self.heard: Callable[[], None] = lambda: None
+
+    async def bring(self, envelope: Envelope) -> None:
+        """Make the envelope's blobs whole at the server. Raises UserError."""
+        async with self._up:
+            try:
+                reply = await self._have(
+                    HaveRequest(blobs=envelope.blobs, run_id=envelope.run_id), timeout=self._end._silence_s
+                )
+                for ref, offset in zip(envelope.blobs, reply.offsets, strict=True):
+                    if offset < ref.size or not ref.size:
+                        await self._send(ref, offset, envelope.run_id)
+            except grpc.RpcError as error:
+                raise to_user_error(error, self._end._address) from error
+
+    async def _send(self, ref: BlobRef, offset: int, run_id: str) -> None:
+        path = self._store.path(ref.digest)
+        self._end._moved(0, 0, offset)
+        call: Any = self._put()
+        try:
+            await call.write(encode_head(ref, offset, run_id))
+            pieces = blob_pieces(self._executor, path, offset, self._end._chunk_bytes, encode_data)
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    async with asyncio.timeout(self._end._silence_s):
+                        await call.write(piece)
+                    self._end._moved(0, len(piece))
+            await call.done_writing()
+            await call
+        except asyncio.InvalidStateError:
+            await call  # the server ended the call early: with an error, or because the blob is whole there by now
+        except TimeoutError as error:
+            raise link_down(self._end._address, "A blob's transfer stood still.") from error
+        finally:
+            call.cancel()
+        self._end._show(fault=self._end._state.fault)
+
+    async def fetch(self, envelope: Envelope, missing: Sequence[BlobRef]) -> None:
+        """Get what the envelope names and this side lacks. Raises UserError."""
+        async with self._down:
+            for ref in missing:
+                async with self._locks.held(ref.digest):
+                    if not self._store.has(ref.digest):
+                        await self._receive(ref, envelope.run_id)
+
+    async def _receive(self, ref: BlobRef, run_id: str) -> None:
+        async with BlobSink(self._executor, self._store, ref) as sink:
+            self._end._moved(0, 0, sink.offset)
+            call: Any = self._get(GetRequest(blob=ref, offset=sink.offset, run_id=run_id))
+            try:
+                while True:
+                    async with asyncio.timeout(self._end._silence_s):
+                        message = await call.read()
+                    if message is grpc.aio.EOF:
+                        break
+                    self.heard()
+                    self._end._moved(len(message), 0)
+                    piece = decode_chunk(message)
+                    if piece.data:
+                        await sink.write(piece.data)
+                if (status := await _status(call)).code() is not grpc.StatusCode.OK:
+                    raise status
+            except grpc.RpcError as error:
+                raise to_user_error(error, self._end._address) from error
+            except TimeoutError as error:
+                raise link_down(self._end._address, "A blob's transfer stood still.") from error
+            finally:
+                call.cancel()
+            await sink.commit()
+        self._end._show(fault=self._end._state.fault)
+
+
+async def _status(call: Any) -> grpc.aio.AioRpcError:
+    """How a call ended, as an error that can be raised."""
+    return grpc.aio.AioRpcError(
+        await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+    )
+
+
+def protocol_differs(theirs: int, ours: int, who: str) -> UserError:
+    older = "the other side" if theirs < ours else "this side"
+    return UserError(
+        "OCT-LINK-PROTOCOL",
+        f"The {who} speaks another version of the protocol.",
+        f"It speaks {theirs}, this side speaks {ours}.",
+        f"Update Octopus Desktop on {older}.",
+    )

@@ -1,0 +1,169 @@
+"""What both ends of the gRPC carrier share: channel settings, credentials, the chunk codec, and errors as statuses.
+
+Knows nothing of mail: neither mailboxes nor what an envelope means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from octopus_desktop.wire.errors import FAULT_METADATA, UserError
+from octopus_desktop.wire.pb.envelope_pb2 import BlobRef
+from octopus_desktop.wire.pb.federation_pb2 import Chunk, Fault
+
+SERVICE = "octopus.v1.Carrier"
+MESSAGE_LIMIT_BYTES = 4 << 20
+KEEPALIVE_MS = 20_000
+
+OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+SERVER_OPTIONS: list[tuple[str, Any]] = [
+    *OPTIONS,
+    ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+    ("grpc.so_reuseport", 0),  # a port that is in use is an error, not a share
+]
+
+_DATA_TAG = Chunk.DESCRIPTOR.fields_by_name["data"].number << 3 | 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientCredentials:
+    """What a silo shows and trusts; all PEM. The key never leaves the process and is not shown by ``repr``."""
+
+    root: bytes
+    key: bytes
+    chain: bytes
+
+    def __repr__(self) -> str:
+        return "ClientCredentials(...)"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A received chunk. ``data`` is a view into the message that came: nothing was copied."""
+
+    blob: BlobRef | None
+    offset: int
+    run_id: str
+    data: memoryview
+
+
+def server_credentials(*, root: bytes, key: bytes, chain: bytes) -> grpc.ServerCredentials:
+    """Mutual TLS: clients must show a certificate that ``root`` issued. All PEM."""
+    return grpc.ssl_server_credentials([(key, chain)], root_certificates=root, require_client_auth=True)
+
+
+def client_channel(
+    address: str, credentials: ClientCredentials, *, server_name: str = "", proxy: str = ""
+) -> grpc.aio.Channel:
+    """A channel with a TCP connection of its own. Environment proxies are ignored; ``proxy`` is ``http://host:port``."""
+    options: list[tuple[str, Any]] = [
+        *OPTIONS,
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.enable_http_proxy", 1 if proxy else 0),
+    ]
+    if proxy:
+        options.append(("grpc.http_proxy", proxy))
+    if server_name:
+        options.append(("grpc.ssl_target_name_override", server_name))
+    creds = grpc.ssl_channel_credentials(credentials.root, credentials.key, credentials.chain)
+    return grpc.aio.secure_channel(address, creds, options=options)
+
+
+# chunks: data is written and read by hand, for protobuf would copy each byte twice more at both ends
+
+
+def encode_head(blob: BlobRef, offset: int, run_id: str) -> bytes:
+    """The first ``Chunk`` of a transfer: says what comes, and from where; bears no data."""
+    return Chunk(blob=blob, offset=offset, run_id=run_id).SerializeToString()
+
+
+def encode_data(data: bytes) -> bytes:
+    """A further ``Chunk``, serialised; one copy."""
+    length, head = len(data), bytearray((_DATA_TAG,))
+    while length > 0x7F:
+        head.append(length & 0x7F | 0x80)
+        length >>= 7
+    head.append(length)
+    return b"".join((head, data))
+
+
+def decode_chunk(message: bytes) -> Piece:
+    """A ``Chunk`` message, whoever wrote it. Raises ValueError when it is none."""
+    if message[:1] == bytes((_DATA_TAG,)):
+        length, shift, at = 0, 0, 1
+        while at < min(len(message), 6):
+            byte = message[at]
+            length |= (byte & 0x7F) << shift
+            shift, at = shift + 7, at + 1
+            if byte < 0x80:
+                break
+        if at + length == len(message):
+            return Piece(None, 0, "", memoryview(message)[at:])
+    try:
+        chunk = Chunk.FromString(message)
+    except DecodeError as error:
+        raise ValueError("not a Chunk message") from error
+    return Piece(chunk.blob if chunk.HasField("blob") else None, chunk.offset, chunk.run_id, memoryview(chunk.data))
+
+
+# errors
+
+
+STATUS = {
+    "OCT-LINK-TLS": grpc.StatusCode.UNAUTHENTICATED,
+    "OCT-CERT-REVOKED": grpc.StatusCode.UNAUTHENTICATED,
+    "OCT-CERT-EXPIRED": grpc.StatusCode.UNAUTHENTICATED,
+    "OCT-ENROL-ROLE": grpc.StatusCode.PERMISSION_DENIED,
+    "OCT-BLOB-FORBIDDEN": grpc.StatusCode.PERMISSION_DENIED,
+    "OCT-BLOB-MISSING": grpc.StatusCode.NOT_FOUND,
+    "OCT-BLOB-CORRUPT": grpc.StatusCode.DATA_LOSS,
+    "OCT-BLOB-OFFSET": grpc.StatusCode.ABORTED,
+    "OCT-DISK-FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+
+
+async def abort(context: Any, error: UserError) -> NoReturn:
+    """End a call with a UserError in its trailing metadata."""
+    await context.abort(
+        STATUS.get(error.code, grpc.StatusCode.FAILED_PRECONDITION),
+        error.what,
+        ((FAULT_METADATA, error.to_fault().SerializeToString()),),
+    )
+    raise AssertionError("abort returned")
+
+
+def to_user_error(error: grpc.RpcError, address: str) -> UserError:
+    """What a failed call means to a person: the other side's own fault, or what the link says."""
+    for key, value in error.trailing_metadata() or ():
+        if key == FAULT_METADATA:
+            return UserError.from_fault(Fault.FromString(value))
+    details = error.details() or ""
+    lowered = details.lower()
+    if any(word in lowered for word in ("certificate", "handshake", "ssl_error", "tlsv1", "peer name")):
+        return UserError(
+            "OCT-LINK-TLS",
+            f"The secure connection to {address} was refused.",
+            f"The TLS handshake failed: {details[:300]}",
+            "Check that the address is the federation's own, and that nothing between intercepts TLS.",
+        )
+    return link_down(address, details or str(error.code()))
+
+
+def link_down(address: str, why: str) -> UserError:
+    return UserError(
+        "OCT-LINK-DOWN",
+        f"{address} cannot be reached.",
+        why[:300],
+        "Nothing is lost, it is tried again by itself. If it lasts, check network and firewall (outgoing).",
+    )

@@ -1,0 +1,1 @@
+"""What the window knows at this moment, and tables over it. Knows no page."""
