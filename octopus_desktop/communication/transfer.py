@@ -105,7 +105,7 @@ class BlobSink:
         assert writer is not None
         if busy is not None and not busy.done():
             busy.cancel()
-            await asyncio.wait([asyncio.wrap_future(busy)])
+            await asyncio.gather(asyncio.wrap_future(busy), return_exceptions=True)
         writer.close()
 
 
@@ -118,18 +118,17 @@ async def blob_pieces(
     executor: Executor, path: Path, offset: int, piece_bytes: int, pack: Callable[[bytes], bytes]
 ) -> AsyncGenerator[bytes, None]:
     """A file's bytes from ``offset`` on, each piece through ``pack``; the next batch is read while this one is sent."""
-    with open(path, "rb", buffering=0) as file:
-        coming: Future[list[bytes]] | None = None
-        try:
+    file = await asyncio.wrap_future(executor.submit(open, path, "rb", buffering=0))
+    coming = executor.submit(_read_batch, file, offset, piece_bytes, pack)
+    try:
+        while batch := await asyncio.wrap_future(coming):
+            offset += BATCH_BYTES
             coming = executor.submit(_read_batch, file, offset, piece_bytes, pack)
-            while batch := await asyncio.wrap_future(coming):
-                offset += BATCH_BYTES
-                coming = executor.submit(_read_batch, file, offset, piece_bytes, pack)
-                for piece in batch:
-                    yield piece
-        finally:
-            if coming is not None and not coming.cancel() and not coming.done():
-                await asyncio.wait([asyncio.wrap_future(coming)])
+            for piece in batch:
+                yield piece
+    finally:
+        coming.cancel()
+        coming.add_done_callback(lambda _: file.close())  # not while a thread still reads
 
 
 def _read_batch(file: io.FileIO, offset: int, piece_bytes: int, pack: Callable[[bytes], bytes]) -> list[bytes]:

@@ -11,47 +11,127 @@ from octopus_desktop.daemon.local_api.audit import AuditApi
 from octopus_desktop.daemon.local_api.base import LocalApi
 from octopus_desktop.daemon.local_api.daemon import DaemonApi
 from octopus_desktop.daemon.local_api.datasets import DatasetsApi
+from octopus_desktop.daemon.local_api.federations import FederationsApi
 from octopus_desktop.daemon.local_api.logs import LogsApi
 from octopus_desktop.daemon.local_api.nodes import NodesApi
+from octopus_desktop.daemon.local_api.runs import RunsApi
 from octopus_desktop.daemon.local_api.setup import SetupApi
+from octopus_desktop.daemon.mail import Inward, Mailboxes, SiloMail
+from octopus_desktop.daemon.reducer import Restarted
+from octopus_desktop.daemon.services.approvals import Approvals
+from octopus_desktop.daemon.services.blob_uses import BlobUses
 from octopus_desktop.daemon.services.datasets import Datasets
+from octopus_desktop.daemon.services.federations import Federations
+from octopus_desktop.daemon.services.lives import Lives
 from octopus_desktop.daemon.services.logs import LogHandler, Logs
 from octopus_desktop.daemon.services.nodes import Nodes
+from octopus_desktop.daemon.services.offers import Offers
+from octopus_desktop.daemon.services.packages import Packages
+from octopus_desktop.daemon.services.record import Record
+from octopus_desktop.daemon.services.runs import Runs
 from octopus_desktop.daemon.services.setup import Setup
 from octopus_desktop.daemon.services.signing import SiloKeys
+from octopus_desktop.daemon.services.words import Words
+from octopus_desktop.identity import envelopes
+from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.storage.silo_db import SiloDb
 from octopus_desktop.system.paths import SiloHome
+from octopus_desktop.wire.pb import local_pb2 as pb
 
 
 class App:
     """The whole daemon. ``shutdown`` is called when a client asks for the end."""
 
     def __init__(self, home: SiloHome, db: SiloDb, shutdown: Callable[[], None]) -> None:
-        self.silo = Silo(home, db)
+        silo = self.silo = Silo(home, db)
         self.keys = SiloKeys(home)
-        self.logs = Logs(self.silo)
-        self.setup = Setup(self.silo)
-        self.nodes = Nodes(self.silo)
-        self.datasets = Datasets(self.silo)
+        self.blobs = BlobStore(home.blobs)
+        self.logs = Logs(silo)
+        self.record = Record(silo)
+        self.lives = Lives(silo, self.keys, self.record)
+        self.setup = Setup(silo)
+        self.nodes = Nodes(silo)
+        self.datasets = Datasets(silo)
+        self.uses = BlobUses(silo, self.blobs)
+        self.packages = Packages(self.blobs)
+        self.mailboxes = Mailboxes(home.run)
+        self.federations = Federations(silo, self.keys)
+        self.offers = Offers(silo, self.lives, self.packages, self.uses)
+        self.approvals = Approvals(silo, self.lives, self.setup, self.nodes, self.datasets, self.packages)
+        self.words = Words(silo, self.lives, self.record, self.logs, self.mailboxes, self.uses)
+        self.runs = Runs(
+            silo, self.lives, self.record, self.logs, self.nodes, self.mailboxes, self.blobs, self.uses, self.words
+        )
+        self._wire()
         self.api = LocalApi(
-            self.silo,
+            silo,
             {
-                "Daemon": DaemonApi(self.silo, shutdown),
+                "Daemon": DaemonApi(silo, shutdown),
                 "Setup": SetupApi(self.setup),
+                "Federations": FederationsApi(self.federations),
                 "Nodes": NodesApi(self.nodes),
                 "Datasets": DatasetsApi(self.datasets),
-                "Audit": AuditApi(self.silo, self.keys),
+                "Runs": RunsApi(silo, self.runs, self.record),
+                "Audit": AuditApi(silo, self.keys),
                 "Logs": LogsApi(self.logs),
             },
         )
         self._tasks: list[asyncio.Task[None]] = []
 
+    def _wire(self) -> None:
+        """Who is told what. The only place where the parts come to know of each other."""
+        lives, runs, federations = self.lives, self.runs, self.federations
+        lives.launch, lives.tell, lives.end = runs.launch, runs.tell, runs.end
+        lives.check_package = self.offers.check
+        lives.posted = federations.outbox_changed
+        runs.lawful = self.approvals.lawful
+        self.words.sign = lambda envelope: envelopes.sign(envelope, self.keys.silo)
+        self.words.outbox_changed, self.words.send_live = federations.outbox_changed, federations.send_live
+        self.nodes.workers, self.nodes.changed = runs.workers, runs.launch_waiting
+        self.silo.hub.watch_began = self.nodes.wake
+        federations.make_owner, federations.leaving = self._mail_of, runs.stop_all_of
+
+    def _mail_of(self, federation: pb.Federation) -> SiloMail:
+        """What the carrier of one federation works on. Reads keys: called in a thread."""
+        runs = self.runs
+        return SiloMail(
+            silo=self.silo,
+            lives=self.lives,
+            record=self.record,
+            mailboxes=self.mailboxes,
+            blobs=self.blobs,
+            federation_id=federation.id,
+            name=federation.silo_name,
+            key=self.keys.silo,
+            server_key=self.federations.server_key(federation.id),
+            inward=Inward(
+                offer=self.offers.came,
+                task=runs.task_came,
+                stop=runs.stop_came,
+                finished=runs.finished_came,
+                round=runs.round_came,
+            ),
+            allowed=runs.answer_allowed,
+            answered=runs.answer_delivered,
+            changed=lambda state: self.federations.link_changed(federation.id, state),
+        )
+
     async def start(self) -> None:
+        """Answer first, then bring rows, mail and processes together."""
         logging.getLogger("octopus_desktop").addHandler(LogHandler(self.logs, asyncio.get_running_loop()))
         self.silo.db.forget_old_requests()
         self.silo.status.secrets = await asyncio.to_thread(lambda: self.keys.kind)
-        self._tasks.append(asyncio.create_task(self.nodes.sample_while_useful()))
         await self.api.start(self.silo.home.socket)
+        self.runs.restart_all()
+        for life in self.lives.open():
+            self.lives.apply(life.run_id, Restarted())
+        self.federations.connect_all()
+        for work in (
+            self.nodes.sample_while_useful(),
+            self.offers.expire_in_time(),
+            self.federations.renew_in_time(),
+        ):
+            self._tasks.append(asyncio.create_task(work))
 
     async def stop(self) -> None:
         for task in self._tasks:

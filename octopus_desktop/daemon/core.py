@@ -59,6 +59,8 @@ class Silo:
         self.status.started_at, self.status.home = self.started_at, str(home.root)
         self._events: list[tuple[str, Message]] | None = None
         self._after: list[Callable[[], None]] = []
+        self._back: list[Callable[[], None]] = []
+        self._undo: dict[tuple[str, str], Any] = {}
 
     # reading
 
@@ -101,18 +103,19 @@ class Silo:
         if self._events is not None:
             yield
             return
-        self._events, self._after, undo = [], [], dict[tuple[str, str], Any]()
-        self._undo = undo
+        self._events, self._after, self._back, self._undo = [], [], [], {}
         status = pb.DaemonStatus.FromString(self.status.SerializeToString())
         try:
             with self.db.transaction():
                 yield
         except BaseException:
-            for (kind, entity_id), old in undo.items():
+            for (kind, entity_id), old in self._undo.items():
                 if old is None:
                     self.entities[kind].pop(entity_id, None)
                 else:
                     self.entities[kind][entity_id] = old
+            for call in reversed(self._back):
+                call()
             self.status = status
             self._events, self._after = None, []
             raise
@@ -178,6 +181,10 @@ class Silo:
         command = current_command.get()
         if command:
             self.db.remember(command[0], command[1], message)
+
+    def otherwise(self, call: Callable[[], None]) -> None:
+        """Do this when the change does not come to be: put a copy in memory back."""
+        self._back.append(call)
 
     def _remember_old(self, kind: str, entity_id: str) -> None:
         if (kind, entity_id) not in self._undo:

@@ -37,7 +37,7 @@ class Hub:
         self._feeds: set[Feed[pb.Event]] = set()
         self._soon: dict[tuple[str, str], Message] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self.watched = asyncio.Event()
+        self.watch_began: Callable[[], None] = lambda: None
 
     def publish(self, what: str, message: Message) -> None:
         """Send ``message`` as the field ``what`` of the next event."""
@@ -70,14 +70,16 @@ class Hub:
         else:
             feed.put(pb.Event(number=self.number, snapshot=self._snapshot()))
         self._feeds.add(feed)
-        self.watched.set()
+        self.watch_began()
         try:
             async for event in feed:
                 yield event
         finally:
             self._feeds.discard(feed)
-            if not self._feeds:
-                self.watched.clear()
+
+    @property
+    def watched(self) -> bool:
+        return bool(self._feeds)
 
     def _tick(self) -> None:
         self._timer = None

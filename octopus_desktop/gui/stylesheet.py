@@ -3,7 +3,7 @@
 Properties that widgets set: ``look`` (card | rail | page | banner | badge | toolbar | status | plain),
   ``tone`` (ok | info |
 warning | danger | neutral), ``kind`` of buttons (primary | danger | quiet | link),
-  ``text`` of labels (caption | muted |
+  ``type`` of labels (``text`` is their own property) (caption | muted |
 heading | title | figure | strong).
 """
 
@@ -37,12 +37,14 @@ QFrame[look="toast"][tone="warning"] { border-color: $warning; }
 QFrame[look="toast"][tone="danger"] { border-color: $danger; }
 
 QLabel { background: transparent; }
-QLabel[text="caption"] { font-size: ${caption}px; color: $muted; }
-QLabel[text="muted"] { color: $muted; }
-QLabel[text="strong"] { font-weight: 600; }
-QLabel[text="heading"] { font-size: ${heading}px; font-weight: 600; }
-QLabel[text="title"] { font-size: ${title}px; font-weight: 600; }
-QLabel[text="figure"] { font-size: ${figure}px; font-weight: 600; }
+QLabel[type="caption"] { font-size: ${caption}px; color: $muted; }
+QLabel[type="muted"] { color: $muted; }
+QLabel[type="strong"] { font-weight: 600; }
+QLabel[type="heading"] { font-size: ${heading}px; font-weight: 600; }
+QLabel[type="title"] { font-size: ${title}px; font-weight: 600; }
+QLabel[type="figure"] { font-size: ${figure}px; font-weight: 600; }
+QLabel[tone="ok"], QLabel[tone="info"], QLabel[tone="warning"], QLabel[tone="danger"], QLabel[tone="neutral"] {
+  background: transparent; }  /* a label is a frame too: its tone is for the words, not for the ground */
 QLabel[tone="ok"] { color: $ok; } QLabel[tone="info"] { color: $info; } QLabel[tone="warning"] { color: $warning; }
 QLabel[tone="danger"] { color: $danger; } QLabel[tone="neutral"] { color: $neutral; }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -40,21 +41,28 @@ class SecretStore(Protocol):
     def delete(self, name: str) -> None: ...
 
 
-def open_store(directory: Path, *, passphrase: str | None = None, choice: str | None = None) -> SecretStore:
+def open_store(
+    directory: Path, *, passphrase: str | Callable[[], str] | None = None, choice: str | None = None
+) -> SecretStore:
     """The store of one home. ``choice``: keyring | credential | file, for a store that is not made yet.
+
+    A ``passphrase`` that is a function is called only when a sealed file must be opened and OCTOPUS_PASSPHRASE_FILE is
+    not set: so a prompt appears only where it is needed.
 
     Raises:
         UserError: OCT-SECRET-PASSPHRASE when the sealed file needs one and it is missing or wrong; OCT-SECRET-STORE
             when the place cannot be used; OCT-CONFIG-INVALID for an unknown choice.
     """
     marker = _read_marker(directory)
-    given = passphrase if passphrase is not None else _passphrase_from_file()
+    given = passphrase if isinstance(passphrase, str) else _passphrase_from_file()
     kind = marker.get("kind") or _choose(directory, given, choice or os.environ.get("OCTOPUS_SECRETS") or "")
     if kind == KEYRING:
         return _open_keyring(directory, marker)
     if kind == CREDENTIAL:
         return _Credentials(directory)
-    return _open_file(directory, given)
+    if given is None and callable(passphrase):
+        given = passphrase()
+    return _open_file(directory, given, marker)
 
 
 def approver_key(store: SecretStore, name: str) -> SigningKey:
@@ -176,10 +184,14 @@ def _open_keyring(directory: Path, marker: dict[str, str]) -> SecretStore:
     return _KeyringStore(marker["service"])
 
 
-def _open_file(directory: Path, passphrase: str | None) -> SecretStore:
-    if not passphrase:
+def _open_file(directory: Path, passphrase: str | None, marker: dict[str, str]) -> SecretStore:
+    phrase = (passphrase or "").rstrip("\r\n")
+    if not phrase:
         raise _no_passphrase(directory / SEALED)
-    return _FileStore(directory / SEALED, passphrase.encode())
+    store = _FileStore(directory / SEALED, phrase.encode())
+    if not marker:
+        _write_marker(directory, {"kind": FILE})
+    return store
 
 
 def _no_passphrase(path: Path) -> UserError:
@@ -223,7 +235,7 @@ def _passphrase_from_file() -> str | None:
 def _read_marker(directory: Path) -> dict[str, str]:
     try:
         value = json.loads((directory / MARKER).read_bytes())
-        if isinstance(value, dict) and value.get("kind") == KEYRING and isinstance(value.get("service"), str):
+        if isinstance(value, dict) and (value.get("kind") == FILE or isinstance(value.get("service"), str)):
             return value
         raise ValueError("it does not name a store")
     except FileNotFoundError:

@@ -29,7 +29,7 @@ MIGRATIONS: Sequence[str] = (
       PRIMARY KEY (kind, id)) WITHOUT ROWID;
     CREATE TABLE requests (id TEXT PRIMARY KEY, method TEXT NOT NULL, answer BLOB NOT NULL, at REAL NOT NULL);
     CREATE TABLE credentials (federation_id TEXT PRIMARY KEY, certificate_der BLOB NOT NULL, ca_der BLOB NOT NULL,
-      server_key BLOB NOT NULL, at REAL NOT NULL);
+      server_key BLOB NOT NULL, key_name TEXT NOT NULL, at REAL NOT NULL);
     CREATE TABLE dataset_marks (dataset_id TEXT PRIMARY KEY, mark TEXT NOT NULL);
     CREATE TABLE lives (run_id TEXT PRIMARY KEY, federation_id TEXT NOT NULL, row TEXT NOT NULL,
       ended INTEGER NOT NULL);
@@ -57,6 +57,9 @@ MIGRATIONS: Sequence[str] = (
     CREATE TABLE run_left (envelope_id TEXT PRIMARY KEY, run_id TEXT NOT NULL, at REAL NOT NULL, body BLOB NOT NULL,
       receipt_at REAL);
     CREATE INDEX run_left_run ON run_left(run_id, at);
+    CREATE TABLE blob_uses (digest TEXT NOT NULL, run_id TEXT NOT NULL, kind TEXT NOT NULL, round INTEGER NOT NULL,
+      PRIMARY KEY (run_id, kind, round, digest)) WITHOUT ROWID;
+    CREATE INDEX blob_uses_digest ON blob_uses(digest);
     CREATE TABLE notes (id INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL, path TEXT NOT NULL,
       line INTEGER NOT NULL, text TEXT NOT NULL, who TEXT NOT NULL, at REAL NOT NULL);
     CREATE TABLE traffic (day TEXT NOT NULL, federation_id TEXT NOT NULL, bytes_in INTEGER NOT NULL DEFAULT 0,

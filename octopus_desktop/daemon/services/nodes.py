@@ -22,6 +22,7 @@ class Nodes:
         self._silo = silo
         self.workers: Callable[[], int] = lambda: 0
         self.changed: Callable[[], None] = lambda: None
+        self._useful = asyncio.Event()
 
     @property
     def local(self) -> pb.Node | None:
@@ -86,10 +87,15 @@ class Nodes:
     async def sample_while_useful(self) -> None:
         """Refresh this machine's figures every SAMPLE_S while somebody watches or a run is active; else sleep."""
         while True:
-            if not self._silo.hub.watched.is_set() and not self.workers():
-                await self._silo.hub.watched.wait()
+            while not self._silo.hub.watched and not self.workers():
+                self._useful.clear()
+                await self._useful.wait()
             await self.sample()
             await asyncio.sleep(SAMPLE_S)
+
+    def wake(self) -> None:
+        """Somebody watches now, or a run has begun."""
+        self._useful.set()
 
     async def sample(self) -> None:
         node = self.local

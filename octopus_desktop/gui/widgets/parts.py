@@ -32,7 +32,7 @@ def label(text: str, style: str = "", *, wrap: bool = False, selectable: bool = 
     made.setTextFormat(Qt.TextFormat.PlainText)
     made.setWordWrap(wrap)
     if style:
-        made.setProperty("text", style)
+        made.setProperty("type", style)
     if selectable:
         made.setTextInteractionFlags(
             Qt.TextInteractionFlag.TextSelectableByMouse | Qt.TextInteractionFlag.TextSelectableByKeyboard
@@ -75,7 +75,7 @@ class ElidedLabel(QLabel):
         self._whole, self._mode = "", mode
         self.setTextFormat(Qt.TextFormat.PlainText)
         if style:
-            self.setProperty("text", style)
+            self.setProperty("type", style)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.set_text(text)
 
@@ -131,7 +131,7 @@ class TimeLabel(QLabel):
         super().__init__()
         self._at, self._relative = at, relative
         if style:
-            self.setProperty("text", style)
+            self.setProperty("type", style)
         self.set_time(at)
 
     def set_time(self, at: float) -> None:
