@@ -13,7 +13,7 @@ from typing import Any
 
 # Python's gRPC has no switch for the least TLS version. The suites below hold for TLS 1.2 alone and need an RSA
 # certificate, which we never have: a 1.2 handshake finds no common suite, and 1.3 has suites of its own. It is read
-# when gRPC's core makes its first credentials, so it is set before gRPC is imported.
+# when gRPC's core makes its first credentials.
 os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
 
 import grpc

@@ -82,9 +82,7 @@ class CoordinatorLost:
     reason: str
 
 
-Event = (
-    Recovered | Greeted | Decided | SiloRemoved | OfferExpired | StopAsked | CoordinatorEnded | CoordinatorLost
-)
+Event = Recovered | Greeted | Decided | SiloRemoved | OfferExpired | StopAsked | CoordinatorEnded | CoordinatorLost
 
 
 # instructions
@@ -148,14 +146,7 @@ class TellSiloLeft:
 
 
 Instruction = (
-    SetDecision
-    | SetState
-    | SendOffer
-    | SendStop
-    | SendFinished
-    | StartCoordinator
-    | StopCoordinator
-    | TellSiloLeft
+    SetDecision | SetState | SendOffer | SendStop | SendFinished | StartCoordinator | StopCoordinator | TellSiloLeft
 )
 
 
@@ -301,15 +292,15 @@ class RunLife:
         return out
 
     def _without(self, silo: str, *, again: bool) -> SendStop:
-        return SendStop(
-            silo=silo, reason="the run began without this silo", code="OCT-APPROVAL-STATE", again=again
-        )
+        return SendStop(silo=silo, reason="the run began without this silo", code="OCT-APPROVAL-STATE", again=again)
 
     def _illegal(self, event: object) -> IllegalMove:
         return IllegalMove(f"run {self.run_id}", self.state, event, self.story)
 
 
-def life_of(run_id: str, quorum: int, state: str, reason: str, code: str, silos: Mapping[str, tuple[str, bool]]) -> RunLife:
+def life_of(
+    run_id: str, quorum: int, state: str, reason: str, code: str, silos: Mapping[str, tuple[str, bool]]
+) -> RunLife:
     """A life from its rows; ``silos``: name → (decision, in the cohort)."""
     return RunLife(
         run_id=run_id,

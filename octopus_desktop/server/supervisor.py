@@ -202,5 +202,3 @@ def _tail(path: Path) -> str:
     except OSError:
         return ""
     return lines[-1][:500] if lines else ""
-
-
