@@ -132,6 +132,8 @@ class ReviewPanel(QWidget):
             (self.findings, self.tr("Findings"), len(reply.findings)),
         ):
             self.tabs.setTabText(self.tabs.indexOf(tab), f"{name} ({count})" if count else name)
+        for tab in (self.code, self.changes, self.findings):  # nothing of a package that was not verified is shown
+            self.tabs.setTabEnabled(self.tabs.indexOf(tab), bool(reply.files))
         self._stack.setCurrentWidget(self.tabs)
         self._show_header()
 
@@ -307,18 +309,18 @@ class ReviewPanel(QWidget):
         self._context.client.call(
             "Approvals.Decide",
             pb.DecideRequest(id=statement.run_id, decision=decision),
-            lambda offer: self._on_decided(offer),
+            lambda offer: self._on_decided(statement.verdict, offer),
             self._on_failed,
             owner=self,
         )
 
-    def _on_decided(self, offer: pb.SiloOffer) -> None:
+    def _on_decided(self, verdict: str, offer: pb.SiloOffer) -> None:
         self._set_busy(False)
         words = {
             "approved": self.tr("{0} is approved. The federation is told."),
             "rejected": self.tr("{0} is rejected. The author gets your reason."),
             "changes_requested": self.tr("Your wishes for {0} are on their way to the author."),
-        }.get(offer.state, self.tr("The approval of {0} is revoked; its run stops."))
+        }.get(verdict, self.tr("The approval of {0} is revoked; its run stops."))
         self._context.toast("ok", words.format(offer.offer.job_name))
 
     def _on_failed(self, error: UserError) -> None:

@@ -74,7 +74,11 @@ def situation(offer: pb.SiloOffer, run: pb.Run | None, now: float) -> Situation:
         )
     if state == "approved":
         over = run is not None and run.state in ("completed", "stopped", "failed")
-        return Situation(revoke=not over, tone="ok", text=decided, detail=conditions_line(offer.conditions_json))
+        detail = conditions_line(offer.conditions_json)
+        if run is not None and run.state in ("stopped", "failed"):
+            ended = _tr("Its run was stopped.") if run.state == "stopped" else _tr("Its run has failed.")
+            return Situation(tone="neutral", text=decided, detail=join(ended, run.reason, run.code))
+        return Situation(revoke=not over, tone="ok", text=decided, detail=detail)
     if state in ("rejected", "changes_requested", "revoked"):
         tone = "info" if state == "changes_requested" else "danger"
         return Situation(tone=tone, text=decided, detail=quoted(offer.reason))

@@ -176,6 +176,7 @@ class RunDetail(QWidget):
         row = QHBoxLayout()
         row.setSpacing(24)
         self._values: dict[str, ElidedLabel] = {}
+        self._cells: dict[str, QWidget] = {}
         for key, name, stretch in (
             ("round", self.tr("Round"), 2),
             ("left", self.tr("Time left"), 2),
@@ -184,12 +185,15 @@ class RunDetail(QWidget):
             ("in", self.tr("Received"), 2),
             ("where", self.tr("Trains on"), 3),
         ):
-            column = QVBoxLayout()
+            cell = QWidget()
+            column = QVBoxLayout(cell)
+            column.setContentsMargins(0, 0, 0, 0)
             column.setSpacing(0)
+            self._cells[key] = cell
             self._values[key] = ElidedLabel("", "strong")
             column.addWidget(label(name, "caption"))
             column.addWidget(self._values[key])
-            row.addLayout(column, stretch)
+            row.addWidget(cell, stretch)
         package = QVBoxLayout()
         package.setSpacing(0)
         package.addWidget(label(self.tr("Run"), "caption"))
@@ -240,7 +244,7 @@ class RunDetail(QWidget):
         words = [self.tr("Present: {0}").format(", ".join(run.silos_present) or formats.DASH)]
         if absent:
             words.append(self.tr("Absent: {0}").format(", ".join(absent)))
-        values["silos"].setToolTip("\n".join(words))
+        self._cells["silos"].setToolTip("\n".join(words))
         values["out"].set_text(formats.size(run.bytes_out))
         values["in"].set_text(formats.size(run.bytes_in))
         datasets = [

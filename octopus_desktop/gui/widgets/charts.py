@@ -131,8 +131,9 @@ class MetricChart(QWidget):
         super().showEvent(event)
         if self._plot is None:
             self._make_plot()
+            self._repaint()
         if self._dirty and not self._timer.isActive():
-            self._timer.start(0)
+            self._timer.start()
 
     def changeEvent(self, event: QEvent) -> None:
         super().changeEvent(event)
