@@ -10,12 +10,11 @@ import asyncio
 import contextlib
 import logging
 import random
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from octopus_desktop.system.processes import die_with_parent, kill_group
+from octopus_desktop.system.processes import kill_group, leashed
 from octopus_desktop.wire.child import decode, encode
 
 log = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ Word = dict[str, Any]
 
 
 def coordinator_command(run_dir: Path) -> Sequence[str]:
-    return [sys.executable, "-m", "octopus_desktop.server.coordinator", str(run_dir)]
+    return leashed("octopus_desktop.server.coordinator", str(run_dir))
 
 
 class Supervisor:
@@ -120,6 +119,8 @@ class Supervisor:
                 log.warning("the coordinator of %s could not be started: %s", run_id, error)
             else:
                 why = f"it ended with status {status}. {_tail(run_dir / 'coordinator.log')}".strip()
+            if child:
+                kill_group(child.pid)  # what it started must not outlive it
             self._children.pop(run_id, None)
             if ended:
                 self._tasks.pop(run_id, None)
@@ -141,7 +142,6 @@ class Supervisor:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,
-                preexec_fn=die_with_parent(),
                 limit=LINE_LIMIT_BYTES,
             )
         self._children[run_id] = child
