@@ -15,6 +15,7 @@ from octopus_desktop.gui.dialogs.approve import ApproveDialog
 from octopus_desktop.gui.dialogs.reason import ReasonDialog
 from octopus_desktop.gui.dialogs.signing import PassphraseDialog
 from octopus_desktop.gui.pages.approvals import ApprovalsPage
+from octopus_desktop.gui.pages.approvals_code import notes_of
 from octopus_desktop.gui.pages.approvals_words import conditions_of, situation
 from octopus_desktop.gui.widgets.ink import contrast
 from octopus_desktop.identity.keys import verify
@@ -80,6 +81,8 @@ def test_an_approval_is_the_approvers_signature_over_exactly_what_was_shown(qtbo
         qtbot.mouseClick(page.review.approve, Qt.MouseButton.LeftButton)
         dialog: ApproveDialog = dialog_of(qtbot, page, ApproveDialog)
         dialog._rounds.setValue(12)
+        assert not dialog.confirm.isEnabled() and "20 rounds" in dialog.problem
+        dialog._rounds.setValue(20)
         dialog._hours.setChecked(True)
         qtbot.mouseClick(dialog.confirm, Qt.MouseButton.LeftButton)
         give_passphrase(qtbot, page)
@@ -97,7 +100,7 @@ def test_an_approval_is_the_approvers_signature_over_exactly_what_was_shown(qtbo
         assert statement.config_digest == offer.config_digest
         assert statement.data_scope == {"heart": office.store.datasets["data-heart"].digest}
         assert statement.conditions == Conditions(
-            datasets={"heart": "data-heart"}, hours_of_day=((18, 6),), max_rounds=12
+            datasets={"heart": "data-heart"}, hours_of_day=((18, 6),), max_rounds=20
         )
         assert statement.decided_by == office.store.daemon.administrator
         qtbot.waitUntil(lambda: page.review.revoke.isVisible() and not page.review.approve.isVisible())
@@ -247,6 +250,8 @@ def test_invisible_characters_in_code_are_made_visible(qtbot: Any) -> None:
     assert "3" in view.warning.text()
     view.show_bytes("b.py", b"x = 1\n", binary=False)
     assert not view.warning.isVisible()
+    view.show_bytes("big.py", b"x = 1\n", binary=False, whole=9000)
+    assert view.warning.isVisible() and "9,000" in view.warning.text()
     view.show_bytes("c.bin", bytes(1000), binary=True)
     assert "not text" in view.editor.toPlainText()
 
@@ -350,6 +355,24 @@ def test_conditions_read_as_sentences() -> None:
         "at most 1.00 MiB of updates leave",
     ]
     assert conditions_of("{broken") == [] and conditions_of("") == []
+
+
+def test_after_a_revocation_the_bar_says_what_became_of_the_run() -> None:
+    offer = pb.SiloOffer(id="run-1", state="approved", decided_by="Ada", decided_at=1.0)
+    going = situation(offer, pb.Run(id="run-1", state="training"), time.time())
+    assert going.revoke
+    over = situation(offer, pb.Run(id="run-1", state="stopped", reason="The study was called off."), time.time())
+    assert not over.revoke and "The study was called off." in over.detail
+
+
+def test_notes_come_back_from_the_history() -> None:
+    reply = pb.ReviewReply()
+    reply.offer.offer.package.digest = "aa"
+    reply.history.add(at=2, what="note", text="code/a.py:7 Ask: why?\nTwice.", digest="aa")
+    reply.history.add(at=1, what="note", text="code/a.py:7 older", digest="aa")
+    reply.history.add(at=3, what="note", text="code/a.py:7 of another version", digest="bb")
+    reply.history.add(at=4, what="approved", text="x:1 y", digest="aa")
+    assert notes_of(reply) == {"code/a.py": {7: "Ask: why?\nTwice."}}
 
 
 def test_an_empty_queue_leads_to_the_next_step(qtbot: Any, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_the_head_says_round_silos_and_time_left(qtbot: Any, tmp_path: Path) -> 
         values = page.detail._values
         assert values["round"].whole() == "13 of 20" and values["silos"].whole() == "3 of 4"
         assert "university-hospital-zurich" in page.detail._cells["silos"].toolTip()
-        assert values["left"].whole() == "6 min 52 s"
+        assert values["left"].whole() == "6 min 52 s left"
         assert page.detail.progress.value() == round(1000 * (12 + 0.46) / 20)
         changed = pb.Run()
         changed.CopyFrom(run)

@@ -57,6 +57,8 @@ class ApproveDialog(QDialog):
         self._review, self._datasets = review, datasets
         offer = review.offer.offer
         self._config = _config_of(offer.config_json)
+        stated = self._config.get("rounds", 0)
+        self._job_rounds = stated if isinstance(stated, int) else 0
         self._choices: dict[str, QComboBox] = {}
         self._hints: dict[str, QLabel] = {}
         self._nodes: dict[str, QCheckBox] = {}
@@ -149,6 +151,10 @@ class ApproveDialog(QDialog):
             return self.tr("No node is chosen.")
         if self._hours.isChecked() and self._from.value() == self._to.value():
             return self.tr("The hours of the day begin and end at the same time.")
+        if 0 < self._rounds.value() < self._job_rounds:
+            return self.tr(
+                "The run has {0} rounds; with fewer allowed it could not end. Ask for changes instead."
+            ).format(self._job_rounds)
         return ""
 
     def choose_dataset(self, need: str, dataset_id: str) -> None:
@@ -168,7 +174,7 @@ class ApproveDialog(QDialog):
             form.addRow(_label(need), self._need_field(need, matches))
         return frame
 
-    def _need_field(self, need: str, matches: list[pb.DataMatch]) -> QWidget:
+    def _need_field(self, need: str, matches: list[pb.DataMatch]) -> QVBoxLayout:
         choice, hint = QComboBox(), QLabel(wordWrap=True, textFormat=Qt.TextFormat.PlainText)
         choice.setAccessibleName(self.tr("Dataset for {need}").format(need=need))
         set_role(hint, type="caption")
@@ -191,13 +197,11 @@ class ApproveDialog(QDialog):
         choice.setMinimumContentsLength(24)
         choice.currentIndexChanged.connect(self._judge)
         self._choices[need], self._hints[need] = choice, hint
-        box = QWidget()
-        column = QVBoxLayout(box)
-        column.setContentsMargins(0, 0, 0, 0)
+        column = QVBoxLayout()
         column.setSpacing(2)
         column.addWidget(choice)
         column.addWidget(hint)
-        return box
+        return column
 
     def _place_section(self, nodes: dict[str, pb.Node]) -> QWidget:
         frame, form = _section(self.tr("Where and when"))
@@ -247,16 +251,23 @@ class ApproveDialog(QDialog):
         self._run_hours = QDoubleSpinBox(maximum=100_000, decimals=1, specialValueText=none, suffix=self.tr(" h"))
         self._bytes = QDoubleSpinBox(maximum=1e9, decimals=1, specialValueText=none, suffix=" MiB", singleStep=10)
         self._epsilon = QDoubleSpinBox(maximum=1e6, decimals=2, specialValueText=none, singleStep=0.5)
-        rounds, resources = self._config.get("rounds", 0), self._config.get("resources", {})
+        rounds, resources = self._job_rounds, self._config.get("resources", {})
+        private = bool(self._config.get("privacy"))
+        self._epsilon.setEnabled(private)
         hours = resources.get("hours", 0) if isinstance(resources, dict) else 0
         asks = self.tr("the job asks for {value}")
         for name, spin, remark in (
             (self.tr("Rounds"), self._rounds, asks.format(value=rounds) if rounds else ""),
             (self.tr("Running time"), self._run_hours, asks.format(value=f"{hours:g} h") if hours else ""),
             (self.tr("Updates that leave"), self._bytes, self._leaves()),
-            (self.tr("Privacy budget ε"), self._epsilon, ""),
+            (
+                self.tr("Privacy budget ε"),
+                self._epsilon,
+                "" if private else self.tr("the job adds no noise, so there is no ε to limit"),
+            ),
         ):
             spin.setAccessibleName(name)
+            spin.valueChanged.connect(self._judge)
             spin.setFixedWidth(152)
             spin.lineEdit().setTextMargins(6, 0, 0, 0)
             row = QHBoxLayout()
