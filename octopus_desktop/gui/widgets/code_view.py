@@ -311,7 +311,6 @@ class CodeView(QWidget):
                     "read differently from what it does."
                 ).format(hidden)
             )
-            )
         self.editor.show_text(path, shown)
 
     def clear(self, text: str = "") -> None:
