@@ -141,12 +141,14 @@ async def enrol(invitation: Invitation, name: str, signing: SigningKey, csr: byt
 
 
 class ScriptedSilo:
-    """An enrolled silo: a ``MailOwner`` that decides as ``verdict`` says and "trains" by adding a number to every weight.
+    """An enrolled silo: a ``MailOwner`` that decides as ``verdict`` says and "trains" by adding a number to all.
 
     Attributes: ``seen`` envelopes that arrived, in order; ``refused`` receipts of ours that bore a fault.
     """
 
-    def __init__(self, root: Path, name: str, credentials: ClientCredentials, signing: SigningKey, address: str) -> None:
+    def __init__(
+        self, root: Path, name: str, credentials: ClientCredentials, signing: SigningKey, address: str
+    ) -> None:
         self.root, self.name, self.credentials = root, name, credentials
         self.signing, self.address = signing, address
         self.approver = SigningKey.generate()
@@ -242,9 +244,7 @@ class ScriptedSilo:
             answer.examples = EXAMPLES
             blobs = [update]
         dedupe = f"{envelope.round}/{self.name}/{task.task}"
-        self.post(
-            self.make(envelope.run_id, pb.ANSWER, answer, round=envelope.round, dedupe=dedupe, blobs=blobs)
-        )
+        self.post(self.make(envelope.run_id, pb.ANSWER, answer, round=envelope.round, dedupe=dedupe, blobs=blobs))
 
     def _train(self, digest: str) -> pb.BlobRef:
         """Every float plus a number of this silo's own, in a new file of the same layout."""

@@ -175,7 +175,7 @@ async def test_revoking_a_silo_cuts_its_link_and_takes_it_out_of_its_runs(tmp_pa
     async with federation(tmp_path, "aa", "bbbb") as (server, silos):
         server.submit()
         silos[1].trains = False
-        run = server.start_run()
+        run = server.start_run(quorum=1)
         await silos[1].until_kind(pb.TASK)
         row = server.call("Revoke", op.RevokeRequest(name="bbbb", reason="left the alliance"))
         assert row.state == "revoked"
@@ -198,9 +198,7 @@ async def test_a_silo_reads_and_writes_only_what_belongs_to_its_runs(tmp_path: P
         await server.until_run(run.id, lambda r: r.state in ENDED)
         job = server.run(run.id).job_digest
         async with client_channel(silos[1].address, silos[1].credentials) as channel:
-            get = channel.unary_stream(
-                "/octopus.v1.Carrier/Get", GetRequest.SerializeToString, Chunk.FromString
-            )
+            get = channel.unary_stream("/octopus.v1.Carrier/Get", GetRequest.SerializeToString, Chunk.FromString)
             put = channel.stream_unary("/octopus.v1.Carrier/Put", lambda b: b, PutReply.FromString)
             ref = pb.BlobRef(digest=job, size=1)
             with pytest.raises(Exception, match="may not pass"):
