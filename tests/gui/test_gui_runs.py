@@ -330,7 +330,7 @@ def test_spans_refuse_nonsense_and_duplicates() -> None:
         Bar("silo", "train", 1, 0.0, 5.0),
     ):
         assert not spans.add(bad)
-    assert spans.count == 1
+    assert spans.count == 1 and spans.totals == {"train": 2.0}
     assert spans.add(Bar("silo", "upload", 1, 11.0, 13.0)) and spans.rows("silo") == 2
 
 

@@ -65,6 +65,7 @@ class ReviewPanel(QWidget):
         self._stack = QStackedWidget()
         for widget in (self.tabs, self._wait, self._wrong):
             self._stack.addWidget(widget)
+        context.client.connected.connect(self._on_connected)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(GRID)
@@ -117,6 +118,10 @@ class ReviewPanel(QWidget):
             lambda error: self._on_no_review(wanted, error),
             owner=self,
         )
+
+    def _on_connected(self) -> None:
+        if self.reply is None:  # the daemon was away when it was asked
+            self._load()
 
     def _on_review(self, wanted: str, reply: pb.ReviewReply) -> None:
         if wanted != self.offer_id:

@@ -251,7 +251,7 @@ class RunDetail(QWidget):
         datasets = [
             self._context.store.datasets[d].alias for d in run.datasets if d in self._context.store.datasets
         ] or list(run.datasets)
-        workers = self.tr("%n worker(s)", "", run.workers)
+        workers = self.tr("workers: {0}").format(run.workers) if run.workers else ""
         values["where"].set_text(" · ".join(part for part in (", ".join(datasets), workers) if part))
         self._id.set_value(run.id)
         self._show_problem(run)

@@ -101,8 +101,8 @@ class LeftTab(QWidget):
 
     def _tell(self) -> None:
         total = sum(row.bytes for row in self._rows.values())
-        text = self.tr("%n message(s) left this silo", "", len(self._rows))
-        self._sum.setText(f"{text}, {formats.size(total)}." if self._rows else "")
+        told = self.tr("Messages that left this silo: {0}, {1} in all")
+        self._sum.setText(told.format(len(self._rows), formats.size(total)) if self._rows else "")
         self._sum.setVisible(bool(self._rows))
         self._lower.setVisible(bool(self._rows))
 

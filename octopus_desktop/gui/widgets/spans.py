@@ -55,14 +55,17 @@ class Spans:
     Attributes:
         lanes: the lanes' names in the order in which they are shown: workers, silos, then the server.
         first, last: the earliest start and the latest end, in Unix seconds; 0 while there is none.
+        rounds: a round's number to its earliest start.
+        totals: seconds by step, over all lanes.
     """
 
     def __init__(self) -> None:
         self._rows: dict[str, list[_Row]] = {}
         self._seen: set[tuple[str, str, float]] = set()
         self.lanes: list[str] = []
-        self.rounds: dict[int, float] = {}  # round -> its earliest start
+        self.rounds: dict[int, float] = {}
         self.first = self.last = 0.0
+        self.totals: dict[str, float] = {}
         self.count = 0
 
     def add(self, bar: Bar) -> bool:
@@ -88,6 +91,7 @@ class Spans:
         self.last = max(self.last, bar.end)
         if bar.round:
             self.rounds[bar.round] = min(self.rounds.get(bar.round, bar.start), bar.start)
+        self.totals[bar.step] = self.totals.get(bar.step, 0.0) + bar.seconds
         self.count += 1
         return True
 
@@ -128,15 +132,6 @@ class Spans:
 
     def any_in(self, lane: str, start: float, end: float) -> Bar | None:
         return next((bar for _row, bar in self.visible(lane, start, end, 0.0)), None)
-
-    def totals(self) -> dict[str, float]:
-        """Seconds by step, over all lanes."""
-        sums: dict[str, float] = {}
-        for rows in self._rows.values():
-            for row in rows:
-                for bar in row.bars:
-                    sums[bar.step] = sums.get(bar.step, 0.0) + bar.seconds
-        return sums
 
 
 def ticks(start: float, end: float, most: int) -> list[float]:
