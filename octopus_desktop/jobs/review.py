@@ -120,7 +120,7 @@ def _leaves(config: RunConfig, model_bytes: int | None) -> str:
     form = "" if config.encoding == "none" else f", encoded as {config.encoding}"
     one = update_bytes(config, model_bytes) if model_bytes else None
     cost = f": about {size_text(one)} a round and {size_text(one * config.rounds)} in all" if one else ""
-    with_it = "with metrics and the number of examples. No data row leaves"
+    with_it = "with metrics and the number of examples. The runtime sends nothing else"
     return f"After each round {what} leave your site{form}{cost}, {with_it}."
 
 
@@ -135,7 +135,9 @@ def _silos(offer: Offer) -> str:
     others = list(offer.silos)
     if not others:
         return "The offer does not say which silos take part."
-    return f"{_count(len(others), 'silo')} of {offer.federation or 'the federation'} are asked: {', '.join(others)}."
+    return (
+        f"Of {offer.federation or 'the federation'}, {_count(len(others), 'silo')} may take part: {', '.join(others)}."
+    )
 
 
 def _strategy(config: RunConfig) -> str:

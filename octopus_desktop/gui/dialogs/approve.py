@@ -9,7 +9,7 @@ import time
 from datetime import datetime
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QStandardItemModel
+from PySide6.QtGui import QResizeEvent, QStandardItemModel
 from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -171,11 +171,13 @@ class ApproveDialog(QDialog):
         if not needs:
             form.addRow(QLabel(self.tr("The job asks for no data.")))
         for need, matches in needs.items():
-            form.addRow(_label(need), self._need_field(need, matches))
+            choice, hint = self._need_field(need, matches)
+            form.addRow(_label(need), choice)
+            form.addRow(QLabel(), hint)
         return frame
 
-    def _need_field(self, need: str, matches: list[pb.DataMatch]) -> QWidget:
-        choice, hint = QComboBox(), QLabel(wordWrap=True, textFormat=Qt.TextFormat.PlainText)
+    def _need_field(self, need: str, matches: list[pb.DataMatch]) -> tuple[QComboBox, QLabel]:
+        choice, hint = QComboBox(), _Wrapped()
         choice.setAccessibleName(self.tr("Dataset for {need}").format(need=need))
         set_role(hint, type="caption")
         fitting = [m for m in matches if m.fits and m.dataset_id in self._datasets]
@@ -197,13 +199,7 @@ class ApproveDialog(QDialog):
         choice.setMinimumContentsLength(24)
         choice.currentIndexChanged.connect(self._judge)
         self._choices[need], self._hints[need] = choice, hint
-        box = QWidget()
-        column = QVBoxLayout(box)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(2)
-        column.addWidget(choice)
-        column.addWidget(hint)
-        return box
+        return choice, hint
 
     def _place_section(self, nodes: dict[str, pb.Node]) -> QWidget:
         frame, form = _section(self.tr("Where and when"))
@@ -213,8 +209,8 @@ class ApproveDialog(QDialog):
         column.setSpacing(2)
         column.addWidget(self._some)
         for node in sorted(nodes.values(), key=lambda n: n.name):
-            gpus = self.tr("%n GPU(s)", "", len(node.gpus)) if node.gpus else self.tr("no GPU")
-            box = QCheckBox(f"{node.name} · {node.cpu_count} CPU · {gpus}")
+            gpus = self.tr("GPUs: {0}").format(len(node.gpus)) if node.gpus else self.tr("no GPU")
+            box = QCheckBox(f"{node.name} · {self.tr('CPUs: {0}').format(node.cpu_count)} · {gpus}")
             box.setVisible(False)
             box.setStyleSheet("margin-left: 24px;")
             box.toggled.connect(self._judge)
@@ -331,6 +327,24 @@ class ApproveDialog(QDialog):
         if any(m.fits for m in self._review.data if m.need == need):
             return self.tr("Several datasets fit; choose which one this job may read.")
         return "\n".join([*problems, self.tr("Register a dataset that fits on the page Datasets, then come back.")])
+
+
+class _Wrapped(QLabel):
+    """Words of several lines that get the height they need: a form in a scroll area would cut them."""
+
+    def __init__(self) -> None:
+        super().__init__(wordWrap=True, textFormat=Qt.TextFormat.PlainText)
+
+    def setText(self, text: str) -> None:
+        super().setText(text)
+        self._fit()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        self.setFixedHeight(max(self.heightForWidth(self.width()), self.fontMetrics().height()))
 
 
 def _section(title: str, text: str = "") -> tuple[QFrame, QFormLayout]:

@@ -111,7 +111,7 @@ class CodeTab(QWidget):
             found = self._findings.get(entry.path, ())
             worst = "danger" if any(m.severity == "high" for m in found) else "warning" if found else ""
             item.setIcon(0, theme.icon("alert" if found else "file", worst or "muted"))
-            tip = self.tr("%n finding(s)", "", len(found)) if found else ""
+            tip = self.tr("Findings: {0}").format(len(found)) if found else ""
             item.setToolTip(0, "\n".join(part for part in (entry.path, tip, entry.digest[:16]) if part))
             item.setForeground(1, theme.colour("muted"))
             item.setTextAlignment(1, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)

@@ -7,7 +7,7 @@ from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QVBoxLayout, QWi
 
 from octopus_desktop.gui.context import Context
 from octopus_desktop.gui.models.rows import Column
-from octopus_desktop.gui.pages.approvals_words import topic, what_happened
+from octopus_desktop.gui.pages.approvals_words import shortened, topic, what_happened
 from octopus_desktop.gui.theme import GRID, set_role
 from octopus_desktop.gui.widgets import formats
 from octopus_desktop.gui.widgets.parts import Card, EmptyState, clear, label, rule, scroll
@@ -53,6 +53,9 @@ class SummaryTab(QWidget):
             words = label(_nothing_shown(reply.offer), "muted", wrap=True)
             words.setContentsMargins(16, 16, 16, 16)
             self._card.body.addWidget(words)
+        purpose = reply.offer.offer.purpose
+        if lines and shortened(purpose) != purpose:  # the head shows its beginning only
+            lines.insert(0, pb.SummaryLine(topic="purpose", text=purpose))
         for number, line in enumerate(lines):
             if number:
                 self._card.body.addWidget(rule())

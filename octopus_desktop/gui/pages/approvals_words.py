@@ -140,6 +140,7 @@ def conditions_line(text: str) -> str:
 def topic(name: str) -> str:
     """A summary line's topic as a heading."""
     return {
+        "purpose": _tr("Purpose"),
         "data": _tr("Data"),
         "hardware": _tr("Hardware"),
         "duration": _tr("Duration"),
@@ -175,6 +176,12 @@ def severity(word: str) -> str:
         "warning": "medium",
         "note": "info",
     }.get(word, word)
+
+
+def shortened(text: str, most: int = 220) -> str:
+    """A long text cut at a word, with an ellipsis."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + " …"
 
 
 def quoted(text: str) -> str:

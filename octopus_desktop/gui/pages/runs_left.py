@@ -56,7 +56,7 @@ class LeftTab(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         self._of = label("", "strong")
-        column.addWidget(self._of)
+        self.layers.tools.addWidget(self._of)
         column.addWidget(self.layers, 1)
         splitter = QSplitter(Qt.Orientation.Vertical, childrenCollapsible=False)
         splitter.setHandleWidth(GRID)
@@ -101,8 +101,8 @@ class LeftTab(QWidget):
 
     def _tell(self) -> None:
         total = sum(row.bytes for row in self._rows.values())
-        text = self.tr("%n message(s) left this silo", "", len(self._rows))
-        self._sum.setText(f"{text}, {formats.size(total)}." if self._rows else "")
+        told = self.tr("Messages that left this silo: {0}, {1} in all")
+        self._sum.setText(told.format(len(self._rows), formats.size(total)) if self._rows else "")
         self._sum.setVisible(bool(self._rows))
         self._lower.setVisible(bool(self._rows))
 
@@ -122,7 +122,7 @@ class LeftTab(QWidget):
                 text=lambda r: str(r.round),
                 sort=lambda r: r.round,
                 number=True,
-                width=72,
+                width=88,
             ),
             Column(key="kind", title=self.tr("Kind"), text=lambda r: kind_word(r.kind), width=128),
             Column(

@@ -37,7 +37,7 @@ class ModelsTab(QWidget):
                     text=lambda r: str(r.round),
                     sort=lambda r: r.round,
                     number=True,
-                    width=80,
+                    width=96,
                 ),
                 Column(
                     key="metrics",

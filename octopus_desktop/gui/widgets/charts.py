@@ -19,7 +19,7 @@ from octopus_desktop.gui.widgets.ink import is_dark
 
 REPAINT_MS = 100
 CHART_HEIGHT = 208  # at least; charts grow into the room there is
-TALLEST_CHART = 320
+TALLEST_CHART = 440
 MOST_LIVE_POINTS = 200_000
 
 # Per series: colour on light, colour on dark. The federation's line is dashed and has other marks as well.

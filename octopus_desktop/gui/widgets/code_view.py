@@ -307,11 +307,9 @@ class CodeView(QWidget):
         if hidden:
             self._warn(
                 self.tr(
-                    "This file holds %n invisible character(s), written out below as ‹U+…›. They can make code read "
-                    "differently from what it does.",
-                    "",
-                    hidden,
-                )
+                    "Invisible characters in this file: {0}. They are written out below as ‹U+…›; they can make code "
+                    "read differently from what it does."
+                ).format(hidden)
             )
         self.editor.show_text(path, shown)
 
