@@ -1,20 +1,15 @@
 """The one network port: mutual TLS 1.3, with enrolment, the researcher's door and the silos' links behind it.
 
-A caller is known by its certificate alone; each call looks at the members' table, so that a revocation counts at once.
+``main.least_tls`` sees to it that nothing below 1.3 is spoken. A caller is known by its certificate alone; each call
+looks at the members' table, so that a revocation counts at once.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
-
-# Python's gRPC has no switch for the least TLS version. The suites below hold for TLS 1.2 alone and need an RSA
-# certificate, which we never have: a 1.2 handshake finds no common suite, and 1.3 has suites of its own. It is read
-# when gRPC's core makes its first credentials.
-os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
 
 import grpc
 import grpc.aio

@@ -145,7 +145,7 @@ def ticks(start: float, end: float, most: int) -> list[float]:
     else:
         step = 86400.0 * math.ceil(width / most / 86400)
     first = math.ceil(start / step - 1e-9) * step
-    return [first + n * step for n in range(int((end - first) / step + 1e-9) + 1)]
+    return [first + n * step for n in range(math.floor((end - first) / step + 1e-9) + 1)]
 
 
 _STEPS = (
