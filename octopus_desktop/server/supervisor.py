@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,8 +121,6 @@ class Supervisor:
                 log.warning("the coordinator of %s could not be started: %s", run_id, error)
             else:
                 why = f"it ended with status {status}. {_tail(run_dir / 'coordinator.log')}".strip()
-            if child:
-                kill_group(child.pid)  # what it started must not outlive it
             self._children.pop(run_id, None)
             if ended:
                 self._tasks.pop(run_id, None)
@@ -144,6 +144,7 @@ class Supervisor:
                 start_new_session=True,
                 limit=LINE_LIMIT_BYTES,
             )
+        threading.Thread(target=_bury, args=(child.pid,), name=f"exit of {child.pid}", daemon=True).start()
         self._children[run_id] = child
         for word in self._greeting(run_id):
             self.say(run_id, **word)
@@ -168,6 +169,14 @@ class Supervisor:
             log.exception("the coordinator of %s wrote a line that is too long", run_id)
             await _end(child)
         return False, progress
+
+
+def _bury(leader: int) -> None:
+    """Wait for the child's end without reaping it, and kill what it started: an heir that holds its stdout would
+    keep us listening for ever."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PID, leader, os.WEXITED | os.WNOWAIT)
+    kill_group(leader)
 
 
 async def _end(child: asyncio.subprocess.Process) -> None:
