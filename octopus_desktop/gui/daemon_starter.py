@@ -42,6 +42,22 @@ class DaemonStarter(QObject):
             owner=self,
         )
 
+    def unlock(self, problem: str = "") -> None:
+        """Ask for the passphrase and start the running daemon anew with it."""
+
+        def go(passphrase: str) -> None:
+            self.is_busy = True
+            self.began.emit()
+            run_task(lambda: restart_daemon(self._home, passphrase), self._on_started, failed, owner=self)
+
+        def failed(error: UserError) -> None:
+            self.is_busy = False
+            self.failed.emit(error)
+            if error.code == "OCT-SECRET-PASSPHRASE":
+                self.unlock(error.what)
+
+        self._ask(problem, go)
+
     def _on_started(self, _pid: int) -> None:
         self.is_busy = False
         self.started.emit()
@@ -51,6 +67,20 @@ class DaemonStarter(QObject):
         if error.code == "OCT-SECRET-PASSPHRASE":
             self._ask(error.what if tried else "", self.start)
         self.failed.emit(error)
+
+
+def restart_daemon(home: Path, passphrase: str) -> int:
+    """Stop the daemon of ``home`` and start it with its secrets open. Slow; not for the GUI thread.
+
+    Raises OCT-SECRET-PASSPHRASE before anything is stopped when the passphrase is wrong.
+    """
+    from octopus_desktop.identity.secrets import open_store
+    from octopus_desktop.system import service
+
+    silo = silo_home(home)
+    open_store(silo.secrets, passphrase=passphrase)
+    service.stop_daemon(silo)
+    return start_daemon(home, passphrase)
 
 
 def start_daemon(home: Path, passphrase: str | None = None) -> int:

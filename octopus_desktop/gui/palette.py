@@ -146,7 +146,7 @@ class Palette(QDialog):
         self.field.installEventFilter(self)
         self.list = QListWidget()
         self.list.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self.list.setFrameShape(QFrame.Shape.NoFrame)
+        self.list.setProperty("look", "plain")
         self.list.setItemDelegate(_Lines(context, self.list))
         self.list.itemClicked.connect(lambda _item: self._run())
         self.list.setAccessibleName(self.tr("Found"))

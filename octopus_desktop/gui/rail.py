@@ -23,7 +23,7 @@ class RailButton(QPushButton):
         self._theme, self._count, self._title = theme, 0, spec.title
         self.setProperty("kind", "rail")
         self.setCheckable(True)
-        self.setIconSize(QSize(20, 20))
+        self.setIconSize(QSize(26, 20))
         self.setToolTip(f"{spec.title} ({spec.shortcut})")
         self.setAccessibleName(spec.title)
         self.toggled.connect(lambda _on: self._tint(spec.icon))
@@ -53,7 +53,7 @@ class RailButton(QPushButton):
         painter.end()
 
     def _tint(self, icon: str) -> None:
-        self.setIcon(self._theme.icon(icon, "accent" if self.isChecked() else "muted"))
+        self.setIcon(self._theme.icon(icon, "accent" if self.isChecked() else "muted", 6))
 
 
 class Rail(QWidget):

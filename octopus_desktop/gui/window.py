@@ -254,10 +254,17 @@ class MainWindow(QMainWindow):
             self.banner.tell("danger", error.what, error.why or error.next_step, self.tr("Start the daemon"))
 
     def _on_banner_acted(self) -> None:
-        self.starter.start()
+        if self._context.client.is_connected:
+            self.starter.unlock()
+        else:
+            self.starter.start()
 
     def _on_reset(self) -> None:
         self._refresh()
+        daemon = self._context.store.daemon
+        if daemon.configured and daemon.secrets.startswith("locked") and not self._context.client.is_read_only:
+            text = self.tr("The daemon's secrets are locked: it cannot reach any federation.")
+            self.banner.tell("warning", text, daemon.secrets, self.tr("Unlock…"))
         if not self._context.store.daemon.configured and not self._offered_wizard:
             self._offered_wizard = True
             self.show_wizard()

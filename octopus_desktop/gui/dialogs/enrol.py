@@ -165,11 +165,15 @@ class EnrolDialog(FormDialog):
         self.contact.setPlaceholderText(self.tr("How the coordinator reaches you (optional)"))
         self.form.addRow(self.tr("&Name of this silo"), self.name)
         self.form.addRow(self.tr("&Contact"), self.contact)
-        self.box.changed.connect(self._update)
+        self.box.changed.connect(self._on_view)
         self.name.textChanged.connect(lambda _text: self._update())
         self._update()
         if invitation:
             self.box.set_invitation(invitation)
+
+    def _on_view(self) -> None:
+        self._update()
+        self.fit()
 
     def _update(self) -> None:
         self.act.setEnabled(self.box.is_compared and bool(self.name.text().strip()))

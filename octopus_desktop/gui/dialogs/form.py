@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QDialog, QFormLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QShowEvent
+from PySide6.QtWidgets import (
+    QDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPlainTextEdit,
+    QVBoxLayout,
+    QWidget,
+)
 
 from octopus_desktop.gui.theme import GRID, Theme, set_role
 from octopus_desktop.gui.widgets.parts import button, label
@@ -50,7 +60,7 @@ class FormDialog(QDialog):
         self.form = QFormLayout()
         self.form.setHorizontalSpacing(2 * GRID)
         self.form.setVerticalSpacing(GRID)
-        self.form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
+        self.form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         self.body.addLayout(self.form)
         self.problem = Problem()
@@ -67,6 +77,13 @@ class FormDialog(QDialog):
         row.addWidget(self.act)
         column.addLayout(row)
 
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        for field in self.findChildren(QWidget):
+            if isinstance(field, (QLineEdit, QPlainTextEdit)) and field.isEnabled():
+                field.setFocus()
+                return
+
     def set_busy(self, words: str) -> None:
         """Say what goes on and hold the act back; "" ends it."""
         self._status.setText(words)
@@ -75,6 +92,18 @@ class FormDialog(QDialog):
     def tell(self, error: UserError | None) -> None:
         self.set_busy("")
         self.problem.tell(error)
+        self.fit()
+
+    def fit(self) -> None:
+        """Grow to what wrapped texts need, once they have their place."""
+        QTimer.singleShot(0, self, self._grow)
+
+    def _grow(self) -> None:
+        layout = self.layout()
+        layout.activate()
+        need = max(layout.totalHeightForWidth(self.width()), layout.totalMinimumSize().height())
+        if need > self.height():
+            self.resize(self.width(), need)
 
     def _on_act(self) -> None:
         self.accept()

@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLineEdit, QW
 from octopus_desktop.gui.client import Call
 from octopus_desktop.gui.context import Context
 from octopus_desktop.gui.dialogs.form import FormDialog
-from octopus_desktop.gui.theme import set_role
+from octopus_desktop.gui.theme import GRID, set_role
 from octopus_desktop.gui.widgets import formats
 from octopus_desktop.gui.widgets.parts import button, label
 from octopus_desktop.wire.errors import UserError
@@ -38,6 +38,7 @@ class RegisterDataset(FormDialog):
         pick = button(context.theme, self.tr("File…"), self._on_pick, icon="file")
         folder = button(context.theme, self.tr("Folder…"), self._on_pick_folder, icon="folder")
         where = QHBoxLayout()
+        where.setSpacing(GRID)
         where.addWidget(self.path, 1)
         where.addWidget(pick)
         where.addWidget(folder)

@@ -53,7 +53,7 @@ class AuditPage(QWidget):
             "audit",
             [
                 Column(
-                    key="seq", title=tr("NO."), text=lambda e: str(e.seq), sort=lambda e: e.seq, number=True, width=64
+                    key="seq", title=tr("NO."), text=lambda e: str(e.seq), sort=lambda e: e.seq, number=True, width=80
                 ),
                 Column(
                     key="at",
@@ -107,7 +107,8 @@ class AuditPage(QWidget):
             (tr("Policy"), "policy"),
         ):
             self.action.addItem(text, prefix)
-        self.action.currentIndexChanged.connect(lambda _at: self.table.accept(self._accepts()))
+        self.action.currentIndexChanged.connect(lambda _at: self.reload())
+        self.table.filter.textChanged.connect(lambda _text: self._timer.start())
         self.table.tools.addWidget(self.action)
         column.addWidget(self.table, 1)
         self._timer = QTimer(self)
@@ -179,7 +180,12 @@ class AuditPage(QWidget):
             self._call.cancel()
         self._call = self._context.client.call(
             "Audit.Page",
-            pb.AuditPageRequest(before=before, limit=PAGE_ROWS),
+            pb.AuditPageRequest(
+                before=before,
+                limit=PAGE_ROWS,
+                action=self.action.currentData(),
+                text=self.table.filter.text().strip(),
+            ),
             self._on_page,
             self._context.show_error,
             owner=self,
@@ -196,13 +202,10 @@ class AuditPage(QWidget):
             last = min(int(self.table.model.id_at(at)) for at in range(self.table.model.rowCount()))
             self._fetch(last)
 
-    def _accepts(self) -> Any:
-        prefix = self.action.currentData()
-        return (lambda entry: entry.action.startswith(prefix)) if prefix else None
-
     def _on_changed(self, kind: str, item_id: str) -> None:
-        if kind == "audit" and self._loaded:
-            self.table.model.put(self._context.store.audit_tail[-1])
+        entry = self._context.store.audit_tail[-1] if kind == "audit" else None
+        if entry is not None and self._loaded and entry.action.startswith(self.action.currentData()):
+            self.table.model.put(entry)
 
     def _on_reset(self) -> None:
         self._loaded = False

@@ -100,7 +100,7 @@ class DatasetsPage(QWidget):
         split.addWidget(self.table)
         self._detail_area = scroll(self._detail)
         split.addWidget(self._detail_area)
-        split.setSizes([700, 420])
+        split.setSizes([720, 400])
         split.setHandleWidth(2 * GRID)
         column.addWidget(split, 1)
         self.table.chosen.connect(lambda _id: self._show_detail())
@@ -255,6 +255,7 @@ class _Detail(QWidget):
         self._columns_table.setMinimumHeight(300)
         self._columns.body.addWidget(self._columns_table)
         column.addWidget(self._columns, 1)
+        column.addStretch(0)
 
     def set_busy(self, busy: bool) -> None:
         self._check.setEnabled(not busy)

@@ -74,6 +74,7 @@ class LogsPage(QWidget):
             empty=EmptyState(theme, "logs", tr("Nothing was logged yet"), tr("Lines appear here as they are written.")),
             placeholder=tr("Filter by text"),
             sort_by="at",
+            row_px=28,
         )
         self.level = QComboBox()
         self.level.setAccessibleName(tr("Least level"))

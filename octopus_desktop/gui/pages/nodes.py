@@ -47,7 +47,7 @@ class NodesPage(QWidget):
             context.settings,
             "nodes",
             [
-                Column(key="name", title=tr("NODE"), text=lambda n: n.name, width=170),
+                Column(key="name", title=tr("NODE"), text=lambda n: n.name, width=164),
                 Column(
                     key="state",
                     title=tr("STATE"),
@@ -73,15 +73,6 @@ class NodesPage(QWidget):
                     width=100,
                     searched=False,
                 ),
-                Column(
-                    key="disk",
-                    title=tr("DISK FREE"),
-                    text=lambda n: formats.size(n.disk_free),
-                    sort=lambda n: n.disk_free,
-                    number=True,
-                    width=100,
-                    searched=False,
-                ),
                 Column(key="gpu", title=tr("GPUS"), text=_gpus, sort=lambda n: len(n.gpus), width=0),
                 Column(
                     key="workers",
@@ -89,7 +80,7 @@ class NodesPage(QWidget):
                     text=lambda n: str(n.workers_running),
                     sort=lambda n: n.workers_running,
                     number=True,
-                    width=88,
+                    width=96,
                     searched=False,
                 ),
             ],

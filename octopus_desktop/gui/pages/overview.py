@@ -9,7 +9,7 @@ from typing import Any
 
 from PySide6.QtCore import QEvent, QTimer
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 
 from octopus_desktop.gui.context import Context
 from octopus_desktop.gui.theme import GRID
@@ -72,10 +72,11 @@ class OverviewPage(QWidget):
             self.tr("Nodes"), lambda: _NodeLine(context), self.tr("No machine is registered yet: see the page Nodes.")
         )
         self._events = _Lines(self.tr("Last events"), lambda: _EventLine(), self.tr("Nothing has happened yet."))
-        for card in (self._problems, self._waiting, self._runs):
+        self._steps = _Lines(self.tr("Next steps"), lambda: _StepLine(context), "")
+        for card in (self._steps, self._waiting, self._runs, self._events):
             left.addWidget(card)
         left.addStretch(1)
-        for card in (self._nodes, self._events):
+        for card in (self._problems, self._nodes):
             right.addWidget(card)
         right.addStretch(1)
         column.addWidget(scroll(body), 1)
@@ -130,6 +131,8 @@ class OverviewPage(QWidget):
             else self.tr("not enrolled yet"),
             "warning" if up < count else "",
         )
+        self._steps.set_items(next_steps(self._context))
+        self._steps.setVisible(self._steps.count > 0)
         self._problems.set_items(problems(self._context) if client.is_connected else [])
         self._problems.setVisible(self._problems.count > 0)
         self._waiting.set_items(waiting[:SHOWN_WAITING])
@@ -177,6 +180,23 @@ def problems(context: Context) -> list[tuple[str, str, str, str, str]]:
     return found
 
 
+def next_steps(context: Context) -> list[tuple[str, str, str]]:
+    """What a new silo still lacks: (text, button, command id)."""
+    store, tr = context.store, context.client.tr
+    if not store.loaded:
+        return []
+    if not store.daemon.configured:
+        return [(tr("Name your organisation and make your key."), tr("Set up…"), "setup")]
+    steps = []
+    if not store.nodes:
+        steps.append((tr("Register this machine, so that jobs can train on it."), tr("Register…"), "node register"))
+    if not store.datasets:
+        steps.append((tr("Register a dataset that jobs may ask for."), tr("Register…"), "dataset register"))
+    if not store.federations:
+        steps.append((tr("Enrol in a federation with its invitation."), tr("Enrol…"), "federation enrol"))
+    return steps
+
+
 class _Lines(Card):
     """A card with one line widget per item; the widgets are reused, so that nothing flickers."""
 
@@ -208,6 +228,21 @@ class _Line(QWidget):
         self.row = QHBoxLayout(self)
         self.row.setContentsMargins(0, 0, 0, 0)
         self.row.setSpacing(GRID + GRID // 2)
+
+
+class _StepLine(_Line):
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self._command = ""
+        self._text = label("", wrap=True)
+        self._button = button(context.theme, "", lambda: context.commands.run(self._command), kind="primary")
+        self.row.addWidget(self._text, 1)
+        self.row.addWidget(self._button)
+
+    def set_item(self, item: tuple[str, str, str]) -> None:
+        text, act, self._command = item
+        self._text.setText(text)
+        self._button.setText(act)
 
 
 class _ProblemLine(_Line):
@@ -319,6 +354,8 @@ class _NodeLine(_Line):
             bar = QProgressBar()
             bar.setTextVisible(False)
             bar.setRange(0, 100)
+            bar.setMinimumWidth(24)
+            bar.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             value = label("", "caption")
             bars.addWidget(label(name, "caption"), 0, 3 * at)
             bars.addWidget(bar, 0, 3 * at + 1)
@@ -348,7 +385,7 @@ class _EventLine(_Line):
         super().__init__()
         self.row.setSpacing(GRID)
         self._at = label("", "caption")
-        self._at.setFixedWidth(112)
+        self._at.setFixedWidth(104)
         self._text = ElidedLabel("")
         self.row.addWidget(self._at)
         self.row.addWidget(self._text, 1)

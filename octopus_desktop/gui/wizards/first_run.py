@@ -13,6 +13,8 @@ from PySide6.QtGui import QCloseEvent
 from PySide6.QtWidgets import QDialog, QFormLayout, QHBoxLayout, QLabel, QLineEdit, QStackedWidget, QVBoxLayout, QWidget
 
 from octopus_desktop.gui.context import Context
+from octopus_desktop.gui.daemon_starter import restart_daemon
+from octopus_desktop.gui.dialogs.background import run_task
 from octopus_desktop.gui.dialogs.enrol import InvitationBox, silo_name
 from octopus_desktop.gui.dialogs.form import Problem
 from octopus_desktop.gui.dialogs.keys import use_key
@@ -21,10 +23,10 @@ from octopus_desktop.gui.theme import GRID
 from octopus_desktop.gui.widgets import formats
 from octopus_desktop.gui.widgets.parts import Card, button, clear, label, scroll
 from octopus_desktop.gui.wizards.demo import DemoStarter
-from octopus_desktop.wire.canonical import fingerprint
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
 
+PASSPHRASE_LEAST = 8
 STEPS = ("welcome", "organisation", "federation", "node", "dataset", "done")
 
 
@@ -140,9 +142,14 @@ class FirstRun(QDialog):
         form.addRow(tr("&Organisation"), self.organisation)
         form.addRow(tr("&Administrator"), self.administrator)
         form.addRow(tr("Your key is kept in"), self.secrets)
+        self.passphrase, self.again = QLineEdit(), QLineEdit()
+        for text, field in ((tr("&Passphrase"), self.passphrase), (tr("Passphrase &again"), self.again)):
+            field.setEchoMode(QLineEdit.EchoMode.Password)
+            form.addRow(text, field)
+        self._form = form
         column.addLayout(form)
         column.addStretch(1)
-        for line in (self.organisation, self.administrator):
+        for line in (self.organisation, self.administrator, self.passphrase, self.again):
             line.textChanged.connect(lambda _text: self._update())
         return page
 
@@ -234,6 +241,11 @@ class FirstRun(QDialog):
             {"federation": tr("Enrol"), "node": tr("Register"), "done": tr("Open the window")}.get(step, tr("Continue"))
         )
         kind = self._context.store.daemon.secrets
+        locked = kind.startswith("locked")
+        self._form.setRowVisible(self.passphrase, locked)
+        self._form.setRowVisible(self.again, locked)
+        if locked:
+            kind = "passphrase file"
         self.secrets.setText(
             {
                 "keyring": tr("the keyring of the operating system"),
@@ -247,12 +259,16 @@ class FirstRun(QDialog):
 
     def _update(self) -> None:
         ready = {
-            "organisation": bool(self.organisation.text().strip() and self.administrator.text().strip()),
+            "organisation": bool(self.organisation.text().strip() and self.administrator.text().strip())
+            and (self.passphrase.isHidden() or self._passphrases_fit()),
             "federation": self.box.is_compared,
             "node": bool(self.node_name.text().strip()),
             "dataset": bool(self._context.store.datasets),
         }
         self.next.setEnabled(ready.get(self.step, True))
+
+    def _passphrases_fit(self) -> bool:
+        return len(self.passphrase.text()) >= PASSPHRASE_LEAST and self.passphrase.text() == self.again.text()
 
     def _on_back(self) -> None:
         self._show(STEPS[STEPS.index(self.step) - 1])
@@ -290,10 +306,26 @@ class FirstRun(QDialog):
         organisation, administrator = self.organisation.text().strip(), self.administrator.text().strip()
         self._set_busy(self.tr("Making your key…"))
 
-        def made(public: bytes) -> None:
+        passphrase = self.passphrase.text() if self._context.store.daemon.secrets.startswith("locked") else None
+        client = self._context.client
+
+        def configure(public: bytes) -> None:
             request = pb.ConfigureRequest(organisation=organisation, administrator=administrator, approver_key=public)
-            self._context.client.call("Setup.Configure", request, lambda _s: self._advance(), self._tell, owner=self)
-            self.setProperty("fingerprint", fingerprint(public))
+            client.call("Setup.Configure", request, lambda _s: self._advance(), self._tell, owner=self)
+
+        def made(public: bytes) -> None:
+            if passphrase is None:
+                configure(public)
+                return
+            self._set_busy(self.tr("Opening the daemon's secrets…"))
+            # The daemon that runs has no passphrase: it is started anew, and greets again.
+            client.connected.connect(lambda: configure(public), Qt.ConnectionType.SingleShotConnection)
+            run_task(
+                lambda: restart_daemon(self._context.home, passphrase),
+                lambda _pid: client.retry(),
+                self._tell,
+                owner=self,
+            )
 
         use_key(
             self,
@@ -303,6 +335,7 @@ class FirstRun(QDialog):
             made,
             self._tell,
             lambda: self._set_busy(""),
+            passphrase,
         )
 
     def _on_node(self, node: pb.Node) -> None:
