@@ -360,7 +360,7 @@ def _show_submitted(info: JobInfo) -> None:
             [
                 ("digest", info.digest),
                 ("author", f"{info.author} ({info.author_fingerprint})"),
-                ("next", f"octopus server runs start {info.name}"),
+                ("then, the coordinator", f"octopus server runs start {info.name}"),
             ],
         ),
     )
