@@ -2,24 +2,22 @@
 
 Contract:
 
-``strategies/`` — one file a strategy, one registration (``strategies.make(name, parameters) -> Strategy``; raises
-OCT-STRATEGY-PARAMETER). A ``Strategy`` works tile by tile on flat tensors, so that memory does not grow with silos or
-with the model::
+``strategies/`` — one file a strategy, one registration: ``strategies.make(name, parameters, update) -> Strategy``
+(raises OCT-STRATEGY-PARAMETER). A ``Strategy`` (``strategies.base``) works tile by tile on flat NumPy arrays, so that
+memory does not grow with silos or with the model, and so that a coordinator needs no torch::
 
-    class Strategy(Protocol):
-        name: str
-        update: str                                  # "weights" | "difference": what silos are asked to send
-        def configure(self, round: int) -> dict[str, JSON]          # per-round words for the silos
-        def slots(self) -> Sequence[str]                            # names of server-side state as large as the model
-        def weights(self, answers: Sequence[AnswerFacts]) -> Sequence[float]   # from counts, steps, metrics
-        def combine(self, tile: Tile) -> Tensor                     # the new global tile; sums in the silos' order
+    name: str
+    update: str                                  # "weights" | "difference": what silos are asked to send
+    def configure(self, round) -> dict[str, JSON]               # per-round words for the silos
+    def slots(self) -> Mapping[str, float]                      # server-side state as large as the model: name, start
+    def weights(self, answers: Sequence[AnswerFacts]) -> list[float]   # from counts, steps, metrics
+    def combine(self, tile: Tile) -> Array                      # the new global tile; sums in the silos' order
 
-``rounds.py`` — the round loop, a reducer: ``RoundLoop(config, silos, strategy)`` with ``apply(event) ->
-list[Instruction]``. Events: Started(model), Answered(silo, round, task, facts), DeadlinePassed(round), SiloWent(silo),
-SiloCame(silo), Aggregated(round, model, ...), Resumed(...). Instructions: Dispatch(silo, round, task, epoch, ...),
-Aggregate(round, answers in silos' order, ...), Complete(model, metrics), Fail(code, reason). The coordinator
-(``server.coordinator``) and the simulator drive the same machine. Its state is a value that is written as JSON in the
-same transaction as the envelopes it leads to.
+``rounds.py`` — the round loop, a reducer: ``RoundLoop(config, silos).apply(event) -> list[Instruction]``; ``events.py``
+has both, ``state.py`` its state: a value that is written as JSON in the same transaction as the envelopes it leads to.
+``next_timer()`` names the next moment at which time alone is an event. The coordinator (``server.coordinator``) and the
+simulator drive the same machine. ``facts.py`` — blobs, answers, metrics, and ``task_config``, the words of every task.
 
-``fold.py`` — streams update files through a strategy into a new model file, tile by tile.
+``fold.py`` — streams update files through a strategy into a new model file, tile by tile. ``filters.py`` — what is done
+to a silo's update before it leaves: a list of filters from ``make(privacy)``.
 """

@@ -19,6 +19,7 @@ from octopus_desktop.cli.common import (
     request_id,
     say,
     seconds_of,
+    short,
     snapshot,
     table,
     when,
@@ -49,7 +50,7 @@ def list_(everything: bool) -> None:
             "",
             ["id", "job", "author", "federation", "state", "received", "expires"],
             [
-                (o.id, f"{o.offer.job_name} {o.offer.job_version}", o.offer.author, o.offer.federation,
+                (short(o.id), f"{o.offer.job_name} {o.offer.job_version}", o.offer.author, o.offer.federation,
                  o.state + (f" ({o.problem_code})" if o.problem_code else ""), when(o.received_at),
                  when(o.offer.expires_at))
                 for o in offers

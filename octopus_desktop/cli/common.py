@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from octopus_desktop.identity.keys import SigningKey
 
 Row = dict[str, Any]
+WIDE = 200  # columns of a table that goes into a file or a pipe
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,6 +76,7 @@ class Api:
     def __init__(self, socket: Any, away: Callable[[], UserError], modules: Sequence[Any]) -> None:
         from octopus_desktop.system.endpoint import read_token, sync_channel
 
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what gRPC would say of a lost link is said by an error
         self._away, self._modules = away, modules
         self._channel = sync_channel(socket, read_token(socket, away))
 
@@ -191,7 +194,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
         view.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         view.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console().print(view)
+    Console(width=None if sys.stdout.isatty() else WIDE).print(view)
 
 
 def facts(title: str, pairs: Iterable[tuple[str, Any]]) -> None:
@@ -221,6 +224,11 @@ def print_error(error: UserError, *, as_json: bool) -> None:
         click.echo(f"  Why:  {error.why}", err=True)
     if error.next_step:
         click.echo(f"  Next: {error.next_step}", err=True)
+
+
+def short(identity: str) -> str:
+    """An id's beginning: enough for people, and for every command that takes one."""
+    return identity[:10]
 
 
 def when(at: float) -> str:

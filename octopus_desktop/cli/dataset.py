@@ -14,6 +14,7 @@ from octopus_desktop.cli.common import (
     json_option,
     request_id,
     say,
+    short,
     size,
     snapshot,
     table,
@@ -39,7 +40,17 @@ def list_() -> None:
             "",
             ["alias", "kind", "state", "rows", "columns", "size", "checked", "path", "id"],
             [
-                (d.alias, d.kind, d.state, d.rows, len(d.columns), size(d.bytes), when(d.checked_at), d.path, d.id)
+                (
+                    d.alias,
+                    d.kind,
+                    d.state,
+                    d.rows,
+                    len(d.columns),
+                    size(d.bytes),
+                    when(d.checked_at),
+                    d.path,
+                    short(d.id),
+                )
                 for d in snap.datasets
             ],
             right=["rows", "columns", "size"],

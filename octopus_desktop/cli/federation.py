@@ -15,6 +15,7 @@ from octopus_desktop.cli.common import (
     json_option,
     request_id,
     say,
+    short,
     size,
     snapshot,
     table,
@@ -49,7 +50,7 @@ def list_() -> None:
             ["name", "as", "server", "carrier", "link", "ms", "in", "out", "certificate until", "id"],
             [
                 (f.name, f.silo_name, f.server, f.carrier, f.link, f"{f.latency_ms:.1f}", size(f.bytes_in),
-                 size(f.bytes_out), when(f.certificate_expires), f.id)
+                 size(f.bytes_out), when(f.certificate_expires), short(f.id))
                 for f in snap.federations
             ],
             right=["ms", "in", "out"],

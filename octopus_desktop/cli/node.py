@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import click
 
-from octopus_desktop.cli.common import daemon_api, emit, find, json_option, request_id, say, size, snapshot, table
+from octopus_desktop.cli.common import (
+    daemon_api,
+    emit,
+    find,
+    json_option,
+    request_id,
+    say,
+    short,
+    size,
+    snapshot,
+    table,
+)
 
 
 @click.group("node")
@@ -24,7 +35,7 @@ def list_() -> None:
             ["name", "state", "CPUs", "load", "RAM", "GPUs", "torch", "id"],
             [
                 (n.name, n.state, n.cpu_count, f"{n.cpu_load:.0%}", f"{size(n.ram_used)} / {size(n.ram_total)}",
-                 ", ".join(g.name for g in n.gpus) or "none", n.torch, n.id)
+                 ", ".join(g.name for g in n.gpus) or "none", n.torch, short(n.id))
                 for n in snap.nodes
             ],
             right=["CPUs", "load", "RAM"],

@@ -16,6 +16,7 @@ from octopus_desktop.cli.common import (
     json_option,
     request_id,
     say,
+    short,
     snapshot,
     table,
     when,
@@ -39,7 +40,7 @@ def list_() -> None:
             "",
             ["name", "on", "made", "by", "rule", "id"],
             [
-                (p.name, "yes" if p.enabled else "no", when(p.created_at), p.created_by, p.rule_json, p.id)
+                (p.name, "yes" if p.enabled else "no", when(p.created_at), p.created_by, p.rule_json, short(p.id))
                 for p in policies
             ],
         ),

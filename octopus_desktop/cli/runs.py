@@ -16,6 +16,7 @@ from octopus_desktop.cli.common import (
     json_option,
     request_id,
     say,
+    short,
     size,
     snapshot,
     table,
@@ -55,7 +56,7 @@ def list_(state: str) -> None:
             "",
             ["id", "job", "state", "round", "approved", "in", "out", "metrics"],
             [
-                (r.id, f"{r.job_name} {r.job_version}", r.state, f"{r.round}/{r.rounds}", when(r.approved_at),
+                (short(r.id), f"{r.job_name} {r.job_version}", r.state, f"{r.round}/{r.rounds}", when(r.approved_at),
                  size(r.bytes_in), size(r.bytes_out), _metrics(r.metrics))
                 for r in runs
             ],

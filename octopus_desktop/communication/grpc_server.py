@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,15 +27,25 @@ from octopus_desktop.communication.contract import (
     LinkState,
     MailOwner,
 )
-from octopus_desktop.communication.grpc_link import Link, LinkEnded, fault_frame
-from octopus_desktop.communication.grpc_silo import protocol_differs
 from octopus_desktop.communication.grpc_wire import SERVICE, abort, decode_chunk, encode_data
+from octopus_desktop.communication.links import (
+    Link,
+    LinkEnded,
+    blob_forbidden,
+    fault_frame,
+    link_down,
+    protocol_differs,
+    replaced,
+)
 from octopus_desktop.communication.transfer import BlobLocks, BlobSink, blob_pieces
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import BlobRef, Envelope
 from octopus_desktop.wire.pb.federation_pb2 import Frame, GetRequest, HaveReply, HaveRequest, Hello, PutReply
 
 THREADS = 4
+GOODBYE_S = 2.0  # what a peer that no longer reads may keep a dead link's handler waiting
+
+_log = logging.getLogger(__name__)
 
 AuthContext = Mapping[str, Sequence[bytes]]
 
@@ -130,9 +141,7 @@ class GrpcServerEnd:
             phase = LinkPhase.REVOKED if fault.code == "OCT-CERT-REVOKED" else LinkPhase.DOWN
             self._show(known, phase=phase, fault=fault)
             self._end(known, fault)
-            for task in known.calls:
-                if task.get_name() == "blob":
-                    task.cancel()
+            self._cancel_transfers(known)
 
     def states(self) -> Sequence[LinkState]:
         return [peer.state for peer in self._peers.values()]
@@ -166,16 +175,24 @@ class GrpcServerEnd:
             await context.write(fault_frame(protocol_differs(hello.protocol, self._hello.protocol, "silo")))
             return
         if peer.end is not None:
-            self._end(peer, _replaced(silo))
+            self._end(peer, replaced(silo))
+            self._cancel_transfers(peer)
         end = peer.end = asyncio.get_running_loop().create_future()
         answer = Hello()
         answer.CopyFrom(self._hello)
         answer.runs.extend(self._owner.open_runs())
         await context.write(Frame(hello=answer))
+
+        async def write(frame: Frame) -> None:
+            try:
+                await context.write(frame)
+            except grpc.aio.BaseError as error:
+                raise LinkEnded from error
+
         link = Link(
             self._owner,
             silo,
-            write=context.write,
+            write=write,
             bring=_nothing_to_bring,
             fetch=_cannot_fetch,
             latency=lambda ms: self._show(peer, latency_ms=ms),
@@ -188,23 +205,26 @@ class GrpcServerEnd:
         self._show(peer, phase=LinkPhase.UP)
         self._owner.peer_greeted(silo, list(hello.runs))
         carrying = asyncio.create_task(link.run(_frames(context)))
+        carrying.add_done_callback(_report_bug)
         fault: UserError | None = None
         try:
             await asyncio.wait((carrying, end), return_when=asyncio.FIRST_COMPLETED)
+            carrying.cancel()
+            try:
+                await carrying
+            except LinkEnded as ended:
+                fault = ended.fault
+            except UserError as error:
+                fault = error
+            except asyncio.CancelledError:
+                if not end.done():
+                    raise
+            except Exception as error:
+                fault = link_down("The server", f"An internal error ended the link: {error!r}")
             if end.done():
                 fault = end.result()
-                if fault:
-                    carrying.cancel()
-                    await asyncio.wait((carrying,))
-                    await context.write(fault_frame(fault))
-            elif not carrying.cancelled() and (error := carrying.exception()):
-                if isinstance(error, LinkEnded):
-                    fault = error.fault
-                elif isinstance(error, UserError):
-                    fault = error
-                    await context.write(fault_frame(error))
-                elif not isinstance(error, grpc.RpcError | grpc.aio.UsageError | asyncio.CancelledError):
-                    raise error
+            if fault:
+                await _say_goodbye(context, fault)
         finally:
             carrying.cancel()
             if peer.link is link:
@@ -216,12 +236,24 @@ class GrpcServerEnd:
         peer = await self._caller(context, "blob")
         for ref in request.blobs:
             if not self._owner.may_write(peer.state.peer, request.run_id, ref):
-                await abort(context, _forbidden(ref))
-        store = self._owner.blobs()
+                await abort(context, blob_forbidden(ref))
         try:
-            return HaveReply(offsets=[store.offset(ref.digest) for ref in request.blobs])
+            return HaveReply(offsets=[await self._offset(ref) for ref in request.blobs])
         except UserError as error:
             await abort(context, error)
+
+    async def _offset(self, ref: BlobRef) -> int:
+        """Bytes of a blob that are here; its whole size only when it is whole, checked and visible."""
+        store = self._owner.blobs()
+        async with self._locks.held(ref.digest):
+            if not store.has(ref.digest) and 0 < ref.size <= store.offset(ref.digest):
+                try:  # an earlier transfer broke off between its last byte and its check
+                    async with BlobSink(self._executor, store, ref) as sink:
+                        await sink.commit()
+                except UserError as error:
+                    if error.code != "OCT-BLOB-CORRUPT":
+                        raise
+            return store.offset(ref.digest)
 
     async def _on_put(self, messages: AsyncIterator[bytes], context: Any) -> PutReply:
         peer = await self._caller(context, "blob")
@@ -237,7 +269,7 @@ class GrpcServerEnd:
             raise _malformed()
         ref = head.blob
         if not self._owner.may_write(peer.state.peer, head.run_id, ref):
-            raise _forbidden(ref)
+            raise blob_forbidden(ref)
         store = self._owner.blobs()
         async with self._locks.held(ref.digest):
             if store.has(ref.digest):
@@ -270,7 +302,7 @@ class GrpcServerEnd:
         peer = await self._caller(context, "blob")
         ref = request.blob
         if not self._owner.may_read(peer.state.peer, request.run_id, ref):
-            await abort(context, _forbidden(ref))
+            await abort(context, blob_forbidden(ref))
         try:
             path = self._owner.blobs().path(ref.digest)
         except UserError as error:
@@ -280,7 +312,10 @@ class GrpcServerEnd:
         async with aclosing(pieces):
             async for piece in pieces:
                 async with asyncio.timeout(self._silence_s):
-                    await context.write(piece)
+                    try:
+                        await context.write(piece)
+                    except grpc.aio.BaseError:
+                        return  # the silo is gone; it asks for the rest when it is back
                 self._moved(peer, 0, len(piece))
         self._show(peer)
 
@@ -289,6 +324,12 @@ class GrpcServerEnd:
     def _end(self, peer: _Peer, fault: UserError | None) -> None:
         if peer.end is not None and not peer.end.done():
             peer.end.set_result(fault)
+
+    def _cancel_transfers(self, peer: _Peer) -> None:
+        """Transfers over a dead or replaced connection would keep the blob's lock; the rest is asked for anew."""
+        for task in peer.calls:
+            if task.get_name() == "blob":
+                task.cancel()
 
     def _moved(self, peer: _Peer, incoming: int, outgoing: int, resumed: int = 0) -> None:
         state = peer.state
@@ -304,6 +345,20 @@ class GrpcServerEnd:
             changes = {"phase": phase, "since": time.time(), "fault": None, **changes}
         peer.state = dataclasses.replace(peer.state, **changes)
         self._owner.link_changed(peer.state)
+
+
+def _report_bug(task: asyncio.Task[None]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error and not isinstance(error, LinkEnded | UserError):
+        _log.error("a link broke", exc_info=error)
+
+
+async def _say_goodbye(context: Any, fault: UserError) -> None:
+    try:
+        async with asyncio.timeout(GOODBYE_S):
+            await context.write(fault_frame(fault))
+    except (grpc.aio.BaseError, TimeoutError):
+        pass  # it is gone already
 
 
 async def _frames(context: Any) -> AsyncIterator[Frame]:
@@ -337,22 +392,4 @@ def _malformed() -> UserError:
         "A blob's transfer is malformed.",
         "Its first chunk does not name the blob, or a chunk cannot be read.",
         "Update Octopus Desktop on both sides to versions that fit.",
-    )
-
-
-def _forbidden(ref: BlobRef) -> UserError:
-    return UserError(
-        "OCT-BLOB-FORBIDDEN",
-        f"Blob {ref.digest[:12]} may not pass.",
-        "It does not belong to a run in which this silo takes part now.",
-        "Nothing is to be done if the run has ended; else ask the federation's coordinator.",
-    )
-
-
-def _replaced(silo: str) -> UserError:
-    return UserError(
-        "OCT-LINK-REPLACED",
-        "Another connection took this link's place.",
-        f"A second process connected with the certificate of {silo!r}.",
-        "Run only one daemon for this silo; if you did not start another, ask the coordinator for a revocation.",
     )

@@ -31,7 +31,6 @@ from octopus_desktop.communication.contract import (
     LinkState,
     MailOwner,
 )
-from octopus_desktop.communication.grpc_link import Link, LinkEnded
 from octopus_desktop.communication.grpc_wire import (
     SERVICE,
     ClientCredentials,
@@ -39,10 +38,11 @@ from octopus_desktop.communication.grpc_wire import (
     decode_chunk,
     encode_data,
     encode_head,
-    link_down,
     to_user_error,
 )
+from octopus_desktop.communication.links import Link, LinkEnded, link_down, protocol_differs
 from octopus_desktop.communication.transfer import TRANSFERS, BlobLocks, BlobSink, blob_pieces
+from octopus_desktop.identity.certificates import read_peer
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import BlobRef, Envelope
 from octopus_desktop.wire.pb.federation_pb2 import Frame, GetRequest, HaveReply, HaveRequest, Hello, PutReply
@@ -88,6 +88,7 @@ class GrpcSiloEnd:
         self._address, self._owner = address, owner
         self._hello = Hello(protocol=protocol, name=owner.name, boot_id=boot_id, version=version)
         self._dial = lambda: client_channel(address, credentials, server_name=server_name, proxy=proxy)
+        self._expires = read_peer(credentials.chain).not_after
         self._heartbeat_s, self._silence_s, self._chunk_bytes = heartbeat_s, silence_s, chunk_bytes
         self._state = LinkState(peer=SERVER, phase=LinkPhase.CONNECTING, since=time.time())
         self._link: Link | None = None
@@ -129,6 +130,13 @@ class GrpcSiloEnd:
         """One connection, from dialling to its end; returns why it ended."""
         self._show(phase=LinkPhase.CONNECTING, fault=self._state.fault)
         self._up_at = 0.0
+        if self._expires < time.time():  # said here, for the server's refusal of it looks like any broken connection
+            return UserError(
+                "OCT-CERT-EXPIRED",
+                f"The certificate of {self._owner.name} for {self._address} is past its validity.",
+                f"It was valid until {time.strftime('%Y-%m-%d %H:%M', time.gmtime(self._expires))} UTC.",
+                "Check this machine's clock; if it is right, ask the coordinator for a new invitation.",
+            )
         channel, blob_channel = self._dial(), self._dial()
         executor = ThreadPoolExecutor(2 * TRANSFERS, thread_name_prefix="octopus-blobs")
         try:
@@ -169,6 +177,12 @@ class GrpcSiloEnd:
             raise UserError.from_fault(first.fault)
         self._check(first.hello)
 
+        async def write(frame: Frame) -> None:
+            try:
+                await call.write(frame)
+            except asyncio.InvalidStateError:
+                raise await _status(call) from None
+
         async def frames() -> AsyncIterator[Frame]:
             while (frame := await call.read()) is not grpc.aio.EOF:
                 yield frame
@@ -177,7 +191,7 @@ class GrpcSiloEnd:
         link = Link(
             self._owner,
             SERVER,
-            write=call.write,
+            write=write,
             bring=blobs.bring,
             fetch=blobs.fetch,
             latency=self._latency,
@@ -312,14 +326,4 @@ async def _status(call: Any) -> grpc.aio.AioRpcError:
     """How a call ended, as an error that can be raised."""
     return grpc.aio.AioRpcError(
         await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
-    )
-
-
-def protocol_differs(theirs: int, ours: int, who: str) -> UserError:
-    older = "the other side" if theirs < ours else "this side"
-    return UserError(
-        "OCT-LINK-PROTOCOL",
-        f"The {who} speaks another version of the protocol.",
-        f"It speaks {theirs}, this side speaks {ours}.",
-        f"Update Octopus Desktop on {older}.",
     )

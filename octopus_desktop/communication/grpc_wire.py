@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from octopus_desktop.communication.links import link_down
 from octopus_desktop.wire.errors import FAULT_METADATA, UserError
 from octopus_desktop.wire.pb.envelope_pb2 import BlobRef
 from octopus_desktop.wire.pb.federation_pb2 import Chunk, Fault
@@ -107,9 +108,9 @@ def decode_chunk(message: bytes) -> Piece:
             length |= (byte & 0x7F) << shift
             shift, at = shift + 7, at + 1
             if byte < 0x80:
+                if at + length == len(message):
+                    return Piece(None, 0, "", memoryview(message)[at:])
                 break
-        if at + length == len(message):
-            return Piece(None, 0, "", memoryview(message)[at:])
     try:
         chunk = Chunk.FromString(message)
     except DecodeError as error:
@@ -150,7 +151,7 @@ def to_user_error(error: grpc.RpcError, address: str) -> UserError:
             return UserError.from_fault(Fault.FromString(value))
     details = error.details() or ""
     lowered = details.lower()
-    if any(word in lowered for word in ("certificate", "handshake", "ssl_error", "tlsv1", "peer name")):
+    if any(word in lowered for word in ("certificate", "ssl_error", "tsi_protocol", "peer name")):
         return UserError(
             "OCT-LINK-TLS",
             f"The secure connection to {address} was refused.",
@@ -158,12 +159,3 @@ def to_user_error(error: grpc.RpcError, address: str) -> UserError:
             "Check that the address is the federation's own, and that nothing between intercepts TLS.",
         )
     return link_down(address, details or str(error.code()))
-
-
-def link_down(address: str, why: str) -> UserError:
-    return UserError(
-        "OCT-LINK-DOWN",
-        f"{address} cannot be reached.",
-        why[:300],
-        "Nothing is lost, it is tried again by itself. If it lasts, check network and firewall (outgoing).",
-    )

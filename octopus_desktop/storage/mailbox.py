@@ -99,6 +99,11 @@ class Mailbox:
         with self.transaction():
             self._db.execute("UPDATE inbox SET done=1 WHERE seq=?", (seq,))
 
+    def forget(self, seq: int) -> None:
+        """The inbox row does not count, and its dedupe key is free again: the sender may send another in its place."""
+        with self.transaction():
+            self._db.execute("DELETE FROM inbox WHERE seq=?", (seq,))
+
     # outbox
 
     def post(self, envelope: Envelope) -> bool:
@@ -123,6 +128,11 @@ class Mailbox:
         with self.transaction():
             self._db.execute("DELETE FROM outbox WHERE dedupe=?", (envelope.dedupe,))
             self.post(envelope)
+
+    def withdraw(self, envelope_id: str) -> None:
+        """Do not send the envelope, if it is not delivered yet."""
+        with self.transaction():
+            self._db.execute("DELETE FROM outbox WHERE id=? AND delivered_at IS NULL", (envelope_id,))
 
     def pending(self, recipient: str = "", *, after: int = 0) -> list[tuple[int, Envelope]]:
         """(seq, envelope) of what is not delivered, oldest first; of one recipient, or of all with ""."""

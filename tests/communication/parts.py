@@ -31,15 +31,30 @@ class Keys:
         self.authority = Authority.create("Test federation")
         self.signing: dict[str, SigningKey] = {SERVER: SigningKey.generate()}
 
+    def save(self, folder: Path) -> None:
+        """For another process of the same test."""
+        folder.mkdir(exist_ok=True)
+        (folder / "ca.pem").write_bytes(self.authority.ca_pem)
+        (folder / "ca.key").write_bytes(self.authority.key_pem)
+        for name, key in self.signing.items():
+            (folder / f"{name}.seed").write_bytes(key.seed())
+
+    @classmethod
+    def load(cls, folder: Path) -> Keys:
+        keys = cls()
+        keys.authority = Authority.load((folder / "ca.pem").read_bytes(), (folder / "ca.key").read_bytes())
+        keys.signing = {path.stem: SigningKey.from_seed(path.read_bytes()) for path in folder.glob("*.seed")}
+        return keys
+
     def server_pems(self) -> dict[str, bytes]:
         key, chain = self.authority.issue_server(["127.0.0.1"])
         return {"root": self.authority.ca_pem, "key": key, "chain": chain}
 
-    def silo(self, name: str, *, root: bytes | None = None) -> ClientCredentials:
+    def silo(self, name: str, *, root: bytes | None = None, valid_s: float = 3600.0) -> ClientCredentials:
         """A certificate for a silo; ``root``: another CA to trust."""
         self.signing.setdefault(name, SigningKey.generate())
         key, request = make_request(name)
-        chain = to_pem(self.authority.issue(request, name, "silo"))
+        chain = to_pem(self.authority.issue(request, name, "silo", valid_s))
         return ClientCredentials(root=root or self.authority.ca_pem, key=key, chain=chain)
 
 
@@ -62,6 +77,7 @@ class Owner:
             self.boxes[path.stem] = Mailbox(path)
         self.accepted: list[str] = []
         self.duplicates: list[str] = []
+        self.delivered_count = 0
         self.heard_live: list[Envelope] = []
         self.states: list[LinkState] = []
         self.greeted: list[tuple[str, list[str]]] = []
@@ -126,6 +142,7 @@ class Owner:
 
     def delivered(self, envelope: Envelope) -> None:
         self.box(envelope.run_id).delivered(envelope.id)
+        self.delivered_count += 1
         self._told()
 
     def accept(self, envelope: Envelope) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtWidgets import QSplitter, QVBoxLayout, QWidget
 
 from octopus_desktop.gui.context import Context
@@ -56,7 +56,7 @@ class LeftTab(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         self._of = label("", "strong")
-        column.addWidget(self._of)
+        self.layers.tools.addWidget(self._of)
         column.addWidget(self.layers, 1)
         splitter = QSplitter(Qt.Orientation.Vertical, childrenCollapsible=False)
         splitter.setHandleWidth(GRID)
@@ -96,13 +96,13 @@ class LeftTab(QWidget):
         self.layers.set_rows(list(row.layers) if row is not None else [])
         self._lower.setVisible(bool(self._rows))
         self._of.setText(
-            self.tr("What the {0} of round {1} held").format(row.kind, row.round) if row is not None else ""
+            self.tr("What the {0} of round {1} held").format(kind_word(row.kind), row.round) if row is not None else ""
         )
 
     def _tell(self) -> None:
         total = sum(row.bytes for row in self._rows.values())
-        text = self.tr("%n message(s) left this silo", "", len(self._rows))
-        self._sum.setText(f"{text}, {formats.size(total)}." if self._rows else "")
+        told = self.tr("Messages that left this silo: {0}, {1} in all")
+        self._sum.setText(told.format(len(self._rows), formats.size(total)) if self._rows else "")
         self._sum.setVisible(bool(self._rows))
         self._lower.setVisible(bool(self._rows))
 
@@ -122,9 +122,9 @@ class LeftTab(QWidget):
                 text=lambda r: str(r.round),
                 sort=lambda r: r.round,
                 number=True,
-                width=72,
+                width=88,
             ),
-            Column(key="kind", title=self.tr("Kind"), text=lambda r: r.kind, width=96),
+            Column(key="kind", title=self.tr("Kind"), text=lambda r: kind_word(r.kind), width=128),
             Column(
                 key="bytes",
                 title=self.tr("Size"),
@@ -174,3 +174,14 @@ class LeftTab(QWidget):
 
 def row_id(row: pb.Left) -> str:
     return f"{row.round}/{row.kind}/{row.digest}/{row.at:.3f}"
+
+
+def kind_word(kind: str) -> str:
+    """What a message is, for people; the daemon names its kinds as the wire does."""
+    tr = QCoreApplication.translate
+    return {
+        "answer": tr("left", "update"),
+        "decision": tr("left", "decision"),
+        "progress": tr("left", "progress"),
+        "audit_head": tr("left", "audit witness"),
+    }.get(kind.lower(), kind.lower().replace("_", " "))

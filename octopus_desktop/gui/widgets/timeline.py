@@ -374,6 +374,8 @@ class Timeline(QWidget):
         return QRectF(x, top, max(1.0, bar.seconds / self.scale), self.spans.rows(bar.lane) * self.row)
 
     def _fit_scale(self) -> None:
+        if not self.spans.count:
+            return
         room = max(1.0, self.width() - self.label_width() - PAD)
         width = max(self.spans.last - self.spans.first, 1e-3)
         self.start, self.scale = self.spans.first, width * 1.01 / room

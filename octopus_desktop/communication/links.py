@@ -1,6 +1,6 @@
-"""One gRPC ``Link`` stream as both ends see it: a single writer, heartbeats, receipts, and the lanes behind them.
+"""One link as either end sees it: a single writer of frames, heartbeats, receipts, and the lanes behind them.
 
-The end that owns it supplies the call's ``write`` and the frames; connecting, identity and blobs are the ends' own.
+The end that owns it supplies ``write`` and the frames that come; connecting, identity and blobs are the ends' own.
 """
 
 from __future__ import annotations
@@ -154,3 +154,43 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+# faults that several ends give
+
+
+def link_down(address: str, why: str) -> UserError:
+    return UserError(
+        "OCT-LINK-DOWN",
+        f"{address} cannot be reached.",
+        why[:300],
+        "Nothing is lost, it is tried again by itself. If it lasts, check network and firewall (outgoing).",
+    )
+
+
+def protocol_differs(theirs: int, ours: int, who: str) -> UserError:
+    older = "the other side" if theirs < ours else "this side"
+    return UserError(
+        "OCT-LINK-PROTOCOL",
+        f"The {who} speaks another version of the protocol.",
+        f"It speaks {theirs}, this side speaks {ours}.",
+        f"Update Octopus Desktop on {older}.",
+    )
+
+
+def blob_forbidden(ref: BlobRef) -> UserError:
+    return UserError(
+        "OCT-BLOB-FORBIDDEN",
+        f"Blob {ref.digest[:12]} may not pass.",
+        "It does not belong to a run in which this silo takes part now.",
+        "Nothing is to be done if the run has ended; else ask the federation's coordinator.",
+    )
+
+
+def replaced(silo: str) -> UserError:
+    return UserError(
+        "OCT-LINK-REPLACED",
+        "Another connection took this link's place.",
+        f"A second process connected with the certificate of {silo!r}.",
+        "Run only one daemon for this silo; if you did not start another, ask the coordinator for a revocation.",
+    )

@@ -1,0 +1,415 @@
+"""Folds N update files through a strategy into a new model file, tile by tile, hashing as it writes.
+
+Memory is a few tiles a thread, whatever the model and the number of silos. Tiles are computed by several threads and
+hashed in the file's order; every operation is element-wise, so neither threads nor tiles change a bit. Knows the blob
+store and files, but no round, no envelope and no process.
+
+What becomes of a tensor:
+    floating: the strategy's ``combine``, summed in the silos' order (see ``strategies.base`` and ``numbers``);
+    integer (say, num_batches_tracked): the largest of the silos' values, with ``update`` "difference" the current
+        value plus the largest difference, which is the same;
+    boolean: true where any silo says true (they are sent as they are also with "difference").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from octopus_desktop.aggregation.numbers import WORK_TYPE, Array, finite, known, narrow, stored_type, widen
+from octopus_desktop.aggregation.strategies.base import Strategy, Tile
+from octopus_desktop.storage.blobs import BlobStore, disk_errors
+from octopus_desktop.wire.errors import UserError
+from octopus_desktop.wire.tensors import Layout, make_layout, read_layout, require_same
+
+TILE_BYTES = 512 << 10
+FOLD_PREFIX = "fold-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folded:
+    """The new model and the strategy's new state, all in the store and on the disk."""
+
+    model: Written
+    slots: dict[str, Written]
+    start: float
+    end: float
+
+
+class RejectedUpdates(Exception):
+    """Some updates cannot be used: silo to its UserError (OCT-MODEL-SHAPE, OCT-MODEL-NAN, OCT-BLOB-MISSING)."""
+
+    def __init__(self, faults: dict[str, UserError]) -> None:
+        super().__init__(", ".join(f"{silo}: {error.what}" for silo, error in faults.items()))
+        self.faults = faults
+
+
+class FoldStopped(Exception):
+    """The caller's ``stop`` said so. Nothing is left behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Neighbouring tensors of one type: they are one array to compute with. Offsets in bytes, length in elements."""
+
+    dtype: str
+    begin: int
+    elements: int
+    slot_begin: int  # where its elements begin in a slot's file; -1: not floating
+
+
+def fold(
+    strategy: Strategy,
+    *,
+    model: Path,
+    updates: Sequence[tuple[str, Path | None]],
+    weights: Sequence[float],
+    store: BlobStore,
+    round: int = 1,
+    slots: Mapping[str, Path] | None = None,
+    label: str = "",
+    threads: int = 2,
+    tile_bytes: int = TILE_BYTES,
+    stop: Callable[[], bool] = lambda: False,
+) -> Folded:
+    """Make the round's new model.
+
+    Args:
+        model: the current global model. updates: (silo, file) in the order of sums; None for a file that is not there.
+        weights: one factor an update, from ``strategy.weights``.
+        slots: the strategy's state after the round before; {} or None in the first round.
+        label: goes into the names of unfinished files, by which ``sweep`` finds them.
+
+    Raises:
+        RejectedUpdates: names every update with another layout, or with NaN or infinity.
+        UserError: OCT-MODEL-NAN when sound updates combine to NaN or infinity, OCT-DISK-FULL, OCT-MODEL-SHAPE when the
+            global model itself is unsound.
+        FoldStopped: by ``stop``.
+    """
+    begin = time.time()
+    layout = read_layout(model)
+    _require_layouts(layout, updates)
+    with ExitStack() as stack:
+        work = _Fold(strategy, layout, model, updates, weights, store, round, slots or {}, label, tile_bytes, stack)
+        work.stop = stop
+        try:
+            work.compute(max(1, threads))
+            written, new_slots = work.finish()
+        except BaseException:
+            work.discard()
+            raise
+    return Folded(model=written, slots=new_slots, start=begin, end=time.time())
+
+
+def sweep(store: BlobStore, label: str) -> None:
+    """Remove what a killed fold of this label left behind."""
+    for leftover in (store.root / "partial").glob(f"{FOLD_PREFIX}{label}-*"):
+        leftover.unlink(missing_ok=True)
+
+
+class _Fold:
+    def __init__(
+        self,
+        strategy: Strategy,
+        layout: Layout,
+        model: Path,
+        updates: Sequence[tuple[str, Path | None]],
+        weights: Sequence[float],
+        store: BlobStore,
+        round: int,
+        slots: Mapping[str, Path],
+        label: str,
+        tile_bytes: int,
+        stack: ExitStack,
+    ) -> None:
+        self.strategy, self.layout, self.weights, self.round = strategy, layout, tuple(weights), round
+        self.silos = [silo for silo, _ in updates]
+        self.stop: Callable[[], bool] = lambda: False
+        self.runs, slot_layout = _plan(layout)
+        self.tiles = list(_tiles(self.runs, tile_bytes))
+        self.most = max((count for _, _, count in self.tiles), default=0)
+        self.model = _open(model, stack)
+        self.updates = [_open(path, stack) for _, path in updates if path]
+        self.slots = {name: _open(slots[name], stack) if name in slots else None for name in strategy.slots()}
+        self.out = _Output(store, layout, label, stack)
+        self.slots_out = {name: _Output(store, slot_layout, label, stack) for name in strategy.slots()}
+        self.turn = threading.Condition()
+        self.next_tile = self.next_hash = 0
+        self.error: BaseException | None = None
+
+    def compute(self, threads: int) -> None:
+        """All tiles; the first error ends every thread."""
+        helpers = [threading.Thread(target=self._work, name=f"fold-{i}", daemon=True) for i in range(1, threads)]
+        if len(self.tiles) > 1:
+            for helper in helpers:
+                helper.start()
+        self._work()
+        if len(self.tiles) > 1:
+            for helper in helpers:
+                helper.join()
+        if self.error:
+            raise self.error
+
+    def finish(self) -> tuple[Written, dict[str, Written]]:
+        slots = {name: output.install() for name, output in self.slots_out.items()}
+        return self.out.install(), slots
+
+    def discard(self) -> None:
+        for output in (self.out, *self.slots_out.values()):
+            output.path.unlink(missing_ok=True)
+
+    def _work(self) -> None:
+        try:
+            desk = _Desk(self)
+            while (index := self._claim()) is not None:
+                desk.do(index)
+        except BaseException as error:
+            with self.turn:
+                self.error = self.error or error
+                self.turn.notify_all()
+
+    def _claim(self) -> int | None:
+        with self.turn:
+            if self.error or self.next_tile >= len(self.tiles):
+                return None
+            if self.stop():
+                self.error = FoldStopped()
+                self.turn.notify_all()
+                return None
+            self.next_tile += 1
+            return self.next_tile - 1
+
+    def hash_in_turn(self, index: int, parts: Sequence[tuple[_Output, memoryview]]) -> None:
+        with self.turn:
+            self.turn.wait_for(lambda: self.next_hash == index or self.error is not None)
+            if self.error:
+                return
+        for output, view in parts:  # nobody else hashes until the turn is passed on
+            output.sha.update(view)
+        with self.turn:
+            self.next_hash += 1
+            self.turn.notify_all()
+
+    def culprits(self) -> UserError | RejectedUpdates:
+        """Who sent the NaN or infinity that was met: a second look at every update, in the silos' order."""
+        faults = {}
+        for silo, file in zip(self.silos, self.updates, strict=True):
+            for run, start, count in self.tiles:
+                stored = stored_type(run.dtype)
+                values = np.empty(count, stored)
+                at = run.begin + start * stored.itemsize
+                _read(file, values, at)
+                if not finite(values, run.dtype):
+                    tensor = next(t for t in self.layout if t.begin <= at + _first_bad(values, run.dtype) < t.end)
+                    faults[silo] = UserError(
+                        "OCT-MODEL-NAN",
+                        f"The update of {silo} holds NaN or infinity.",
+                        f"The first is in tensor {tensor.name!r}.",
+                        "Lower the learning rate, or look at this silo's data.",
+                    )
+                    break
+        if faults:
+            return RejectedUpdates(faults)
+        return UserError(
+            "OCT-MODEL-NAN",
+            "The round's updates are finite, but their combination is not.",
+            f"Strategy {self.strategy.name!r} overflowed in round {self.round}.",
+            "Lower the learning rates of silos and server, or compute the model in a wider type.",
+        )
+
+
+class _Desk:
+    """One thread's buffers, used again for every tile."""
+
+    def __init__(self, work: _Fold) -> None:
+        self.work = work
+        self.raw = np.empty(work.most * 8, np.uint8)
+        self.current = np.empty(work.most * 8, np.uint8)
+        self.wide = [np.empty(work.most * 8, np.uint8) for _ in range(4)]
+        self.slots = {name: np.empty(work.most * 8, np.uint8) for name in work.slots}
+
+    def do(self, index: int) -> None:
+        work = self.work
+        run, start, count = work.tiles[index]
+        at, parts = run.begin + start * _item(run.dtype), []
+        with np.errstate(all="ignore"):
+            if run.dtype in WORK_TYPE:
+                values, slots = self._floating(run, at, start, count)
+                result = narrow(values, run.dtype)
+            else:
+                result, slots = self._integer(run.dtype, at, count), {}
+        if not finite(result, run.dtype) or not all(finite(s, "F64") for s in slots.values()):
+            raise work.culprits()
+        view = np.ascontiguousarray(result).data.cast("B")
+        work.out.write(view, at)
+        parts.append((work.out, view))
+        for name, values in slots.items():
+            slot_view = values.data.cast("B")
+            work.slots_out[name].write(slot_view, run.slot_begin + start * values.itemsize)
+            parts.append((work.slots_out[name], slot_view))
+        work.hash_in_turn(index, parts)
+
+    def _floating(self, run: _Run, at: int, start: int, count: int) -> tuple[Array, dict[str, Array]]:
+        work, kind = self.work, WORK_TYPE[run.dtype]
+        stored = stored_type(run.dtype)
+        wide = [buffer.view(kind)[:count] for buffer in self.wide]
+        raw = self.raw.view(stored)[:count]
+
+        def read(i: int) -> Array:
+            _read(work.updates[i], raw, at)
+            return widen(raw, run.dtype, wide[0])
+
+        held = self.current.view(stored)[:count]
+        _read(work.model, held, at)
+        slots = {name: buffer.view(kind)[:count] for name, buffer in self.slots.items()}
+        for name, values in slots.items():
+            file = work.slots[name]
+            if file is None:
+                values.fill(work.strategy.slots()[name])
+            else:
+                _read(file, values, run.slot_begin + start * values.itemsize)
+        tile = Tile(
+            current=widen(held, run.dtype, wide[1]),
+            read=read,
+            weights=work.weights,
+            slots=slots,
+            round=work.round,
+            out=wide[2],
+            scratch=wide[3],
+        )
+        return work.strategy.combine(tile), slots
+
+    def _integer(self, dtype: str, at: int, count: int) -> Array:
+        work = self.work
+        stored = stored_type(dtype)
+        raw, most = self.raw.view(stored)[:count], self.wide[0].view(stored)[:count]
+        for i, file in enumerate(work.updates):
+            _read(file, most if i == 0 else raw, at)
+            if i:
+                np.maximum(most, raw, out=most)
+        if work.strategy.update == "difference" and dtype != "BOOL":
+            _read(work.model, raw, at)
+            np.add(most, raw, out=most)
+        return most
+
+
+class _Output:
+    """A new tensor file that grows out of order and is hashed in order."""
+
+    def __init__(self, store: BlobStore, layout: Layout, label: str, stack: ExitStack) -> None:
+        self.store, self.size = store, layout.size
+        self.path = store.root / "partial" / f"{FOLD_PREFIX}{label}-{os.getpid()}-{os.urandom(6).hex()}"
+        with disk_errors(self.path):
+            self._file = stack.enter_context(self.path.open("xb", buffering=0))
+            try:
+                if hasattr(os, "posix_fallocate") and layout.size:
+                    os.posix_fallocate(self._file.fileno(), 0, layout.size)  # a full disk shows before the work
+                os.pwrite(self._file.fileno(), layout.header, 0)
+            except OSError:
+                self.path.unlink(missing_ok=True)
+                raise
+        self.sha = hashlib.sha256(layout.header)
+
+    def write(self, view: memoryview, at: int) -> None:
+        with disk_errors(self.path):
+            while len(view):
+                count = os.pwrite(self._file.fileno(), view, at)
+                view, at = view[count:], at + count
+
+    def install(self) -> Written:
+        with disk_errors(self.path):
+            os.fsync(self._file.fileno())
+        return Written(digest=self.store.adopt_hashed(self.path, self.sha.hexdigest()), size=self.size)
+
+
+def _require_layouts(layout: Layout, updates: Sequence[tuple[str, Path | None]]) -> None:
+    """All that can be known of the updates without their tensors' bytes."""
+    strange = [t for t in layout if not known(t.dtype)]
+    if strange:
+        raise UserError(
+            "OCT-MODEL-SHAPE",
+            "The global model cannot be aggregated.",
+            f"Tensor {strange[0].name!r} has the type {strange[0].dtype}.",
+            "Keep the model's parameters in float32, float64, float16 or bfloat16.",
+        )
+    faults: dict[str, UserError] = {}
+    for silo, path in updates:
+        try:
+            if path is None or not path.exists():
+                raise UserError(
+                    "OCT-BLOB-MISSING",
+                    f"The update of {silo} is not in the store.",
+                    "Its answer arrived, its bytes are gone.",
+                    "The round goes on without it; look at the disk if this repeats.",
+                )
+            require_same(layout, read_layout(path), f"The update of {silo}")
+        except UserError as error:
+            faults[silo] = error
+    if faults:
+        raise RejectedUpdates(faults)
+
+
+def _plan(layout: Layout) -> tuple[list[_Run], Layout]:
+    """The runs of equal type, and the layout of a slot: the floating tensors alone, in the type that is computed in."""
+    names = {np.float32: "F32", np.float64: "F64"}
+    floating = [t for t in layout if t.dtype in WORK_TYPE]
+    slot_layout = make_layout([(t.name, names[WORK_TYPE[t.dtype]], t.shape) for t in floating])
+    begins = {t.name: t.begin for t in slot_layout}
+    runs: list[_Run] = []
+    for t in layout:
+        if not t.elements:
+            continue
+        last = runs[-1] if runs else None
+        if last and last.dtype == t.dtype:
+            runs[-1] = _Run(last.dtype, last.begin, last.elements + t.elements, last.slot_begin)
+        else:
+            runs.append(_Run(t.dtype, t.begin, t.elements, begins.get(t.name, -1)))
+    return runs, slot_layout
+
+
+def _tiles(runs: Sequence[_Run], tile_bytes: int) -> Iterator[tuple[_Run, int, int]]:
+    for run in runs:
+        step = max(1, tile_bytes // max(4, _item(run.dtype)))
+        for start in range(0, run.elements, step):
+            yield run, start, min(step, run.elements - start)
+
+
+def _item(dtype: str) -> int:
+    return stored_type(dtype).itemsize
+
+
+def _open(path: Path, stack: ExitStack) -> int:
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    stack.callback(os.close, fd)
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    return fd
+
+
+def _read(fd: int, into: Array, at: int) -> None:
+    view = into.data.cast("B")
+    while len(view):
+        count = os.preadv(fd, [view], at)
+        if not count:
+            raise EOFError("a tensor file became shorter while it was read")
+        view, at = view[count:], at + count
+
+
+def _first_bad(values: Array, dtype: str) -> int:
+    """Byte offset of the first element that is not finite."""
+    bad = (values & 0x7F80) == 0x7F80 if dtype == "BF16" else ~np.isfinite(values)
+    return int(np.argmax(bad)) * values.itemsize

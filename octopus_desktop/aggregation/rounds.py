@@ -1,0 +1,435 @@
+"""The round loop: one reducer that the coordinator and the simulator both drive. No I/O, no clock, no tensors.
+
+Sync mode, for each round: every silo gets the global model and trains it; the round closes when all silos that still
+take part have answered, or at its deadline with a quorum; the answers are folded in the silos' order. Late answers are
+dropped. After the last round every silo evaluates the final model, so that its metrics exist; nothing fails by that.
+
+    waiting ─Started→ training ─(closed)→ aggregating ─Aggregated→ training … evaluating ─→ completed
+                          └──────────── quorum impossible, stopped ───────────→ failed
+
+An instruction is a lease: without progress until its end it is handed out again under the next epoch, and only the
+newest epoch's answer counts. An answer counts once by (round, silo, task). Time stands still for leases and deadlines
+while the driver is away (``Resumed``). A silo whose link is down keeps its task; the lease is looked at on its return.
+
+The state is a value (``to_dict``, ``from_dict``): whoever drives writes it in the transaction that posts what the
+instructions lead to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from octopus_desktop.aggregation import events as ev
+from octopus_desktop.aggregation.facts import (
+    EXAMPLES_LIMIT,
+    AnswerFacts,
+    Bar,
+    Blob,
+    average_metrics,
+    finite,
+    in_order,
+    merge,
+)
+from octopus_desktop.aggregation.state import Lease, Row, State
+from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.wire.errors import IllegalMove, UserError
+
+TRAIN, EVALUATE = "train", "evaluate"
+TASK_OF = {"training": TRAIN, "evaluating": EVALUATE}
+ENDED = frozenset({"completed", "failed"})
+FINAL_ERRORS = frozenset({"OCT-RUN-STOPPED", "OCT-APPROVAL-MISSING"})  # the silo's administrator said no
+STORY_LINES = 50
+
+
+class RoundLoop:
+    """One run's rounds.
+
+    Attributes:
+        silos: the cohort, in the order of sums.
+        needed: how many answers a round needs: the quorum, or all silos when it is 0.
+        state: the whole state, JSON-able by ``to_dict``.
+
+    Raises:
+        UserError: OCT-RUN-QUORUM, when there are fewer silos than the quorum asks for.
+    """
+
+    def __init__(self, config: RunConfig, silos: Sequence[str], state: State | None = None) -> None:
+        self.config, self.silos = config, tuple(silos)
+        self.needed = config.quorum or len(self.silos)
+        if not self.silos or self.needed > len(self.silos):
+            raise UserError(
+                "OCT-RUN-QUORUM",
+                "The run has too few silos.",
+                f"{len(self.silos)} take part; {max(self.needed, 1)} must answer each round.",
+                "Invite more silos to approve, or lower the quorum.",
+            )
+        self.state = state or State()
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.state.to_dict()
+
+    @classmethod
+    def from_dict(cls, config: RunConfig, silos: Sequence[str], value: dict[str, Any]) -> RoundLoop:
+        return cls(config, silos, State.from_dict(value))
+
+    @property
+    def ended(self) -> bool:
+        return self.state.phase in ENDED
+
+    def apply(self, event: ev.Event) -> list[ev.Instruction]:
+        """Take one event; returns what is to be done now, in order.
+
+        Raises:
+            IllegalMove: the event does not fit the state: a bug of the driver. What silos send never raises.
+        """
+        if isinstance(event, ev.Resumed):
+            self._shift(max(0.0, event.now - self.state.at))
+        self.state.at = max(self.state.at, event.now)
+        instructions = self._take(event)
+        if not isinstance(event, ev.Live):
+            names = " ".join(type(i).__name__ for i in instructions) or "nothing"
+            self._tell(f"{_brief(event)} -> {self.state.phase} {self.state.round}: {names}")
+        return instructions
+
+    def next_timer(self) -> tuple[float, ev.Event] | None:
+        """The next moment at which time alone is an event, and that event (with ``now`` set to that moment)."""
+        state = self.state
+        task = TASK_OF.get(state.phase)
+        if task is None:
+            return None
+        timers: list[tuple[float, ev.Event]] = [
+            (
+                lease.until,
+                ev.LeaseExpired(silo=silo, round=state.round, task=task, epoch=lease.epoch, now=lease.until),
+            )
+            for silo, lease in state.leases.items()
+            if lease.state == "out" and silo not in state.away
+        ]
+        timers.append((state.deadline, ev.DeadlinePassed(round=state.round, task=task, now=state.deadline)))
+        return min(timers, key=lambda timer: timer[0])
+
+    # events
+
+    def _take(self, event: ev.Event) -> list[ev.Instruction]:
+        state = self.state
+        match event:
+            case ev.Started():
+                return self._started(event)
+            case ev.Resumed():
+                state.away = []
+                return [self._aggregate()] if state.phase == "aggregating" else []
+            case ev.Answered():
+                return self._answered(event)
+            case ev.Live(silo=silo, round=round):
+                lease = state.leases.get(silo)
+                if lease and lease.state == "out" and round == state.round and not self.ended:
+                    lease.until = max(lease.until, event.now + self.config.lease_s)
+                return []
+            case ev.LeaseExpired(silo=silo):
+                lease = state.leases.get(silo)
+                if (event.round, event.task) != (state.round, TASK_OF.get(state.phase)) or silo in state.away:
+                    return []
+                if not lease or lease.state != "out" or lease.epoch != event.epoch or event.now < lease.until:
+                    return []
+                return [self._dispatch(silo, event.now)]
+            case ev.DeadlinePassed():
+                if (event.round, event.task) != (state.round, TASK_OF.get(state.phase)) or event.now < state.deadline:
+                    return []
+                return self._close(event.now, overdue=True)
+            case ev.SiloWent(silo=silo):
+                if silo in self.silos and silo not in state.away:
+                    state.away.append(silo)
+                return []
+            case ev.SiloCame(silo=silo):
+                return self._came(silo, event.now)
+            case ev.Withdrew(silo=silo):
+                return self._withdrew(silo, event.reason, event.now)
+            case ev.Rejected():
+                return self._rejected(event)
+            case ev.Aggregated():
+                return self._aggregated(event)
+            case ev.Stopped():
+                return [] if self.ended else self._fail("OCT-RUN-STOPPED", event.reason or "The run was stopped.")
+            case ev.Broken():
+                return [] if self.ended else self._fail(event.code, event.reason)
+
+    def _started(self, event: ev.Started) -> list[ev.Instruction]:
+        if self.state.phase != "waiting":
+            raise self._illegal(event)
+        self._set_model(event.model)
+        return self._open(1, "training", event.now)
+
+    def _came(self, silo: str, now: float) -> list[ev.Instruction]:
+        state = self.state
+        if silo in state.away:
+            state.away.remove(silo)
+        lease = state.leases.get(silo)
+        if lease and lease.state == "out" and lease.until <= now and state.phase in TASK_OF:
+            return [self._dispatch(silo, now)]
+        return []
+
+    def _answered(self, event: ev.Answered) -> list[ev.Instruction]:
+        """Count the answer, or say why not. Whatever a silo sends, this never raises."""
+        state, silo = self.state, event.silo
+        task = TASK_OF.get(state.phase)
+        lease = state.leases.get(silo)
+        if silo not in self.silos:
+            return self._ignore(event, "the silo does not take part in this run")
+        if silo in state.withdrawn:
+            return self._ignore(event, "the silo withdrew from this run")
+        if (event.round, event.task) != (state.round, task) or lease is None:
+            where = f"{task} of round {state.round}" if task else state.phase
+            return self._ignore(event, f"it answers {event.task} of round {event.round}, the run is at: {where}")
+        if lease.state != "out":
+            return self._ignore(event, f"the silo's answer is {lease.state} already")
+        if event.epoch != lease.epoch:
+            why = f"it answers epoch {event.epoch}, the newest is {lease.epoch}"
+            return self._ignore(event, why, reusable=True)
+        if event.error:
+            if event.error_code in FINAL_ERRORS:
+                return self._withdrew(silo, event.error, event.now)
+            lease.state, lease.why = "failed", f"{event.error} [{event.error_code or 'no code'}]"
+            self._note(f"round {state.round}: {silo} could not {task}: {lease.why}")
+            return self._close(event.now)
+        fault = _fault(event)
+        if fault:
+            lease.state, lease.why = "refused", f"{fault[1]} [{fault[0]}]"
+            return [*self._ignore(event, fault[1]), *self._close(event.now)]
+        facts = event.facts
+        state.answers[silo] = AnswerFacts(
+            silo=silo,
+            examples=facts.examples,
+            steps=facts.steps,
+            metrics=finite(facts.metrics),
+            update=facts.update,
+            train_seconds=facts.train_seconds,
+            bars=facts.bars,
+        )
+        lease.state = "answered"
+        return self._close(event.now)
+
+    def _withdrew(self, silo: str, reason: str, now: float) -> list[ev.Instruction]:
+        state = self.state
+        if self.ended or silo not in self.silos or silo in state.withdrawn:
+            return []
+        state.withdrawn.append(silo)
+        self._note(f"round {state.round}: {silo} withdrew: {reason}")
+        lease = state.leases.get(silo)
+        if lease and lease.state == "out":
+            lease.state, lease.why = "withdrawn", reason
+        if state.phase == "waiting":
+            left = len(self.silos) - len(state.withdrawn)
+            return self._no_quorum(left) if left < self.needed else []
+        return self._close(now) if state.phase in TASK_OF else []
+
+    def _rejected(self, event: ev.Rejected) -> list[ev.Instruction]:
+        state = self.state
+        if state.phase != "aggregating" or event.round != state.round or not event.faults.keys() & state.answers.keys():
+            raise self._illegal(event)
+        gone = []
+        for silo, (code, why) in event.faults.items():
+            facts = state.answers.pop(silo, None)
+            if facts is None:
+                continue
+            state.leases[silo].state, state.leases[silo].why = "refused", f"{why} [{code}]"
+            self._note(f"round {state.round}: the update of {silo} is refused: {why} [{code}]")
+            gone.append(facts)
+        rest = self._aggregate_or_fail()
+        return [*self._discard(gone, []), *rest]
+
+    def _aggregated(self, event: ev.Aggregated) -> list[ev.Instruction]:
+        state = self.state
+        if state.phase != "aggregating" or event.round != state.round or state.model is None:
+            raise self._illegal(event)
+        answers = self._answers()
+        out = self._evaluated(answers)
+        bars = tuple(
+            Bar(lane=f"{a.silo} · {bar.lane}", step=bar.step, start=bar.start, end=bar.end)
+            for a in answers
+            for bar in a.bars
+        )
+        state.row = Row(
+            round=state.round,
+            metrics=average_metrics(answers, "train/"),
+            answered=[a.silo for a in answers],
+            missing=[s for s in self.silos if s not in state.answers],
+            seconds=max(0.0, event.now - state.opened),
+            model=event.model,
+        )
+        out.append(self._report(state.row, bars + event.bars))
+        old_slots = list(state.slots.values())
+        self._set_model(event.model)
+        state.slots = dict(event.slots)
+        state.answers = {}
+        out += self._discard(answers, old_slots)
+        if state.round < self.config.rounds:
+            return out + self._open(state.round + 1, "training", event.now)
+        return out + self._open(state.round, "evaluating", event.now)
+
+    # steps
+
+    def _shift(self, seconds: float) -> None:
+        state = self.state
+        state.deadline += seconds
+        state.opened += seconds
+        for lease in state.leases.values():
+            lease.until += seconds
+
+    def _set_model(self, model: Blob) -> None:
+        self.state.model = model
+        self.state.models = sorted({*self.state.models, model.digest})
+
+    def _open(self, round: int, phase: str, now: float) -> list[ev.Instruction]:
+        """Hand a new task to everybody who still takes part."""
+        state = self.state
+        state.phase, state.round, state.opened = phase, round, now
+        state.deadline = now + self.config.round_deadline_s
+        state.answers = {}
+        state.leases = {silo: Lease() for silo in self.silos if silo not in state.withdrawn}
+        if phase == "training" and len(state.leases) < self.needed:
+            return self._no_quorum(len(state.leases))
+        if not state.leases:
+            return self._close(now)
+        return [self._dispatch(silo, now) for silo in state.leases]
+
+    def _dispatch(self, silo: str, now: float) -> ev.Dispatch:
+        state = self.state
+        assert state.model is not None
+        lease = state.leases[silo]
+        if lease.epoch:
+            self._note(f"round {state.round}: lease {lease.epoch} of {silo} ran out; handed out again")
+        lease.epoch, lease.until, lease.state = lease.epoch + 1, now + self.config.lease_s, "out"
+        return ev.Dispatch(
+            silo=silo,
+            round=state.round,
+            task=TASK_OF[state.phase],
+            epoch=lease.epoch,
+            until=lease.until,
+            model=state.model,
+        )
+
+    def _close(self, now: float, *, overdue: bool = False) -> list[ev.Instruction]:
+        """Go on, when nothing more is to be waited for."""
+        state = self.state
+        out = [silo for silo, lease in state.leases.items() if lease.state == "out"]
+        if state.phase == "training":
+            possible = len(state.answers) + (0 if overdue else len(out))
+            if possible < self.needed:
+                return self._no_quorum(possible)
+            if out and not overdue:
+                return []
+            for silo in out:
+                state.leases[silo].state = "late"
+                self._note(f"round {state.round}: {silo} did not answer by the deadline")
+            return self._aggregate_or_fail()
+        if out and not overdue:
+            return []
+        for silo in out:
+            state.leases[silo].state = "late"
+        assert state.model is not None
+        reports = self._evaluated(self._answers())
+        metrics = dict(state.row.metrics) if state.row else {}
+        state.phase, state.answers = "completed", {}
+        return [*reports, ev.Complete(model=state.model, rounds=self.config.rounds, metrics=metrics)]
+
+    def _aggregate_or_fail(self) -> list[ev.Instruction]:
+        state = self.state
+        if len(state.answers) < self.needed:
+            return self._no_quorum(len(state.answers))
+        state.phase = "aggregating"
+        return [self._aggregate()]
+
+    def _aggregate(self) -> ev.Aggregate:
+        state = self.state
+        assert state.model is not None
+        return ev.Aggregate(
+            round=state.round, model=state.model, slots=dict(state.slots), answers=tuple(self._answers())
+        )
+
+    def _evaluated(self, answers: list[AnswerFacts]) -> list[ev.Instruction]:
+        """The answers' ``eval/…`` speak of the model that came in: they complete the row of the round before."""
+        row, metrics = self.state.row, average_metrics(answers, "eval/")
+        if row is None:
+            self.state.first = metrics
+            return []
+        row.metrics = merge(row.metrics, metrics)
+        return [self._report(row, ())] if metrics else []
+
+    def _report(self, row: Row, bars: tuple[Bar, ...]) -> ev.Report:
+        return ev.Report(
+            round=row.round,
+            rounds=self.config.rounds,
+            metrics=dict(row.metrics),
+            answered=tuple(row.answered),
+            missing=tuple(row.missing),
+            seconds=row.seconds,
+            model=row.model,
+            bars=bars,
+        )
+
+    def _no_quorum(self, possible: int) -> list[ev.Instruction]:
+        state = self.state
+        reasons = "; ".join(
+            f"{silo}: {lease.why or lease.state}"
+            for silo, lease in state.leases.items()
+            if lease.state not in ("answered", "out")
+        )
+        where = f"Round {state.round}" if state.round else "The first round"
+        why = f"{where} needs {self.needed} answers and can have {possible} of {len(self.silos)}."
+        return self._fail("OCT-RUN-QUORUM", f"{why} {reasons}".rstrip())
+
+    def _fail(self, code: str, reason: str) -> list[ev.Instruction]:
+        state = self.state
+        answers = self._answers()
+        state.phase, state.code, state.reason, state.answers = "failed", code, reason, {}
+        return [*self._discard(answers, []), ev.Fail(code=code, reason=reason)]
+
+    def _ignore(self, event: ev.Answered, why: str, *, reusable: bool = False) -> list[ev.Instruction]:
+        self._note(f"round {event.round}: an answer of {event.silo} to {event.task} is not counted: {why}")
+        out: list[ev.Instruction] = [ev.Ignore(silo=event.silo, why=why, reusable=reusable)]
+        return out if reusable else out + self._discard([event.facts], [])
+
+    def _discard(self, answers: Sequence[AnswerFacts], slots: Sequence[Blob]) -> list[ev.Instruction]:
+        """Blobs of these that the state no longer refers to (two silos may have sent the same bytes)."""
+        state = self.state
+        kept = {a.update.digest for a in state.answers.values() if a.update}
+        kept |= {blob.digest for blob in state.slots.values()}
+        kept |= set(state.models)
+        gone = {b.digest: b for b in [*(a.update for a in answers if a.update), *slots] if b.digest not in kept}
+        return [ev.Discard(blobs=tuple(gone.values()))] if gone else []
+
+    def _answers(self) -> list[AnswerFacts]:
+        return [self.state.answers[silo] for silo in in_order(self.state.answers, self.silos)]
+
+    # story
+
+    def _note(self, text: str) -> None:
+        self.state.notes = [*self.state.notes, text][-STORY_LINES:]
+
+    def _tell(self, text: str) -> None:
+        self.state.story = [*self.state.story, text][-STORY_LINES:]
+
+    def _illegal(self, event: ev.Event) -> IllegalMove:
+        where = f"{self.state.phase}, round {self.state.round}"
+        return IllegalMove("The round loop", where, event, self.state.story)
+
+
+def _fault(event: ev.Answered) -> tuple[str, str] | None:
+    facts = event.facts
+    if event.task != TRAIN:
+        return None
+    if not 0 < facts.examples <= EXAMPLES_LIMIT or not math.isfinite(facts.train_seconds):
+        return "OCT-MODEL-WEIGHT", f"it claims {facts.examples} examples"
+    if facts.update is None:
+        return "OCT-MODEL-SHAPE", "it bears no update"
+    if facts.update.encoding not in ("", "none"):
+        return "OCT-MODEL-SHAPE", f"its update is encoded as {facts.update.encoding!r}, which was not asked for"
+    return None
+
+
+def _brief(event: ev.Event) -> str:
+    names = ("silo", "round", "task", "epoch", "code", "error_code")
+    said = [str(getattr(event, name)) for name in names if getattr(event, name, "")]
+    return " ".join([type(event).__name__, *said])

@@ -1,0 +1,80 @@
+"""The round loop's state as a value, and its JSON form. Decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from octopus_desktop.aggregation.facts import AnswerFacts, Blob
+
+VERSION = 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Lease:
+    """One silo's task of this round. ``state``: out | answered | failed | refused | late | withdrawn."""
+
+    epoch: int = 0
+    until: float = 0.0
+    state: str = "out"
+    why: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """What is known of the last closed round."""
+
+    round: int
+    metrics: dict[str, float]
+    answered: list[str]
+    missing: list[str]
+    seconds: float
+    model: Blob
+
+
+@dataclass(slots=True, kw_only=True)
+class State:
+    """Everything that must survive the driver's death.
+
+    Attributes:
+        phase: waiting | training | aggregating | evaluating | completed | failed.
+        at: Unix seconds of the last event; ``opened`` and ``deadline`` of the open task.
+        models: digests of the run's models so far, which are never discarded.
+        first: metrics of the model that the run began with.
+        away: silos whose link is down. withdrawn: silos that take no further part.
+    """
+
+    phase: str = "waiting"
+    round: int = 0
+    at: float = 0.0
+    opened: float = 0.0
+    deadline: float = 0.0
+    model: Blob | None = None
+    models: list[str] = field(default_factory=list)
+    slots: dict[str, Blob] = field(default_factory=dict)
+    leases: dict[str, Lease] = field(default_factory=dict)
+    answers: dict[str, AnswerFacts] = field(default_factory=dict)
+    row: Row | None = None
+    first: dict[str, float] = field(default_factory=dict)
+    away: list[str] = field(default_factory=list)
+    withdrawn: list[str] = field(default_factory=list)
+    code: str = ""
+    reason: str = ""
+    notes: list[str] = field(default_factory=list)
+    story: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        value = asdict(self)
+        value["answers"] = {silo: facts.to_dict() for silo, facts in self.answers.items()}
+        return {"version": VERSION, **value}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> State:
+        fields = {key: item for key, item in value.items() if key != "version"}
+        model, row = fields["model"], fields["row"]
+        fields["model"] = Blob(**model) if model else None
+        fields["row"] = Row(**{**row, "model": Blob(**row["model"])}) if row else None
+        fields["slots"] = {name: Blob(**blob) for name, blob in fields["slots"].items()}
+        fields["leases"] = {silo: Lease(**lease) for silo, lease in fields["leases"].items()}
+        fields["answers"] = {silo: AnswerFacts.from_dict(facts) for silo, facts in fields["answers"].items()}
+        return cls(**fields)

@@ -1,0 +1,54 @@
+"""FedAvg: the mean of the silos' models, weighted by their examples.
+
+McMahan, Moore, Ramage, Hampson, Agüera y Arcas: Communication-Efficient Learning of Deep Networks from Decentralized
+Data. AISTATS 2017, Algorithm 1::
+
+    x_{t+1} = Σ_k (n_k / n) x_k,t+1          (update = "weights")
+    x_{t+1} = x_t + η Σ_k (n_k / n) Δ_k      (update = "difference", or a server rate η other than 1)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from octopus_desktop.aggregation.facts import AnswerFacts
+from octopus_desktop.aggregation.strategies.base import (
+    Array,
+    Range,
+    Tile,
+    by_examples,
+    parameters,
+    pseudo_gradient,
+    weighted_sum,
+)
+
+
+class FedAvg:
+    """Parameter ``server_rate`` η > 0, 1 by default."""
+
+    name = "fedavg"
+    known = {"server_rate": Range(1.0, 0.0, open_least=True)}
+
+    def __init__(self, given: Mapping[str, Any], update: str) -> None:
+        self.update = update
+        self._rate = parameters(self.name, given, self.known)["server_rate"]
+
+    def configure(self, round: int) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def slots(self) -> Mapping[str, float]:
+        return {}
+
+    def weights(self, answers: Sequence[AnswerFacts]) -> list[float]:
+        return by_examples(answers)
+
+    def combine(self, tile: Tile) -> Array:
+        if self.update == "weights" and self._rate == 1.0:
+            return weighted_sum(tile)
+        delta = pseudo_gradient(tile, self.update)
+        if self._rate != 1.0:
+            np.multiply(delta, self._rate, out=delta)
+        return np.add(tile.current, delta, out=delta)

@@ -1,0 +1,82 @@
+"""What every strategy must do; a test class per strategy supplies only the strategy and a NumPy calculation by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from octopus_desktop.aggregation.facts import AnswerFacts
+from octopus_desktop.aggregation.strategies import STRATEGIES, Strategy, Tile, make
+from octopus_desktop.wire.errors import UserError
+
+SILOS, LENGTH, ROUNDS = 3, 1000, 4
+EXAMPLES = (304, 293, 123)
+
+
+def facts() -> list[AnswerFacts]:
+    return [AnswerFacts(silo=f"s{i}", examples=n) for i, n in enumerate(EXAMPLES)]
+
+
+class StrategyContract:
+    name: str
+    parameters: dict[str, Any] = {}
+
+    def reference(self, x: Any, deltas: list[Any], weights: list[float], state: dict[str, Any]) -> Any:
+        """The paper's formula in float64, on whole arrays; keeps its own state in ``state``."""
+        raise AssertionError("say what the paper says")
+
+    def make(self, update: str) -> Strategy:
+        return make(self.name, self.parameters, update)
+
+    def rounds(self, update: str, cuts: list[int]) -> tuple[Any, Any]:
+        """(by the strategy in tiles that end at ``cuts``, by the reference), after a few rounds."""
+        random, strategy = np.random.default_rng(1), self.make(update)
+        x = random.normal(size=LENGTH).astype(np.float32)
+        exact, state = x.astype(np.float64), {}
+        slots = {n: np.full(LENGTH, value, np.float32) for n, value in strategy.slots().items()}
+        weights = strategy.weights(facts())
+        for number in range(1, ROUNDS + 1):
+            deltas = [random.normal(scale=0.1, size=LENGTH).astype(np.float32) for _ in range(SILOS)]
+            sent = deltas if update == "difference" else [x + d for d in deltas]
+            exact = self.reference(exact, [d.astype(np.float64) for d in deltas], weights, state)
+            new = np.empty_like(x)
+            for a, b in zip([0, *cuts], [*cuts, LENGTH], strict=True):
+                tile = Tile.of(
+                    x[a:b].copy(),
+                    [u[a:b] for u in sent],
+                    weights,
+                    slots={n: v[a:b] for n, v in slots.items()},
+                    round=number,
+                )
+                new[a:b] = strategy.combine(tile)
+            x = new
+        return x, exact
+
+    @pytest.mark.parametrize("update", ["weights", "difference"])
+    def test_follows_the_paper(self, update: str) -> None:
+        got, exact = self.rounds(update, [])
+        np.testing.assert_allclose(got, exact, rtol=3e-4, atol=3e-5)
+
+    @pytest.mark.parametrize("update", ["weights", "difference"])
+    def test_tiles_do_not_change_a_bit(self, update: str) -> None:
+        whole, _ = self.rounds(update, [])
+        cut, _ = self.rounds(update, [1, 18, 500, 997])
+        assert whole.tobytes() == cut.tobytes()
+
+    def test_is_registered_and_refuses_what_it_does_not_know(self) -> None:
+        assert self.name in STRATEGIES
+        with pytest.raises(UserError, match="no parameter 'nonsense'") as error:
+            make(self.name, {"nonsense": 1})
+        assert error.value.code == "OCT-STRATEGY-PARAMETER"
+
+    @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), True, "fast"])
+    def test_refuses_a_server_rate_that_is_none(self, value: Any) -> None:
+        with pytest.raises(UserError, match="out of range"):
+            make(self.name, {"server_rate": value})
+
+    def test_its_words_for_the_silos_are_json(self) -> None:
+        import json
+
+        assert json.loads(json.dumps(self.make("weights").configure(3)))["name"] == self.name

@@ -1,0 +1,121 @@
+"""The gRPC carrier against the contract, over real sockets on loopback, through a proxy that cuts and slows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from octopus_desktop.communication.contract import LinkPhase
+from octopus_desktop.communication.grpc_server import GrpcServerEnd
+from octopus_desktop.communication.grpc_silo import GrpcSiloEnd
+from octopus_desktop.communication.grpc_wire import (
+    SERVER_OPTIONS,
+    ClientCredentials,
+    decode_chunk,
+    encode_data,
+    encode_head,
+    server_credentials,
+)
+from octopus_desktop.wire.pb.envelope_pb2 import BlobRef
+from octopus_desktop.wire.pb.federation_pb2 import Chunk
+from tests.communication.conformance import NetworkConformance, revoked, running
+from tests.communication.parts import Keys, Owner, authenticate
+from tests.communication.proxy import Proxy
+
+
+class GrpcWiring:
+    def __init__(self, root: Path, proxy: Proxy, **options: Any) -> None:
+        self.root, self.proxy = root, proxy
+        self.keys = Keys()
+        self.revoked: set[str] = set()
+        self.server = Owner(root / "server", "server", self.keys)
+        self.grpc_server = grpc.aio.server(options=SERVER_OPTIONS)
+        self.port = self.grpc_server.add_secure_port("127.0.0.1:0", server_credentials(**self.keys.server_pems()))
+        proxy.target = self.port
+        self.server_end = GrpcServerEnd(
+            server=self.grpc_server,
+            owner=self.server,
+            authenticate=self._authenticate,
+            version="1",
+            boot_id="s",
+            **options,
+        )
+
+    def _authenticate(self, auth_context: dict[str, Sequence[bytes]]) -> str:
+        name = authenticate(auth_context)
+        if name in self.revoked:
+            raise revoked()
+        return name
+
+    def owner(self, name: str) -> Owner:
+        self.keys.silo(name)
+        return Owner(self.root / name, name, self.keys)
+
+    def silo_end(
+        self, owner: Owner, *, credentials: ClientCredentials | None = None, port: int = 0, **options: Any
+    ) -> GrpcSiloEnd:
+        return GrpcSiloEnd(
+            address=f"127.0.0.1:{port or self.proxy.port}",
+            credentials=credentials or self.keys.silo(owner.name),
+            owner=owner,
+            version="1",
+            boot_id="c",
+            **options,
+        )
+
+    def cut(self) -> None:
+        self.proxy.cut()
+
+
+class TestGrpc(NetworkConformance):
+    peer_module = "tests.communication.grpc_peer"
+
+    @asynccontextmanager
+    async def wiring(self, tmp_path: Path, **options: Any) -> AsyncIterator[GrpcWiring]:
+        async with Proxy(0) as proxy:
+            wiring = GrpcWiring(tmp_path, proxy, **options)
+            await wiring.server_end.start()
+            await wiring.grpc_server.start()
+            try:
+                yield wiring
+            finally:
+                await wiring.server_end.stop(1)
+                await wiring.grpc_server.stop(0)
+
+    async def test_an_expired_certificate_is_named_as_such(self, tmp_path: Path) -> None:
+        async with self.wiring(tmp_path) as wiring:
+            alpha = wiring.owner("alpha")
+            old = wiring.keys.silo("alpha", valid_s=-1)
+            async with running(wiring, alpha, credentials=old, wait_up=False) as silo:
+                await alpha.until(lambda: silo.end.state.phase is LinkPhase.DOWN)
+                assert silo.end.state.fault is not None and silo.end.state.fault.code == "OCT-CERT-EXPIRED"
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16383, 16384, 1 << 20])
+def test_data_chunks_are_protobuf_messages(size: int) -> None:
+    data = bytes(i % 251 for i in range(size))
+    assert Chunk.FromString(encode_data(data)) == Chunk(data=data)
+    assert bytes(decode_chunk(encode_data(data)).data) == data
+    assert bytes(decode_chunk(Chunk(data=data).SerializeToString()).data) == data
+
+
+def test_the_first_chunk_names_its_blob_whoever_wrote_it() -> None:
+    ref = BlobRef(digest="ab" * 32, size=9)
+    for message in (
+        encode_head(ref, 5, "run-a"),
+        Chunk(blob=ref, offset=5, run_id="run-a", data=b"xyz").SerializeToString(),
+    ):
+        piece = decode_chunk(message)
+        assert (piece.blob, piece.offset, piece.run_id) == (ref, 5, "run-a")
+    assert bytes(piece.data) == b"xyz"
+
+
+@pytest.mark.parametrize("damaged", [b"\x1a", b"\x1a\x05ab", b"\x1a\xff\xff\xff\xff\xff\xff", b"\xff\xff", b"\x1a\x80"])
+def test_a_damaged_chunk_is_a_value_error(damaged: bytes) -> None:
+    with pytest.raises(ValueError):
+        decode_chunk(damaged)
