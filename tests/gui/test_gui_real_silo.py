@@ -67,6 +67,9 @@ def test_an_offer_is_read_and_approved_in_the_window_and_its_run_is_watched(
             charts = detail.overview.grid.charts
             assert any(chart.series.federation for chart in charts.values())
             assert any(chart.series.local for chart in charts.values())
+            accuracy = next(chart.series for name, chart in charts.items() if name.startswith("eval/acc"))
+            # Both lines speak of the same model at the same round.
+            assert sorted(accuracy.local) == sorted(accuracy.federation) == [1, 2, 3]
             lanes = detail.timeline.view.spans.lanes
             assert "silo" in lanes and any(lane.startswith("worker") for lane in lanes)
             updates = [row for row in detail.left._rows.values() if row.kind.upper() == "ANSWER"]
