@@ -240,6 +240,9 @@ def silos() -> None:
             right=["in", "out"],
         ),
     )  # fmt: skip
+    for row in rows:
+        for warning in row.warnings:
+            click.secho(f"Audit of {row.name}: {warning}.", fg="yellow", err=True)
 
 
 @cli.command("revoke")

@@ -70,6 +70,7 @@ class ServerMail:
         self._model_bytes: dict[str, int] = {}
         self._traffic: dict[str, list[int]] = {}
         self._base: dict[str, tuple[int, int]] = {}
+        self._saved: dict[str, tuple[object, ...]] = {}
         self._links: dict[str, LinkState] = {}
         self.listener: MailListener | None = None
         self.notify: Callable[[str], None] = lambda peer: None  # the carriers' ``outbox_changed``
@@ -93,10 +94,13 @@ class ServerMail:
     def close_if_idle(self, run_id: str) -> None:
         """Close the mailbox of an ended run for which nothing waits any more."""
         run = self._db.run(run_id)
-        if run and run.state in ENDED and not self.box(run_id).pending():
+        active = {m.name for m in self._db.members("silo") if m.state == "active"}
+        if run and run.state in ENDED and not any(e.recipient in active for _, e in self.box(run_id).pending()):
             self._db.update_run(run_id, mail_closed=1)
             self._boxes.pop(run_id).close()
             self._open.discard(run_id)
+            self._signed = {i: e for i, e in self._signed.items() if e.run_id != run_id}
+            self._model_bytes.pop(run_id, None)
 
     def traffic(self, run_id: str) -> tuple[int, int]:
         """Bytes in and out since they were last asked for."""
@@ -266,11 +270,13 @@ class ServerMail:
         moved[out] += len(envelope.body) + sum(blob.size for blob in envelope.blobs)
 
     def _save(self, state: LinkState) -> None:
+        news = (state.phase, state.bytes_in, state.bytes_out)
         member = self._db.member(state.peer)
-        if member is None:
+        if member is None or (self._saved.get(state.peer) == news and state.phase is not LinkPhase.UP):
             return
+        self._saved[state.peer] = news
         base = self._base.setdefault(state.peer, (member.bytes_in, member.bytes_out))
-        seen = time.time() if state.phase is LinkPhase.UP else member.last_seen or state.since
+        seen = time.time() if state.phase is LinkPhase.UP else state.since
         self._db.update_member(
             state.peer, last_seen=seen, bytes_in=base[0] + state.bytes_in, bytes_out=base[1] + state.bytes_out
         )

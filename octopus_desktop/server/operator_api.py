@@ -176,6 +176,7 @@ class OperatorDoor:
             bytes_in=row.bytes_in,
             bytes_out=row.bytes_out,
             latency_ms=link.latency_ms if link else 0.0,
+            warnings=self._f.db.audit_problems(row.name),
         )
 
 

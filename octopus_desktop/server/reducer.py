@@ -200,7 +200,8 @@ class RunLife:
             waiting: list[Instruction] = [SendOffer(silo=s) for s, d in self.decisions.items() if d == WAITING]
             return waiting + self._begin_or_fail(at_deadline=False)
         if self.state == RUNNING:
-            return [StartCoordinator(cohort=self.cohort)]
+            gone: list[Instruction] = [TellSiloLeft(silo=s) for s, d in self.decisions.items() if d == "revoked"]
+            return [*gone, StartCoordinator(cohort=self.cohort)]
         return self._farewells()
 
     def _greeted(self, event: Greeted) -> list[Instruction]:

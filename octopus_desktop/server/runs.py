@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from octopus_desktop.aggregation import strategies
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.package import unpack
 from octopus_desktop.jobs.toml import apply_overrides
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 OFFER_VALID_S = 7 * 86_400.0
 TIMER_MOST_S = 86_400.0
+WATCH_EVERY_S = 0.1
 TEXT_LIMIT = 2000
 
 
@@ -74,12 +76,14 @@ class Runs:
     # the operator's words
 
     async def start_run(self, request: StartRunRequest) -> RunInfo:
-        """Offer a run to silos. Raises OCT-JOB-UNKNOWN, OCT-CONFIG-INVALID, OCT-ENROL-NAME, OCT-RUN-QUORUM."""
+        """Offer a run to silos. Raises OCT-JOB-UNKNOWN, OCT-CONFIG-INVALID, OCT-STRATEGY-PARAMETER,
+        OCT-ENROL-NAME or OCT-RUN-QUORUM."""
         if request.request_id and (known := self._db.answered(request.request_id)):
             return self.info(known.decode())
         job = self._catalogue.find(request.job)
         package = await asyncio.to_thread(self._catalogue.package, job)
         config = _with_overrides(package.manifest.config, request.overrides_json)
+        strategies.make(config.strategy, config.strategy_parameters, config.update)  # refused before anybody is asked
         silos = self._chosen(list(request.silos), config)
         if request.request_id and (known := self._db.answered(request.request_id)):
             return self.info(known.decode())  # it was asked twice at the same time
@@ -145,6 +149,7 @@ class Runs:
                 if info.state in ENDED:
                     return
                 await changed.wait()
+                await asyncio.sleep(WATCH_EVERY_S)  # several changes become one
         finally:
             self._watchers[run_id].discard(changed)
 
@@ -225,6 +230,12 @@ class Runs:
         self._flush_traffic(run_id)
         if timer := self._timers.pop(run_id, None):
             timer.cancel()
+        for key in [key for key in self._live if key[0] == run_id]:
+            live = self._live.pop(key)
+            self._db.update_run_silo(
+                run_id, key[1], live_state=live.state, round=live.round, fraction=live.fraction,
+                metrics_json=json.dumps(live.metrics), at=live.at,
+            )  # fmt: skip
         box = self._mail.box(run_id)
         for _, envelope in box.inbox():
             for blob in envelope.blobs:
@@ -462,4 +473,4 @@ def _with_overrides(config: RunConfig, text: str) -> RunConfig:
             f"They are no JSON object: {error}.",
             'Write them like {"run": {"rounds": 5}}.',
         ) from error
-    return apply_overrides(config, overrides)
+    return apply_overrides(config, overrides, strategies=sorted(strategies.STRATEGIES))

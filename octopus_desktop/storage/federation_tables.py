@@ -159,7 +159,7 @@ audit_heads = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("silo", String(64), nullable=False),
-    Column("seq", Integer, nullable=False),
+    Column("seq", BigInteger, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     Column("signature", LargeBinary, nullable=False),
     Column("at", Float, nullable=False),

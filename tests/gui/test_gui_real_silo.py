@@ -50,7 +50,9 @@ def test_an_offer_is_read_and_approved_in_the_window_and_its_run_is_watched(
             assert not dialog.problem
             dialog.grab().save(str(tmp_path / "approve.png"))
             qtbot.mouseClick(dialog.confirm, Qt.MouseButton.LeftButton)
-            qtbot.waitUntil(lambda: office.store.offers[run_id].state == "approved" or office.errors, timeout=30_000)
+            qtbot.waitUntil(
+                lambda: office.store.offers[run_id].state == "approved" or bool(office.errors), timeout=30_000
+            )
             assert not office.errors, str(office.errors[0])
             qtbot.waitUntil(lambda: run_id in office.store.runs, timeout=20_000)
 

@@ -200,6 +200,7 @@ async def test_bad_packages_and_unknown_jobs_are_refused_with_their_codes(tmp_pa
         for settings, silos, code in (
             ({"rounds": -1}, [], "OCT-CONFIG-INVALID"),
             ({"rouns": 3}, [], "OCT-CONFIG-INVALID"),
+            ({"update": "everything"}, [], "OCT-CONFIG-INVALID"),
             ({}, [], "OCT-RUN-QUORUM"),
             ({}, ["nobody"], "OCT-ENROL-NAME"),
         ):
@@ -244,6 +245,13 @@ async def test_keys_are_private(tmp_path: Path) -> None:
         for folder in (server.home.root, server.home.keys, server.home.runtime):
             assert folder.stat().st_mode & 0o077 == 0
         assert server.home.socket.stat().st_mode & 0o077 == 0
+        token = server.home.socket.with_suffix(".token")
+        token.write_text("guessed")
+        with pytest.raises(UserError) as raised:
+            server.call("Status", op.StatusRequest())
+        assert raised.value.code == "OCT-DAEMON-TOKEN"
+        server.end()
+        server.start()
         assert server.invite().key_seed.hex() not in server.home.database.read_bytes().hex()
 
 

@@ -109,6 +109,8 @@ def test_a_revoked_approval_takes_the_silo_out_of_a_running_run() -> None:
 def test_a_restarted_server_starts_the_coordinator_again_or_says_goodbye_again() -> None:
     running = make_life("a", state="running", cohort=("a",))
     assert running.apply(r.Recovered()) == [r.StartCoordinator(cohort=("a",))]
+    running.decisions["b"] = "revoked"  # the coordinator may not have heard of it before a crash
+    assert running.apply(r.Recovered()) == [r.TellSiloLeft(silo="b"), r.StartCoordinator(cohort=("a",))]
     assert running.apply(r.CoordinatorEnded(state="completed")) == [
         r.SetState(state="completed"),
         r.StopCoordinator(reason=""),

@@ -35,6 +35,11 @@ LEAVE_S = 3.0
 LEAVE_LOOK_S = 0.05
 
 
+def _tell_bug(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception():
+        log.error("a link ended by a bug", exc_info=task.exception())
+
+
 class Federations:
     """The noun ``federation``.
 
@@ -158,7 +163,8 @@ class Federations:
                 self.connect(federation.id)
 
     def connect(self, federation_id: str) -> None:
-        self._tasks[federation_id] = asyncio.create_task(self._link(federation_id))
+        self._tasks[federation_id] = task = asyncio.create_task(self._link(federation_id))
+        task.add_done_callback(_tell_bug)
 
     def outbox_changed(self, federation_id: str) -> None:
         end = self._ends.get(federation_id)
@@ -190,7 +196,8 @@ class Federations:
         federation = self._silo.get("federation", federation_id)
         try:
             key, certificate_der, ca_der, _ = await asyncio.to_thread(self._secret_of, self._row(federation_id))
-            owner = await asyncio.to_thread(self.make_owner, federation)
+            await asyncio.to_thread(lambda: self._keys.silo)
+            owner = self.make_owner(federation)
         except UserError as error:
             self._set_link(federation_id, "down", error)
             self._silo.notify("error", error.code, f"{federation.name}: {error.what}", "federation", federation_id)

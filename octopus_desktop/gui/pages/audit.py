@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QComboBox, QFileDialog, QWidget
 from octopus_desktop.gui.client import Call
 from octopus_desktop.gui.context import Context
 from octopus_desktop.gui.dialogs.background import run_task
+from octopus_desktop.gui.models.names import action_words, detail_of, subject_name
 from octopus_desktop.gui.widgets import formats
 from octopus_desktop.gui.widgets.parts import Banner, EmptyState, PageHeader, button, page_layout
 from octopus_desktop.gui.widgets.table import Column, Table
@@ -65,8 +66,15 @@ class AuditPage(QWidget):
                     muted=True,
                 ),
                 Column(key="actor", title=tr("WHO"), text=lambda e: e.actor, width=140),
-                Column(key="action", title=tr("WHAT"), text=lambda e: e.action, width=150),
-                Column(key="subject", title=tr("OF"), text=lambda e: e.subject, tooltip=lambda e: e.subject, width=180),
+                Column(key="action", title=tr("WHAT"), text=action_words, copy=lambda e: e.action, width=150),
+                Column(
+                    key="subject",
+                    title=tr("OF"),
+                    text=lambda e: subject_name(context.store, e),
+                    tooltip=lambda e: e.subject,
+                    copy=lambda e: e.subject,
+                    width=180,
+                ),
                 Column(
                     key="detail", title=tr("DETAIL"), text=detail_words, tooltip=_detail_lines, width=0, muted=True
                 ),
@@ -229,14 +237,6 @@ class AuditPage(QWidget):
     def _ready_again(self) -> None:
         self._verify.setEnabled(True)
         self._verify.setText(self.tr("Verify now"))
-
-
-def detail_of(entry: pb.AuditEntry) -> dict[str, Any]:
-    try:
-        value = json.loads(entry.detail_json or "{}")
-    except ValueError:
-        return {"": entry.detail_json}
-    return value if isinstance(value, dict) else {"": value}
 
 
 def detail_words(entry: pb.AuditEntry) -> str:

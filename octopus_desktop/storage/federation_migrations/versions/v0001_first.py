@@ -14,7 +14,7 @@ def upgrade() -> None:
         "audit_heads",
         sa.Column("id", sa.Integer(), primary_key=True, autoincrement=True),
         sa.Column("silo", sa.String(64), nullable=False),
-        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
         sa.Column("hash", sa.LargeBinary(), nullable=False),
         sa.Column("signature", sa.LargeBinary(), nullable=False),
         sa.Column("at", sa.Float(), nullable=False),
