@@ -312,10 +312,10 @@ class Runs:
         )
         self._mailboxes.get(run_id)  # its tables are there before the child looks
         with self._silo.change():
-            self._lives.apply(run_id, reducer.RunnerUp())
             run = self._silo.need("run", run_id)
             run.workers = spec.workers
             self._silo.put("run", run)
+            self._lives.apply(run_id, reducer.RunnerUp())
         self._runners[run_id] = runner
         self._nodes.wake()
         try:
