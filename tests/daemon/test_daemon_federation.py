@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,12 @@ import pytest
 
 from octopus_desktop.identity import envelopes, invitations
 from octopus_desktop.identity.keys import SigningKey, verify
-from octopus_desktop.jobs import package
 from octopus_desktop.jobs.policy import Rule
 from octopus_desktop.storage.audit import head_bytes
 from octopus_desktop.wire.canonical import new_id
 from octopus_desktop.wire.pb import envelope_pb2 as e
 from octopus_desktop.wire.pb import local_pb2 as pb
-from tests.daemon.scripted import TRAINER, ScriptedFederation, scripted_federation, write_job
+from tests.daemon.scripted import TRAINER, scripted_federation, write_job
 from tests.daemon.silo_process import SiloProcess, silo_process
 from tests.daemon.test_daemon_process import fails
 
@@ -162,9 +162,10 @@ async def test_packages_and_offers_that_are_not_sound_are_kept_as_invalid(tmp_pa
     async with scripted_federation(tmp_path / "fed") as federation, silo_process(tmp_path / "silo") as silo:
         await silo.set_up(federation)
         job = write_job(tmp_path / "job")
-        tampered = federation.package(job)
-        raw = tampered.read_bytes()
-        tampered.write_bytes(raw.replace(b"value.add_(1.0)", b"value.add_(9.0)"))
+        tampered = tmp_path / "tampered.octojob"
+        with zipfile.ZipFile(federation.package(job)) as whole, zipfile.ZipFile(tampered, "w") as changed:
+            for entry in whole.infolist():
+                changed.writestr(entry, whole.read(entry).replace(b"value.add_(1.0)", b"value.add_(9.0)"))
         garbage = tmp_path / "garbage"
         garbage.write_bytes(b"PK\x03\x04" + bytes(200))
         cases = {
@@ -203,14 +204,14 @@ async def test_mail_that_is_not_the_servers_is_refused(tmp_path: Path) -> None:
         await silo.set_up(federation)
         job = federation.package(write_job(tmp_path / "job"))
         good, federation.key = federation.key, SigningKey.generate()  # whoever sits on the wire
-        forged = federation.offer("north", job)
+        federation.offer("north", job)
         await federation.until(lambda: not federation.pending("north"))
         federation.key = good
-        escaping = federation.offer("north", job, run_id="../../escape")
+        federation.offer("north", job, run_id="../../escape")
         await federation.until(lambda: not federation.pending("north"))
         honest = federation.offer("north", job)
         await silo.offer(honest, "offered")
-        assert {o.id for o in (await silo.snapshot()).offers} == {honest} and escaping and forged
+        assert {o.id for o in (await silo.snapshot()).offers} == {honest}
 
 
 async def test_a_rule_decides_alone_signed_and_recorded(tmp_path: Path) -> None:
@@ -286,8 +287,6 @@ async def test_a_revoked_certificate_is_told_and_not_dialled_again(tmp_path: Pat
 
 
 async def test_a_zip_bomb_does_not_take_the_daemon_with_it(tmp_path: Path) -> None:
-    import zipfile
-
     async with scripted_federation(tmp_path / "fed") as federation, silo_process(tmp_path / "silo") as silo:
         await silo.set_up(federation)
         bomb = tmp_path / "bomb.octojob"
@@ -296,4 +295,4 @@ async def test_a_zip_bomb_does_not_take_the_daemon_with_it(tmp_path: Path) -> No
         run_id = federation.offer("north", bomb)
         offer = await silo.offer(run_id, "invalid")
         assert offer.problem_code == "OCT-JOB-TOO-LARGE"
-        assert (await silo.call("Audit.Verify")).whole and package and isinstance(federation, ScriptedFederation)
+        assert (await silo.call("Audit.Verify")).whole

@@ -63,6 +63,7 @@ def test_an_offer_is_read_and_approved_in_the_window_and_its_run_is_watched(
             run = office.store.runs[run_id]
             assert run.state == "completed", f"{run.code}: {run.reason}"
             qtbot.waitUntil(lambda: detail.models.table.model.total == 3, timeout=20_000)
+            qtbot.wait(200)  # charts paint ten times a second at most
             runs.grab().save(str(tmp_path / "overview.png"))
             charts = detail.overview.grid.charts
             assert any(chart.series.federation for chart in charts.values())

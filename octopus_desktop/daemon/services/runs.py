@@ -178,7 +178,7 @@ class Runs:
         else:
             self.launch(envelope.run_id, 0.0)
         self._words.task_arrived(envelope, task, now)
-        self._uses.drop_models_before(envelope.run_id, envelope.round)
+        self._uses.drop_before(envelope.run_id, envelope.round)
         return new
 
     def stop_came(self, envelope: Envelope) -> bool:
@@ -259,10 +259,7 @@ class Runs:
         return True
 
     def answer_delivered(self, envelope: Envelope) -> None:
-        answer = Answer.FromString(envelope.body)
         self._words.answer_delivered(envelope)
-        if answer.update.digest:
-            self._uses.drop_update(envelope.run_id, answer.update.digest)
 
     # launching
 

@@ -169,7 +169,7 @@ class LeftTab(QWidget):
             Column(
                 key="norm",
                 title=self.tr("Norm"),
-                text=lambda r: formats.number(r.norm),
+                text=lambda r: formats.number(r.norm) if r.norm else formats.DASH,  # 0: not computed
                 sort=lambda r: r.norm,
                 number=True,
                 width=120,
