@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from octopus_desktop.wire.pb import local_pb2 as pb
 
 PAGE_ROWS = 500
 FILTER_MS = 250
+SHORT_CHARACTERS = 40
+DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 
 
 class AuditPage(QWidget):
@@ -240,7 +243,10 @@ class AuditPage(QWidget):
 
 
 def detail_words(entry: pb.AuditEntry) -> str:
-    return ", ".join(f"{name} {_short(value)}" for name, value in detail_of(entry).items())
+    """What tells most first: plain values, then digests; the job stands in its own column already."""
+    plain = [(name, value) for name, value in detail_of(entry).items() if name != "job" and value not in ("", [], {})]
+    plain.sort(key=lambda pair: len(_short(pair[1])) if isinstance(pair[1], (str, int, float)) else SHORT_CHARACTERS)
+    return ", ".join(f"{name} {_short(value)}" for name, value in plain)
 
 
 def _detail_lines(entry: pb.AuditEntry) -> str:
@@ -249,7 +255,8 @@ def _detail_lines(entry: pb.AuditEntry) -> str:
 
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
-    return text if len(text) <= 40 else text[:39] + "…"
+    text = DIGEST.sub(lambda found: found.group()[:12], text)
+    return text if len(text) <= SHORT_CHARACTERS else text[: SHORT_CHARACTERS - 1] + "…"
 
 
 def write_export(path: Path, entries: list[pb.AuditEntry]) -> int:
