@@ -75,6 +75,7 @@ class ScriptedFederation(EnrolmentServicer):
     """Implements MailOwner for the server's side. ``got``: what the silo sent, in order."""
 
     name = SERVER
+    heartbeat_s = 1.0
 
     def __init__(self, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
@@ -99,7 +100,7 @@ class ScriptedFederation(EnrolmentServicer):
         key, chain = self._tls
         creds = server_credentials(root=self.authority.ca_pem, key=key, chain=chain)
         self.end = GrpcServerEnd(
-            server=self._server, owner=self, authenticate=self._who, version="t", boot_id=new_id(), heartbeat_s=1.0
+            server=self._server, owner=self, authenticate=self._who, version="t", boot_id=new_id(), heartbeat_s=self.heartbeat_s
         )
         add_EnrolmentServicer_to_server(self, self._server)
         self.port = self._server.add_secure_port(f"127.0.0.1:{self.port}", creds)
