@@ -100,7 +100,12 @@ class ScriptedFederation(EnrolmentServicer):
         key, chain = self._tls
         creds = server_credentials(root=self.authority.ca_pem, key=key, chain=chain)
         self.end = GrpcServerEnd(
-            server=self._server, owner=self, authenticate=self._who, version="t", boot_id=new_id(), heartbeat_s=self.heartbeat_s
+            server=self._server,
+            owner=self,
+            authenticate=self._who,
+            version="t",
+            boot_id=new_id(),
+            heartbeat_s=self.heartbeat_s,
         )
         add_EnrolmentServicer_to_server(self, self._server)
         self.port = self._server.add_secure_port(f"127.0.0.1:{self.port}", creds)

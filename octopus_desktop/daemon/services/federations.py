@@ -233,6 +233,9 @@ class Federations:
         base_in, base_out = self._bases.get(federation_id, (0, 0))
         federation.bytes_in, federation.bytes_out = base_in + state.bytes_in, base_out + state.bytes_out
         federation.latency_ms = state.latency_ms
+        if fault and fault.code == "OCT-DISK-FULL" and federation.error_code != fault.code:
+            text = f"{fault.what} {fault.why} {federation.name} waits and goes on by itself."
+            self._silo.notify("error", fault.code, text, "federation", federation_id)
         if federation.link != state.phase.value or federation.error_code != (fault.code if fault else ""):
             self._set_link(federation_id, state.phase.value, fault)
         else:
@@ -258,8 +261,11 @@ class Federations:
                         "federation",
                         federation_id,
                     )
-        except UserError as error:
+        except UserError as error:  # shown all the same; the next change stores it
             log.warning("the state of the link was not stored: %s", error.what)
+            before.link, before.error_code = link, fault.code if fault else error.code
+            before.error = f"{fault.what} {fault.why}".strip() if fault else error.what
+            self._silo.hub.soon("federation", before)
         if link == "up":
             alarm = self._alarms.pop(federation_id, None)
             if alarm:

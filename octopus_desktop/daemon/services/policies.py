@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from octopus_desktop.daemon.core import Silo
+from octopus_desktop.daemon.core import DISK_RETRY_S, Silo, when_possible
 from octopus_desktop.daemon.services.approvals import Approvals
 from octopus_desktop.daemon.services.matching import problem
 from octopus_desktop.daemon.services.packages import Packages
@@ -122,11 +122,14 @@ class Policies:
             answer = self._evaluate(offer, verified, found)
             if answer.decision in ("approve", "reject"):
                 await self._decide(offer, answer)
-            self._show(run_id, answer.lines)
+            when_possible(self._show, run_id, answer.lines)
         except UserError as error:
+            if error.code == "OCT-DISK-FULL":
+                asyncio.get_running_loop().call_later(DISK_RETRY_S, self.apply, run_id)
+                return
             log.warning("the rules could not answer %s: %s", run_id, error)
             refusal = pb.PolicyLine(line="job", verdict="ask", why=f"{error.what} {error.why}".strip())
-            self._show(run_id, [refusal])
+            when_possible(self._show, run_id, [refusal])
 
     def _show(self, run_id: str, lines: Sequence[pb.PolicyLine]) -> None:
         with self._silo.change():
