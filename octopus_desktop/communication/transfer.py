@@ -10,10 +10,11 @@ import asyncio
 import io
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Executor, Future
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 
+from octopus_desktop.communication.memory import kept_buffers
 from octopus_desktop.storage.blobs import BlobStore, BlobWriter
 from octopus_desktop.wire.pb.envelope_pb2 import BlobRef
 
@@ -52,6 +53,7 @@ class BlobSink:
         self._parts: list[memoryview] = []
         self._held = 0
         self._busy: Future[None] | None = None
+        self._buffers = ExitStack()
         self.offset = 0
 
     async def __aenter__(self) -> BlobSink:
@@ -64,6 +66,7 @@ class BlobSink:
             )
             raise
         self.offset = self._writer.offset
+        self._buffers.enter_context(kept_buffers())
         return self
 
     async def write(self, data: memoryview) -> None:
@@ -107,6 +110,8 @@ class BlobSink:
             busy.cancel()
             await asyncio.gather(asyncio.wrap_future(busy), return_exceptions=True)
         writer.close()
+        self._parts = []
+        self._buffers.close()
 
 
 def _write_all(writer: BlobWriter, parts: list[memoryview]) -> None:
@@ -121,11 +126,12 @@ async def blob_pieces(
     file = await asyncio.wrap_future(executor.submit(open, path, "rb", buffering=0))
     coming = executor.submit(_read_batch, file, offset, piece_bytes, pack)
     try:
-        while batch := await asyncio.wrap_future(coming):
-            offset += BATCH_BYTES
-            coming = executor.submit(_read_batch, file, offset, piece_bytes, pack)
-            for piece in batch:
-                yield piece
+        with kept_buffers():
+            while batch := await asyncio.wrap_future(coming):
+                offset += BATCH_BYTES
+                coming = executor.submit(_read_batch, file, offset, piece_bytes, pack)
+                for piece in batch:
+                    yield piece
     finally:
         coming.cancel()
         coming.add_done_callback(lambda _: file.close())  # not while a thread still reads

@@ -18,23 +18,24 @@ def svg(name: str) -> str:
     return (files("octopus_desktop.gui") / "icons" / f"{name}.svg").read_text(encoding="utf-8")
 
 
-def pixmap(name: str, colour: str, size: int, scale: float = 1.0) -> QPixmap:
+def pixmap(name: str, colour: str, size: int, scale: float = 1.0, gap: int = 0) -> QPixmap:
     """An icon as ``size`` logical pixels at a device pixel ratio of ``scale``."""
-    picture = QPixmap(round(size * scale), round(size * scale))
+    picture = QPixmap(round((size + gap) * scale), round(size * scale))
     picture.fill(Qt.GlobalColor.transparent)
     painter = QPainter(picture)
     renderer = QSvgRenderer(QByteArray(svg(name).replace("currentColor", colour).encode()))
-    renderer.render(painter, QRectF(0, 0, picture.width(), picture.height()))
+    renderer.render(painter, QRectF(0, 0, picture.height(), picture.height()))
     painter.end()
     picture.setDevicePixelRatio(scale)
     return picture
 
 
-def icon(name: str, colour: str, disabled: str) -> QIcon:
-    """An icon for buttons and views, sharp at ordinary and doubled resolution, greyed where disabled."""
+def icon(name: str, colour: str, disabled: str, gap: int = 0) -> QIcon:
+    """An icon for buttons and views, sharp at ordinary and doubled resolution, greyed where disabled. ``gap``: empty
+    pixels at its right, between icon and text."""
     result = QIcon()
     for size, scale in SIZES:
-        result.addPixmap(pixmap(name, colour, size, scale))
+        result.addPixmap(pixmap(name, colour, size, scale, gap))
     for size, scale in SIZES[:2]:
-        result.addPixmap(pixmap(name, disabled, size, scale), QIcon.Mode.Disabled)
+        result.addPixmap(pixmap(name, disabled, size, scale, gap), QIcon.Mode.Disabled)
     return result

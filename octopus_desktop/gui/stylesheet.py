@@ -16,7 +16,6 @@ from string import Template
 _ICONS = Path(__file__).parent / "icons"
 
 _SHEET = Template("""
-* { font-size: ${body}px; }
 QWidget { color: $text; }
 QMainWindow, QDialog, QWizard, QWidget[look="page"] { background: $window; }
 QToolTip { background: $raised; color: $text; border: 1px solid $control; padding: 4px 8px; }
@@ -28,7 +27,7 @@ QFrame[look="plain"], QScrollArea, QScrollArea > QWidget > QWidget[look="plain"]
   border: none; }
 QFrame[look="banner"] { border: none; border-radius: 0; }
 QFrame[look="toast"] { border-radius: 8px; border: 1px solid $border; }
-QFrame[look="palette"] { background: $raised; border: 1px solid $control; border-radius: 10px; }
+QFrame[look="palette"] { background: $raised; border: 1px solid $control; }
 QFrame[tone="ok"] { background: $ok_soft; } QFrame[tone="info"] { background: $info_soft; }
 QFrame[tone="warning"] { background: $warning_soft; } QFrame[tone="danger"] { background: $danger_soft; }
 QFrame[tone="neutral"] { background: $neutral_soft; }
@@ -79,6 +78,8 @@ QLineEdit:disabled, QSpinBox:disabled, QDoubleSpinBox:disabled, QComboBox:disabl
   background: $sunken;
   border-color: $border; }
 QLineEdit[tone="danger"] { border-color: $danger; }
+QAbstractSpinBox QLineEdit, QAbstractSpinBox QLineEdit:focus { border: none; padding: 0 0 0 6px; min-height: 0;
+  background: transparent; }
 QComboBox::drop-down { border: none; width: 24px; }
 QComboBox::down-arrow { image: url($icons/control-down-$scheme.svg); width: 14px; height: 14px; }
 QComboBox QAbstractItemView { background: $raised; border: 1px solid $control; selection-background-color: $selection;
@@ -113,20 +114,20 @@ QTableView, QTreeView, QListView { background: $surface; alternate-background-co
   border-radius: 8px; outline: none; selection-background-color: $selection; selection-color: $text;
   gridline-color: $border; }
 QTableView:focus, QTreeView:focus, QListView:focus { border-color: $focus; }
-QTableView[look="plain"] { border: none; border-radius: 0; }
+QTableView[look="plain"], QListView[look="plain"] { border: none; border-radius: 0; background: transparent; }
 QTableView::item { padding: 0 8px; border-bottom: 1px solid $border; }
 QTreeView::item, QListView::item { padding: 4px 6px; }
 QTableView::item:selected, QTreeView::item:selected, QListView::item:selected { background: $selection;
   color: $text; }
 QHeaderView { background: transparent; border: none; }
 QHeaderView::section { background: $surface; color: $muted; border: none; border-bottom: 1px solid $border;
-  padding: 6px 8px;
+  padding: 6px 11px;
   font-size: ${caption}px; font-weight: 600; }
 QHeaderView::section:hover { color: $text; }
-QHeaderView::down-arrow { image: url($icons/control-down-$scheme.svg); width: 12px; height: 12px;
-  subcontrol-position: center right; }
-QHeaderView::up-arrow { image: url($icons/control-up-$scheme.svg); width: 12px; height: 12px;
-  subcontrol-position: center right; }
+QHeaderView::down-arrow { image: url($icons/control-down-$scheme.svg); width: 10px; height: 10px;
+  subcontrol-origin: border; subcontrol-position: top center; }
+QHeaderView::up-arrow { image: url($icons/control-up-$scheme.svg); width: 10px; height: 10px;
+  subcontrol-origin: border; subcontrol-position: top center; }
 QTableCornerButton::section { background: $surface; border: none; }
 
 QTabWidget::pane { border: none; border-top: 1px solid $border; top: -1px; }

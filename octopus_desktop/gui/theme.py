@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 import shiboken6
-from PySide6.QtCore import QObject, Qt, Signal
+from PySide6.QtCore import QObject, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QFontDatabase, QIcon, QPalette
 from PySide6.QtWidgets import QAbstractButton, QApplication, QLabel, QWidget
 
@@ -19,6 +19,7 @@ from octopus_desktop.gui import icons
 from octopus_desktop.gui.stylesheet import style_sheet
 
 GRID: Final = 8  # every margin and gap is a multiple, or half of one
+ICON_PX: Final = 16
 TONES: Final = ("ok", "info", "warning", "danger", "neutral")
 
 LIGHT: Final = {
@@ -133,7 +134,7 @@ class Theme(QObject):
         super().__init__(app)
         self._app = app
         self._bound: weakref.WeakKeyDictionary[QObject, Callable[[], None]] = weakref.WeakKeyDictionary()
-        self._icons: dict[tuple[str, str, bool], QIcon] = {}
+        self._icons: dict[tuple[str, str, int, bool], QIcon] = {}
         self.choice, self.dark = choice, False
         families = set(QFontDatabase.families())
         self._families = [name for name in FAMILIES if name in families]
@@ -176,20 +177,22 @@ class Theme(QObject):
         font.setFeature(QFont.Tag("tnum"), 1)
         return font
 
-    def icon(self, name: str, role: str = "muted") -> QIcon:
-        """An icon in a role's colour. The same object as long as the scheme stays."""
-        key = (name, role, self.dark)
+    def icon(self, name: str, role: str = "muted", gap: int = 0) -> QIcon:
+        """An icon in a role's colour, ``gap`` pixels before a text. The same object as long as the scheme stays."""
+        key = (name, role, gap, self.dark)
         if key not in self._icons:
-            self._icons[key] = icons.icon(name, self.name(role), self.name("disabled"))
+            self._icons[key] = icons.icon(name, self.name(role), self.name("disabled"), gap)
         return self._icons[key]
 
     def bind_icon(self, widget: QAbstractButton, name: str, role: str = "muted") -> None:
         """Give a button an icon that follows the scheme."""
         reference = weakref.ref(widget)
+        gap = GRID // 2 if widget.text() else 0
+        widget.setIconSize(QSize(ICON_PX + gap, ICON_PX))
 
         def apply() -> None:
             if (button := reference()) is not None:
-                button.setIcon(self.icon(name, role))
+                button.setIcon(self.icon(name, role, gap))
 
         self.bind(widget, apply)
 

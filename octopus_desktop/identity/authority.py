@@ -135,10 +135,11 @@ def check_address(address: str) -> tuple[str, int]:
     """``host:port`` or ``[v6]:port``, taken apart. Raises OCT-CONFIG-INVALID."""
     host, _, port = address.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    bracketed = bare != host
     good = port.isascii() and port.isdigit() and 0 < int(port) < 65536 and bare and not any(c.isspace() for c in bare)
-    if good and ":" in bare:
+    if good and (":" in bare or bracketed):
         try:
-            ipaddress.IPv6Address(bare)
+            good = bracketed and bool(ipaddress.IPv6Address(bare).packed)
         except ValueError:
             good = False
     if not good:

@@ -140,6 +140,9 @@ def _bounded(call: Callable[[], _T]) -> _T:
 def main() -> int:
     try:
         probe()
+    except UserError as error:
+        print(error.why)
+        return 1
     except Exception as error:
         print(str(error).splitlines()[0] if str(error) else type(error).__name__)
         return 1

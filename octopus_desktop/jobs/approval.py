@@ -68,12 +68,12 @@ class Statement:
     @classmethod
     def from_bytes(cls, raw: bytes) -> Statement:
         """Raises ValueError when the bytes are no canonical statement."""
-        value = json.loads(raw)
-        if not isinstance(value, dict) or value.pop("domain", None) != STATEMENT_DOMAIN:
-            raise ValueError("not an approval statement")
         try:
+            value = json.loads(raw)
+            if value.pop("domain", None) != STATEMENT_DOMAIN:
+                raise ValueError("not an approval statement")
             statement = cls(**{**value, "conditions": Conditions.from_dict(value["conditions"])})
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"not an approval statement: {error}") from error
         if statement.to_bytes() != raw:
             raise ValueError("not in canonical form")

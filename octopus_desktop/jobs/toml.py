@@ -391,8 +391,8 @@ def _dotted(path: Path) -> str:
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
         return f"the text {value[:40]!r}"
     if isinstance(value, int | float):

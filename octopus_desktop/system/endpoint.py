@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     import grpc.aio
 
 TOKEN_METADATA = "x-octopus-token"
-OPTIONS = [("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_length", 64 << 20)]
+OPTIONS = [
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", 64 << 20),
+    ("grpc.use_local_subchannel_pool", 1),  # a new client must not wait out the back-off of one that met a dead socket
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+]
 
 
 def token_path(socket: Path) -> Path:

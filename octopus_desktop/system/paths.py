@@ -92,6 +92,11 @@ class FederationHome:
         return self.root / "runs" / run_id
 
 
+def author_home() -> Path:
+    """A researcher's directory: OCTOPUS_AUTHOR_HOME or the platform's place. Private (0700)."""
+    return _root(None, "OCTOPUS_AUTHOR_HOME", "octopus-author")
+
+
 def silo_home(given: str | Path | None = None) -> SiloHome:
     return SiloHome(root=_root(given, "OCTOPUS_HOME", "octopus-desktop"))
 

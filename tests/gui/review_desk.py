@@ -60,3 +60,15 @@ def desk(qtbot: Any, home: Path, **kind: Any) -> Iterator[Desk]:
     finally:
         made.client.close()
         made.daemon.stop()
+
+
+@contextmanager
+def real_desk(qtbot: Any, home: Path) -> Iterator[Desk]:
+    """A desk at a silo whose daemon runs already; the sample daemon stays unused."""
+    made = Desk(home)
+    made.client.start()
+    try:
+        qtbot.waitUntil(lambda: made.store.loaded, timeout=20_000)
+        yield made
+    finally:
+        made.client.close()

@@ -35,7 +35,8 @@ class SampleDaemon:
     """``start`` and ``stop`` as often as wanted; each start is a new boot. ``push`` sends an event to all watchers.
 
     Attributes: ``snapshot`` (what ``Watch`` begins with; change it at will), ``calls`` (method and request of each
-    call), ``faults`` (method -> UserError that the next calls raise), ``protocol`` (what Hello says).
+    call), ``faults`` (method -> UserError that the next calls raise), ``delays`` (method -> seconds its answer takes),
+    ``protocol`` (what Hello says).
     """
 
     def __init__(self, socket: Path, empty: bool = False) -> None:
@@ -45,6 +46,7 @@ class SampleDaemon:
         self.logs = [] if empty else sample.make_logs(self.now)
         self.calls: list[tuple[str, Any]] = []
         self.faults: dict[str, UserError] = {}
+        self.delays: dict[str, float] = {}
         self.protocol, self.boot_id, self.number = 1, "", 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -354,6 +356,7 @@ def _servicer(daemon: SampleDaemon, token: str, service: str, methods: dict[str,
         async def call(_self: Any, request: Any, context: Any) -> Any:
             await check(context)
             daemon.calls.append((f"{service}.{name}", request))
+            await asyncio.sleep(daemon.delays.get(f"{service}.{name}", 0))
             try:
                 if (fault := daemon.faults.get(f"{service}.{name}")) is not None:
                     raise fault

@@ -23,6 +23,7 @@ PROTOCOL: Final = (1, 1)  # the range of local API versions that this window spe
 RETRY_FIRST_S, RETRY_MOST_S = 0.1, 2.0
 STEADY_S = 2.0  # a connection that lasted this long was a good one: try again at once
 CLOSE_S = 5.0
+DRAIN_S = 0.02
 
 
 class Connection:
@@ -111,6 +112,8 @@ class Connection:
             self._loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
             if self._channel is not None:
                 self._loop.run_until_complete(self._channel.close())
+                # What grpc's core still tells of cancelled calls must find the loop open.
+                self._loop.run_until_complete(asyncio.sleep(DRAIN_S))
         finally:
             self._loop.close()
 

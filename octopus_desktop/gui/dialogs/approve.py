@@ -9,7 +9,7 @@ import time
 from datetime import datetime
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QStandardItemModel
+from PySide6.QtGui import QResizeEvent, QStandardItemModel
 from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -57,6 +57,8 @@ class ApproveDialog(QDialog):
         self._review, self._datasets = review, datasets
         offer = review.offer.offer
         self._config = _config_of(offer.config_json)
+        stated = self._config.get("rounds", 0)
+        self._job_rounds = stated if isinstance(stated, int) else 0
         self._choices: dict[str, QComboBox] = {}
         self._hints: dict[str, QLabel] = {}
         self._nodes: dict[str, QCheckBox] = {}
@@ -149,6 +151,10 @@ class ApproveDialog(QDialog):
             return self.tr("No node is chosen.")
         if self._hours.isChecked() and self._from.value() == self._to.value():
             return self.tr("The hours of the day begin and end at the same time.")
+        if 0 < self._rounds.value() < self._job_rounds:
+            return self.tr(
+                "The run has {0} rounds; with fewer allowed it could not end. Ask for changes instead."
+            ).format(self._job_rounds)
         return ""
 
     def choose_dataset(self, need: str, dataset_id: str) -> None:
@@ -165,11 +171,13 @@ class ApproveDialog(QDialog):
         if not needs:
             form.addRow(QLabel(self.tr("The job asks for no data.")))
         for need, matches in needs.items():
-            form.addRow(_label(need), self._need_field(need, matches))
+            choice, hint = self._need_field(need, matches)
+            form.addRow(_label(need), choice)
+            form.addRow(QLabel(), hint)
         return frame
 
-    def _need_field(self, need: str, matches: list[pb.DataMatch]) -> QWidget:
-        choice, hint = QComboBox(), QLabel(wordWrap=True, textFormat=Qt.TextFormat.PlainText)
+    def _need_field(self, need: str, matches: list[pb.DataMatch]) -> tuple[QComboBox, QLabel]:
+        choice, hint = QComboBox(), _Wrapped()
         choice.setAccessibleName(self.tr("Dataset for {need}").format(need=need))
         set_role(hint, type="caption")
         fitting = [m for m in matches if m.fits and m.dataset_id in self._datasets]
@@ -191,13 +199,7 @@ class ApproveDialog(QDialog):
         choice.setMinimumContentsLength(24)
         choice.currentIndexChanged.connect(self._judge)
         self._choices[need], self._hints[need] = choice, hint
-        box = QWidget()
-        column = QVBoxLayout(box)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(2)
-        column.addWidget(choice)
-        column.addWidget(hint)
-        return box
+        return choice, hint
 
     def _place_section(self, nodes: dict[str, pb.Node]) -> QWidget:
         frame, form = _section(self.tr("Where and when"))
@@ -207,8 +209,8 @@ class ApproveDialog(QDialog):
         column.setSpacing(2)
         column.addWidget(self._some)
         for node in sorted(nodes.values(), key=lambda n: n.name):
-            gpus = self.tr("%n GPU(s)", "", len(node.gpus)) if node.gpus else self.tr("no GPU")
-            box = QCheckBox(f"{node.name} · {node.cpu_count} CPU · {gpus}")
+            gpus = self.tr("GPUs: {0}").format(len(node.gpus)) if node.gpus else self.tr("no GPU")
+            box = QCheckBox(f"{node.name} · {self.tr('CPUs: {0}').format(node.cpu_count)} · {gpus}")
             box.setVisible(False)
             box.setStyleSheet("margin-left: 24px;")
             box.toggled.connect(self._judge)
@@ -247,16 +249,23 @@ class ApproveDialog(QDialog):
         self._run_hours = QDoubleSpinBox(maximum=100_000, decimals=1, specialValueText=none, suffix=self.tr(" h"))
         self._bytes = QDoubleSpinBox(maximum=1e9, decimals=1, specialValueText=none, suffix=" MiB", singleStep=10)
         self._epsilon = QDoubleSpinBox(maximum=1e6, decimals=2, specialValueText=none, singleStep=0.5)
-        rounds, resources = self._config.get("rounds", 0), self._config.get("resources", {})
+        rounds, resources = self._job_rounds, self._config.get("resources", {})
+        private = bool(self._config.get("privacy"))
+        self._epsilon.setEnabled(private)
         hours = resources.get("hours", 0) if isinstance(resources, dict) else 0
         asks = self.tr("the job asks for {value}")
         for name, spin, remark in (
             (self.tr("Rounds"), self._rounds, asks.format(value=rounds) if rounds else ""),
             (self.tr("Running time"), self._run_hours, asks.format(value=f"{hours:g} h") if hours else ""),
             (self.tr("Updates that leave"), self._bytes, self._leaves()),
-            (self.tr("Privacy budget ε"), self._epsilon, ""),
+            (
+                self.tr("Privacy budget ε"),
+                self._epsilon,
+                "" if private else self.tr("the job adds no noise, so there is no ε to limit"),
+            ),
         ):
             spin.setAccessibleName(name)
+            spin.valueChanged.connect(self._judge)
             spin.setFixedWidth(152)
             spin.lineEdit().setTextMargins(6, 0, 0, 0)
             row = QHBoxLayout()
@@ -318,6 +327,25 @@ class ApproveDialog(QDialog):
         if any(m.fits for m in self._review.data if m.need == need):
             return self.tr("Several datasets fit; choose which one this job may read.")
         return "\n".join([*problems, self.tr("Register a dataset that fits on the page Datasets, then come back.")])
+
+
+class _Wrapped(QLabel):
+    """Words of several lines that get the height they need: a form in a scroll area would cut them."""
+
+    def __init__(self) -> None:
+        super().__init__(wordWrap=True, textFormat=Qt.TextFormat.PlainText)
+        self.setContentsMargins(0, 4, 0, 0)
+
+    def setText(self, text: str) -> None:
+        super().setText(text)
+        self._fit()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        self.setFixedHeight(max(self.heightForWidth(self.width()), self.fontMetrics().height()))
 
 
 def _section(title: str, text: str = "") -> tuple[QFrame, QFormLayout]:

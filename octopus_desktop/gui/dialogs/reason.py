@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from PySide6.QtCore import QCoreApplication, Qt
-from PySide6.QtGui import QKeySequence, QShortcut
+from PySide6.QtCore import QCoreApplication, QEvent, QObject, Qt
+from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import QDialog, QDialogButtonBox, QLabel, QPlainTextEdit, QVBoxLayout, QWidget
 
 from octopus_desktop.gui.theme import set_role
@@ -89,8 +89,7 @@ class ReasonDialog(QDialog):
         buttons.accepted.connect(self.accept)
         buttons.rejected.connect(self.reject)
         self.field.textChanged.connect(self._judge)
-        # Return belongs to the text; Ctrl+Return confirms.
-        QShortcut(QKeySequence("Ctrl+Return"), self, self._confirm)
+        self.field.installEventFilter(self)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(24, 24, 24, 16)
         layout.setSpacing(12)
@@ -114,6 +113,12 @@ class ReasonDialog(QDialog):
         else:
             self.remark.setText(tr("reason", "Ctrl+Return confirms."))
 
-    def _confirm(self) -> None:
-        if self.confirm.isEnabled():
-            self.accept()
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        # Return belongs to the text; Ctrl+Return confirms.
+        if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
+            enter = event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter)
+            if enter and event.modifiers() & Qt.KeyboardModifier.ControlModifier:
+                if self.confirm.isEnabled():
+                    self.accept()
+                return True
+        return super().eventFilter(watched, event)

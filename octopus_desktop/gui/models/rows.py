@@ -111,6 +111,10 @@ class RowsModel(QAbstractTableModel):
     def get(self, row_id: str) -> Any | None:
         return self._rows.get(row_id)
 
+    def rows(self) -> list[Any]:
+        """All rows, filtered out or not, in no order."""
+        return list(self._rows.values())
+
     def id_at(self, position: int) -> str:
         return self._order[position]
 

@@ -71,7 +71,7 @@ class ApprovalsPage(QWidget):
         offers = self._context.store.offers.values()
         waiting = sum(offer.state == "offered" for offer in offers)
         self._header.set_subtitle(
-            self.tr("%n job(s) wait for your decision.", "", waiting)
+            self.tr("Waiting for your decision: {0}").format(waiting)
             if waiting
             else self.tr("Nothing waits for your decision.")
         )

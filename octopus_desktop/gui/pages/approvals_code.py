@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from PySide6.QtCore import QSize, Qt
@@ -29,6 +30,7 @@ from octopus_desktop.gui.widgets.parts import EmptyState, label
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
 
+_NOTE = re.compile(r"(?P<path>[^\n]+?):(?P<line>\d+) (?P<text>.*)", re.DOTALL)
 PATH_ROLE = Qt.ItemDataRole.UserRole + 1
 
 
@@ -42,6 +44,7 @@ class CodeTab(QWidget):
         self._line = 0
         self._findings: dict[str, list[Mark]] = {}
         self._notes: dict[str, dict[int, str]] = {}
+        self._sizes: dict[str, int] = {}
         self.tree = QTreeWidget(headerHidden=True, columnCount=2, uniformRowHeights=True, indentation=14)
         self.tree.setAccessibleName(self.tr("Files of the package"))
         self.tree.setMinimumWidth(150)
@@ -70,11 +73,12 @@ class CodeTab(QWidget):
                     advice=finding.advice,
                 )
             )
+        self._notes = notes_of(reply)
+        self._sizes = {entry.path: entry.size for entry in reply.files}
         if (offer_id, digest) == (self._offer_id, self._digest):
             self._decorate()
             return  # the same bytes: the reader keeps their place
         self._offer_id, self._digest, self._wanted = offer_id, digest, ""
-        self._notes = {}
         self._fill_tree(list(reply.files))
 
     def open_place(self, path: str, line: int) -> None:
@@ -107,7 +111,7 @@ class CodeTab(QWidget):
             found = self._findings.get(entry.path, ())
             worst = "danger" if any(m.severity == "high" for m in found) else "warning" if found else ""
             item.setIcon(0, theme.icon("alert" if found else "file", worst or "muted"))
-            tip = self.tr("%n finding(s)", "", len(found)) if found else ""
+            tip = self.tr("Findings: {0}").format(len(found)) if found else ""
             item.setToolTip(0, "\n".join(part for part in (entry.path, tip, entry.digest[:16]) if part))
             item.setForeground(1, theme.colour("muted"))
             item.setTextAlignment(1, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
@@ -149,7 +153,7 @@ class CodeTab(QWidget):
     def _on_file(self, offer_id: str, path: str, reply: pb.ReadFileReply) -> None:
         if (offer_id, path) != (self._offer_id, self._wanted):
             return
-        self.view.show_bytes(path, reply.content, binary=reply.binary)
+        self.view.show_bytes(path, reply.content, binary=reply.binary, whole=self._sizes.get(path, 0))
         self._decorate()
         if self._line:
             self.view.go_to_line(self._line)
@@ -184,6 +188,16 @@ class CodeTab(QWidget):
             self._context.show_error,
             owner=self,
         )
+
+
+def notes_of(reply: pb.ReviewReply) -> dict[str, dict[int, str]]:
+    """Notes on lines of this package, by path and line, from the history's ``path:line text``; the newest wins."""
+    notes: dict[str, dict[int, str]] = {}
+    for entry in sorted(reply.history, key=lambda e: e.at):
+        match = _NOTE.fullmatch(entry.text) if entry.what == "note" else None
+        if match and entry.digest == reply.offer.offer.package.digest:
+            notes.setdefault(match["path"], {})[int(match["line"])] = match["text"]
+    return notes
 
 
 class NoteDialog(QDialog):

@@ -13,7 +13,7 @@ from octopus_desktop.gui.dialogs.reason import ReasonDialog, wording
 from octopus_desktop.gui.dialogs.signing import make_statement, sign_with_prompt
 from octopus_desktop.gui.pages.approvals_code import ChangesTab, CodeTab
 from octopus_desktop.gui.pages.approvals_tabs import FindingsTab, HistoryTab, SummaryTab
-from octopus_desktop.gui.pages.approvals_words import Situation, situation
+from octopus_desktop.gui.pages.approvals_words import Situation, shortened, situation
 from octopus_desktop.gui.theme import GRID, set_role
 from octopus_desktop.gui.widgets import formats
 from octopus_desktop.gui.widgets.parts import Card, ElidedLabel, EmptyState, IdLabel, TimeLabel, button, label
@@ -65,6 +65,7 @@ class ReviewPanel(QWidget):
         self._stack = QStackedWidget()
         for widget in (self.tabs, self._wait, self._wrong):
             self._stack.addWidget(widget)
+        context.client.connected.connect(self._on_connected)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(GRID)
@@ -118,6 +119,10 @@ class ReviewPanel(QWidget):
             owner=self,
         )
 
+    def _on_connected(self) -> None:
+        if self.reply is None:  # the daemon was away when it was asked
+            self._load()
+
     def _on_review(self, wanted: str, reply: pb.ReviewReply) -> None:
         if wanted != self.offer_id:
             return
@@ -132,6 +137,8 @@ class ReviewPanel(QWidget):
             (self.findings, self.tr("Findings"), len(reply.findings)),
         ):
             self.tabs.setTabText(self.tabs.indexOf(tab), f"{name} ({count})" if count else name)
+        for tab in (self.code, self.changes, self.findings):  # nothing of a package that was not verified is shown
+            self.tabs.setTabEnabled(self.tabs.indexOf(tab), bool(reply.files))
         self._stack.setCurrentWidget(self.tabs)
         self._show_header()
 
@@ -170,7 +177,6 @@ class ReviewPanel(QWidget):
         first.addWidget(self._badge)
         card.body.addLayout(first)
         self._purpose = label("", "muted", wrap=True)
-        self._purpose.setMaximumHeight(54)
         card.body.addWidget(self._purpose)
         facts = QGridLayout()
         facts.setHorizontalSpacing(12)
@@ -239,7 +245,7 @@ class ReviewPanel(QWidget):
         said, run = offer.offer, self._context.store.runs.get(offer.id)
         self._title.set_text(f"{said.job_name} {said.job_version}")
         self._badge.set_state("offer", offer.state)
-        self._purpose.setText(said.purpose or self.tr("The author gives no purpose."))
+        self._purpose.setText(shortened(said.purpose) or self.tr("The author gives no purpose."))
         self._purpose.setToolTip(said.purpose)
         self._author.set_text(said.author)
         expires = self.tr("expires {0}").format(formats.until(said.expires_at)) if offer.state == "offered" else ""
@@ -307,18 +313,18 @@ class ReviewPanel(QWidget):
         self._context.client.call(
             "Approvals.Decide",
             pb.DecideRequest(id=statement.run_id, decision=decision),
-            lambda offer: self._on_decided(offer),
+            lambda offer: self._on_decided(statement.verdict, offer),
             self._on_failed,
             owner=self,
         )
 
-    def _on_decided(self, offer: pb.SiloOffer) -> None:
+    def _on_decided(self, verdict: str, offer: pb.SiloOffer) -> None:
         self._set_busy(False)
         words = {
             "approved": self.tr("{0} is approved. The federation is told."),
             "rejected": self.tr("{0} is rejected. The author gets your reason."),
             "changes_requested": self.tr("Your wishes for {0} are on their way to the author."),
-        }.get(offer.state, self.tr("The approval of {0} is revoked; its run stops."))
+        }.get(verdict, self.tr("The approval of {0} is revoked; its run stops."))
         self._context.toast("ok", words.format(offer.offer.job_name))
 
     def _on_failed(self, error: UserError) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QCoreApplication, Qt, Signal
 from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QVBoxLayout, QWidget
 
 from octopus_desktop.gui.context import Context
 from octopus_desktop.gui.models.rows import Column
-from octopus_desktop.gui.pages.approvals_words import topic, what_happened
+from octopus_desktop.gui.pages.approvals_words import shortened, topic, what_happened
 from octopus_desktop.gui.theme import GRID, set_role
 from octopus_desktop.gui.widgets import formats
 from octopus_desktop.gui.widgets.parts import Card, EmptyState, clear, label, rule, scroll
@@ -48,8 +48,14 @@ class SummaryTab(QWidget):
             parts.append(self.tr("{0} forbidden").format(counts["forbidden"]))
         self._verdicts.setText(self.tr("Your standing policy says: {0}.").format(", ".join(parts)))
         clear(self._card.body)
+        self._verdicts.setVisible(bool(lines))
         if not lines:
-            self._card.body.addWidget(label(self.tr("The daemon gave no summary of this job."), "muted"))
+            words = label(_nothing_shown(reply.offer), "muted", wrap=True)
+            words.setContentsMargins(16, 16, 16, 16)
+            self._card.body.addWidget(words)
+        purpose = reply.offer.offer.purpose
+        if lines and shortened(purpose) != purpose:  # the head shows its beginning only
+            lines.insert(0, pb.SummaryLine(topic="purpose", text=purpose))
         for number, line in enumerate(lines):
             if number:
                 self._card.body.addWidget(rule())
@@ -73,6 +79,16 @@ class SummaryTab(QWidget):
             grid.addWidget(badge, 0, 2, 2, 1, top | Qt.AlignmentFlag.AlignRight)
         grid.setColumnStretch(1, 1)
         return row
+
+
+def _nothing_shown(offer: pb.SiloOffer) -> str:
+    if offer.state != "invalid":
+        return QCoreApplication.translate("approvals", "The daemon gave no summary of this job.")
+    return QCoreApplication.translate(
+        "approvals",
+        "Nothing of this package is shown, because it did not pass the checks: {0} ({1})\n\n"
+        "Ask the author to build, sign and submit the job again; the coordinator can then offer it anew.",
+    ).format(offer.problem, offer.problem_code)
 
 
 class FindingsTab(QWidget):

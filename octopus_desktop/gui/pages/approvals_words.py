@@ -74,7 +74,11 @@ def situation(offer: pb.SiloOffer, run: pb.Run | None, now: float) -> Situation:
         )
     if state == "approved":
         over = run is not None and run.state in ("completed", "stopped", "failed")
-        return Situation(revoke=not over, tone="ok", text=decided, detail=conditions_line(offer.conditions_json))
+        detail = conditions_line(offer.conditions_json)
+        if run is not None and run.state in ("stopped", "failed"):
+            ended = _tr("Its run was stopped.") if run.state == "stopped" else _tr("Its run has failed.")
+            return Situation(tone="neutral", text=decided, detail=join(ended, run.reason, run.code))
+        return Situation(revoke=not over, tone="ok", text=decided, detail=detail)
     if state in ("rejected", "changes_requested", "revoked"):
         tone = "info" if state == "changes_requested" else "danger"
         return Situation(tone=tone, text=decided, detail=quoted(offer.reason))
@@ -136,6 +140,7 @@ def conditions_line(text: str) -> str:
 def topic(name: str) -> str:
     """A summary line's topic as a heading."""
     return {
+        "purpose": _tr("Purpose"),
         "data": _tr("Data"),
         "hardware": _tr("Hardware"),
         "duration": _tr("Duration"),
@@ -171,6 +176,12 @@ def severity(word: str) -> str:
         "warning": "medium",
         "note": "info",
     }.get(word, word)
+
+
+def shortened(text: str, most: int = 220) -> str:
+    """A long text cut at a word, with an ellipsis."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + " …"
 
 
 def quoted(text: str) -> str:

@@ -192,7 +192,7 @@ class RunsPage(QWidget):
     def _tell(self) -> None:
         active = len(self._context.store.active_runs())
         self._header.set_subtitle(
-            self.tr("%n run(s) under way.", "", active) if active else self.tr("Nothing runs at the moment.")
+            self.tr("Under way: {0}").format(active) if active else self.tr("Nothing runs at the moment.")
         )
 
 

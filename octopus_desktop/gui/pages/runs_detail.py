@@ -176,20 +176,24 @@ class RunDetail(QWidget):
         row = QHBoxLayout()
         row.setSpacing(24)
         self._values: dict[str, ElidedLabel] = {}
+        self._cells: dict[str, QWidget] = {}
         for key, name, stretch in (
             ("round", self.tr("Round"), 2),
-            ("left", self.tr("Time left"), 2),
+            ("left", self.tr("Time"), 2),
             ("silos", self.tr("Silos present"), 2),
             ("out", self.tr("Left this silo"), 2),
             ("in", self.tr("Received"), 2),
             ("where", self.tr("Trains on"), 3),
         ):
-            column = QVBoxLayout()
+            cell = QWidget()
+            column = QVBoxLayout(cell)
+            column.setContentsMargins(0, 0, 0, 0)
             column.setSpacing(0)
+            self._cells[key] = cell
             self._values[key] = ElidedLabel("", "strong")
             column.addWidget(label(name, "caption"))
             column.addWidget(self._values[key])
-            row.addLayout(column, stretch)
+            row.addWidget(cell, stretch)
         package = QVBoxLayout()
         package.setSpacing(0)
         package.addWidget(label(self.tr("Run"), "caption"))
@@ -230,7 +234,8 @@ class RunDetail(QWidget):
         values = self._values
         values["round"].set_text(self.tr("{0} of {1}").format(run.round, run.rounds))
         if active:
-            text = formats.duration(run.eta_s) if run.eta_s > 0 and run.state != "paused" else formats.DASH
+            known = run.eta_s > 0 and run.state != "paused"
+            text = self.tr("{0} left").format(formats.duration(run.eta_s)) if known else formats.DASH
         else:
             took = run.ended_at - run.started_at if run.ended_at and run.started_at else 0.0
             text = self.tr("took {0}").format(formats.duration(took)) if took else formats.DASH
@@ -240,13 +245,13 @@ class RunDetail(QWidget):
         words = [self.tr("Present: {0}").format(", ".join(run.silos_present) or formats.DASH)]
         if absent:
             words.append(self.tr("Absent: {0}").format(", ".join(absent)))
-        values["silos"].setToolTip("\n".join(words))
+        self._cells["silos"].setToolTip("\n".join(words))
         values["out"].set_text(formats.size(run.bytes_out))
         values["in"].set_text(formats.size(run.bytes_in))
         datasets = [
             self._context.store.datasets[d].alias for d in run.datasets if d in self._context.store.datasets
         ] or list(run.datasets)
-        workers = self.tr("%n worker(s)", "", run.workers)
+        workers = self.tr("workers: {0}").format(run.workers) if run.workers else ""
         values["where"].set_text(" · ".join(part for part in (", ".join(datasets), workers) if part))
         self._id.set_value(run.id)
         self._show_problem(run)

@@ -37,7 +37,7 @@ class ModelsTab(QWidget):
                     text=lambda r: str(r.round),
                     sort=lambda r: r.round,
                     number=True,
-                    width=80,
+                    width=96,
                 ),
                 Column(
                     key="metrics",
@@ -123,6 +123,7 @@ class ModelsTab(QWidget):
         name = f"{run.job_name}-{run.job_version}-round-{row.round}.safetensors"
         dialog = QFileDialog(self, self.tr("Export the model of round {0}").format(row.round))
         dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
+        dialog.setOption(QFileDialog.Option.DontConfirmOverwrite)  # the daemon writes over nothing
         dialog.setNameFilter(self.tr("Safetensors (*.safetensors)"))
         dialog.setDefaultSuffix("safetensors")
         dialog.selectFile(str(Path.home() / name))

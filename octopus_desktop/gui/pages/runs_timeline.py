@@ -56,6 +56,6 @@ class TimelineTab(QWidget):
             self.view.show_between(spans.rounds[max(spans.rounds)], spans.last)
 
     def _tell(self) -> None:
-        sums = sorted(self.view.spans.totals().items(), key=lambda item: -item[1])
+        sums = sorted(self.view.spans.totals.items(), key=lambda item: -item[1])
         parts = [f"{step_name(self, step)} {duration(seconds)}" for step, seconds in sums]
         self._told.set_text(self.tr("In all: {0}").format(", ".join(parts)))

@@ -19,7 +19,7 @@ from octopus_desktop.gui.widgets.ink import is_dark
 
 REPAINT_MS = 100
 CHART_HEIGHT = 208  # at least; charts grow into the room there is
-TALLEST_CHART = 320
+TALLEST_CHART = 440
 MOST_LIVE_POINTS = 200_000
 
 # Per series: colour on light, colour on dark. The federation's line is dashed and has other marks as well.
@@ -131,8 +131,9 @@ class MetricChart(QWidget):
         super().showEvent(event)
         if self._plot is None:
             self._make_plot()
+            self._repaint()
         if self._dirty and not self._timer.isActive():
-            self._timer.start(0)
+            self._timer.start()
 
     def changeEvent(self, event: QEvent) -> None:
         super().changeEvent(event)

@@ -84,7 +84,10 @@ class CodeEditor(QPlainTextEdit):
         self.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
         self.setFont(fixed_font())
         self.setTabStopDistance(4 * self.fontMetrics().horizontalAdvance(" "))
-        self.setStyleSheet("QPlainTextEdit, QPlainTextEdit:focus { border: none; border-radius: 0; padding: 0; }")
+        self.setStyleSheet(
+            "QPlainTextEdit, QPlainTextEdit:focus { border: none; border-radius: 0; padding: 0; }"
+            "QAbstractScrollArea::corner { background: transparent; border: none; }"
+        )
         self.marks: dict[int, list[Mark]] = {}
         self.notes: dict[int, str] = {}
         self.highlighter = CodeHighlighter(self.document(), ink_of(self))
@@ -280,18 +283,25 @@ class CodeView(QWidget):
         ):
             QShortcut(keys, self, slot, context=Qt.ShortcutContext.WidgetWithChildrenShortcut)
 
-    def show_bytes(self, path: str, content: bytes, *, binary: bool) -> None:
-        """Show a file as it lies in the package; what is no text is told, not shown."""
+    def show_bytes(self, path: str, content: bytes, *, binary: bool, whole: int = 0) -> None:
+        """Show a file as it lies in the package; what is no text is told, not shown. ``whole``: the file's size, when
+        ``content`` may be its beginning only."""
         if binary or len(content) > MAX_SHOWN_BYTES:
             self._show_note(
                 path,
                 self.tr("{path} is not text, or too large to show ({size:,} bytes).").format(
-                    path=path, size=len(content)
+                    path=path, size=max(whole, len(content))
                 ),
             )
             return
-        text = content.decode("utf-8", errors="replace").replace("\r\n", "\n")
-        self.show_text(path, text)
+        self.show_text(path, content.decode("utf-8", errors="replace").replace("\r\n", "\n"))
+        if whole > len(content):
+            self._warn(
+                self.tr(
+                    "Only the first {0:,} of {1:,} bytes are shown. The rest of this file you have not seen."
+                ).format(len(content), whole)
+            )
+            self.warning.show()
 
     def show_text(self, path: str, text: str) -> None:
         self.path = path
@@ -300,11 +310,9 @@ class CodeView(QWidget):
         if hidden:
             self._warn(
                 self.tr(
-                    "This file holds %n invisible character(s), written out below as ‹U+…›. They can make code read "
-                    "differently from what it does.",
-                    "",
-                    hidden,
-                )
+                    "Invisible characters in this file: {0}. They are written out below as ‹U+…›; they can make code "
+                    "read differently from what it does."
+                ).format(hidden)
             )
         self.editor.show_text(path, shown)
 

@@ -23,6 +23,7 @@ from octopus_desktop.gui.theme import GRID, Theme, set_role
 from octopus_desktop.gui.widgets import formats
 
 TOAST_MS = 6000
+EMPTY_TEXT_PX = 480
 TONE_ICONS = {"ok": "check-circle", "info": "info", "warning": "alert", "danger": "error", "neutral": "info"}
 
 
@@ -199,7 +200,12 @@ class Facts(QWidget):
         for row, (name, value) in enumerate(facts):
             self._grid.addWidget(label(name, "muted"), row, 0, Qt.AlignmentFlag.AlignTop)
             shown = label(value or formats.DASH, wrap=True, selectable=True) if isinstance(value, str) else value
-            self._grid.addWidget(shown, row, 1, Qt.AlignmentFlag.AlignTop)
+            side = (
+                Qt.AlignmentFlag(0)
+                if isinstance(value, str)
+                else Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignAbsolute
+            )
+            self._grid.addWidget(shown, row, 1, Qt.AlignmentFlag.AlignTop | side)
 
 
 class EmptyState(QWidget):
@@ -228,8 +234,9 @@ class EmptyState(QWidget):
         column.addWidget(heading)
         words = label(text, "muted", wrap=True)
         words.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        words.setMaximumWidth(480)
-        words.setMinimumWidth(280)
+        words.setFixedWidth(EMPTY_TEXT_PX)
+        room = words.fontMetrics().boundingRect(0, 0, EMPTY_TEXT_PX, 1000, Qt.TextFlag.TextWordWrap, text)
+        words.setMinimumHeight(room.height() + GRID)  # a centred item is given no height for its width
         column.addWidget(words, 0, Qt.AlignmentFlag.AlignHCenter)
         self.button: QPushButton | None = None
         if action:

@@ -55,14 +55,17 @@ class Spans:
     Attributes:
         lanes: the lanes' names in the order in which they are shown: workers, silos, then the server.
         first, last: the earliest start and the latest end, in Unix seconds; 0 while there is none.
+        rounds: a round's number to its earliest start.
+        totals: seconds by step, over all lanes.
     """
 
     def __init__(self) -> None:
         self._rows: dict[str, list[_Row]] = {}
         self._seen: set[tuple[str, str, float]] = set()
         self.lanes: list[str] = []
-        self.rounds: dict[int, float] = {}  # round -> its earliest start
+        self.rounds: dict[int, float] = {}
         self.first = self.last = 0.0
+        self.totals: dict[str, float] = {}
         self.count = 0
 
     def add(self, bar: Bar) -> bool:
@@ -88,6 +91,7 @@ class Spans:
         self.last = max(self.last, bar.end)
         if bar.round:
             self.rounds[bar.round] = min(self.rounds.get(bar.round, bar.start), bar.start)
+        self.totals[bar.step] = self.totals.get(bar.step, 0.0) + bar.seconds
         self.count += 1
         return True
 
@@ -129,15 +133,6 @@ class Spans:
     def any_in(self, lane: str, start: float, end: float) -> Bar | None:
         return next((bar for _row, bar in self.visible(lane, start, end, 0.0)), None)
 
-    def totals(self) -> dict[str, float]:
-        """Seconds by step, over all lanes."""
-        sums: dict[str, float] = {}
-        for rows in self._rows.values():
-            for row in rows:
-                for bar in row.bars:
-                    sums[bar.step] = sums.get(bar.step, 0.0) + bar.seconds
-        return sums
-
 
 def ticks(start: float, end: float, most: int) -> list[float]:
     """At most ``most`` round moments between ``start`` and ``end``, in seconds."""
@@ -150,7 +145,7 @@ def ticks(start: float, end: float, most: int) -> list[float]:
     else:
         step = 86400.0 * math.ceil(width / most / 86400)
     first = math.ceil(start / step - 1e-9) * step
-    return [first + n * step for n in range(int((end - first) / step + 1e-9) + 1)]
+    return [first + n * step for n in range(math.floor((end - first) / step + 1e-9) + 1)]
 
 
 _STEPS = (

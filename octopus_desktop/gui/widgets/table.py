@@ -32,6 +32,7 @@ from octopus_desktop.gui.widgets.parts import EmptyState, label
 from octopus_desktop.gui.widgets.status import paint_badge
 
 ROW_PX = 36
+CELL_PX = 11  # as the header's padding
 FILTER_DELAY_MS = 120
 
 __all__ = ["Column", "RowsModel", "Table"]
@@ -70,7 +71,7 @@ class _Delegate(QStyledItemDelegate):
         self.initStyleOption(option, index)
         option.text = ""
         style.drawControl(QStyle.ControlElement.CE_ItemViewItem, option, painter, option.widget)
-        room = option.rect.adjusted(GRID, 0, -GRID, 0)
+        room = option.rect.adjusted(CELL_PX, 0, -CELL_PX, 0)
         if column.look is not None and (look := index.data(LOOK_ROLE)) is not None:
             paint_badge(painter, room, self._theme, look, self._theme.font("caption", bold=True))
         elif column.progress is not None:
@@ -123,6 +124,7 @@ class Table(QWidget):
         placeholder: str = "",
         sort_by: str = "",
         descending: bool = False,
+        row_px: int = ROW_PX,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
@@ -147,7 +149,7 @@ class Table(QWidget):
         self.view = _View()
         self.view.setModel(self.model)
         self.view.setItemDelegate(_Delegate(theme, columns, self.view))
-        self._set_up_view(columns)
+        self._set_up_view(columns, row_px)
         self._empty = empty
         self._no_match = label(self.tr("Nothing matches the filter."), "muted")
         self._no_match.setAlignment(Qt.AlignmentFlag.AlignCenter)
@@ -212,7 +214,7 @@ class Table(QWidget):
 
     # Inside
 
-    def _set_up_view(self, columns: list[Column]) -> None:
+    def _set_up_view(self, columns: list[Column], row_px: int) -> None:
         view = self.view
         view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         view.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
@@ -225,7 +227,7 @@ class Table(QWidget):
         view.customContextMenuRequested.connect(self._on_menu)
         view.verticalHeader().hide()
         view.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-        view.verticalHeader().setDefaultSectionSize(ROW_PX)
+        view.verticalHeader().setDefaultSectionSize(row_px)
         header = view.horizontalHeader()
         header.setHighlightSections(False)
         header.setSectionsMovable(True)

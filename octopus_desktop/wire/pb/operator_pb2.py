@@ -26,7 +26,7 @@ from octopus_desktop.wire.pb import federation_pb2 as octopus__desktop_dot_wire_
 from octopus_desktop.wire.pb import envelope_pb2 as octopus__desktop_dot_wire_dot_pb_dot_envelope__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&octopus_desktop/wire/pb/operator.proto\x12\noctopus.v1\x1a(octopus_desktop/wire/pb/federation.proto\x1a&octopus_desktop/wire/pb/envelope.proto\"\x0f\n\rStatusRequest\"\xa5\x01\n\x0bStatusReply\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x16\n\x0e\x63\x61_fingerprint\x18\x03 \x01(\t\x12\r\n\x05silos\x18\x04 \x01(\r\x12\x17\n\x0fsilos_connected\x18\x05 \x01(\r\x12\x13\n\x0bruns_active\x18\x06 \x01(\r\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x0b\n\x03pid\x18\x08 \x01(\x03\"<\n\rInviteRequest\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07valid_s\x18\x03 \x01(\x01\";\n\x0bInviteReply\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x12\n\nexpires_at\x18\x03 \x01(\x01\"\x14\n\x12InvitationsRequest\"\x82\x01\n\x0eInvitationInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x12\n\ncreated_at\x18\x04 \x01(\x01\x12\x12\n\nexpires_at\x18\x05 \x01(\x01\x12\x0f\n\x07used_at\x18\x06 \x01(\x01\x12\x0f\n\x07used_by\x18\x07 \x01(\t\"C\n\x10InvitationsReply\x12/\n\x0binvitations\x18\x01 \x03(\x0b\x32\x1a.octopus.v1.InvitationInfo\"\x0e\n\x0cSilosRequest\"\xf4\x01\n\x08SiloInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0corganisation\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontact\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x11\n\tconnected\x18\x05 \x01(\x08\x12\x11\n\tlast_seen\x18\x06 \x01(\x01\x12\x13\n\x0b\x65nrolled_at\x18\x07 \x01(\x01\x12\x1b\n\x13\x63\x65rtificate_expires\x18\x08 \x01(\x01\x12\x13\n\x0b\x66ingerprint\x18\t \x01(\t\x12\x10\n\x08\x62ytes_in\x18\n \x01(\x04\x12\x11\n\tbytes_out\x18\x0b \x01(\x04\x12\x12\n\nlatency_ms\x18\x0c \x01(\x01\"1\n\nSilosReply\x12#\n\x05silos\x18\x01 \x03(\x0b\x32\x14.octopus.v1.SiloInfo\"-\n\rRevokeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x10\n\x0e\x41uthorsRequest\"]\n\nAuthorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\x10\n\x08\x61\x64\x64\x65\x64_at\x18\x04 \x01(\x01\x12\r\n\x05state\x18\x05 \x01(\t\"7\n\x0c\x41uthorsReply\x12\'\n\x07\x61uthors\x18\x01 \x03(\x0b\x32\x16.octopus.v1.AuthorInfo\"-\n\x10\x41\x64\x64\x41uthorRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\x0c\"p\n\x0fStartRunRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\r\n\x05silos\x18\x02 \x03(\t\x12\x16\n\x0eoverrides_json\x18\x03 \x01(\t\x12\x15\n\roffer_valid_s\x18\x04 \x01(\x01\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\xce\x01\n\x0bRunSiloInfo\x12\x0c\n\x04silo\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12\x10\n\x08\x66raction\x18\x04 \x01(\x01\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x35\n\x07metrics\x18\x06 \x03(\x0b\x32$.octopus.v1.RunSiloInfo.MetricsEntry\x12\n\n\x02\x61t\x18\x07 \x01(\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x83\x03\n\x07RunInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08job_name\x18\x02 \x01(\t\x12\x13\n\x0bjob_version\x18\x03 \x01(\t\x12\x12\n\njob_digest\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0c\n\x04\x63ode\x18\x07 \x01(\t\x12\r\n\x05round\x18\x08 \x01(\r\x12\x0e\n\x06rounds\x18\t \x01(\r\x12\x12\n\ncreated_at\x18\n \x01(\x01\x12\x12\n\nstarted_at\x18\x0b \x01(\x01\x12\x10\n\x08\x65nded_at\x18\x0c \x01(\x01\x12&\n\x05silos\x18\r \x03(\x0b\x32\x17.octopus.v1.RunSiloInfo\x12%\n\x07history\x18\x0e \x03(\x0b\x32\x14.octopus.v1.RoundRow\x12\"\n\x05model\x18\x0f \x01(\x0b\x32\x13.octopus.v1.BlobRef\x12\x10\n\x08\x62ytes_in\x18\x10 \x01(\x04\x12\x11\n\tbytes_out\x18\x11 \x01(\x04\x12\x13\n\x0b\x63onfig_json\x18\x12 \x01(\t\"\xd5\x01\n\x08RoundRow\x12\r\n\x05round\x18\x01 \x01(\r\x12\x32\n\x07metrics\x18\x02 \x03(\x0b\x32!.octopus.v1.RoundRow.MetricsEntry\x12\x10\n\x08\x61nswered\x18\x03 \x03(\t\x12\x0f\n\x07missing\x18\x04 \x03(\t\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12\"\n\x05model\x18\x06 \x01(\x0b\x32\x13.octopus.v1.BlobRef\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\" \n\x0fListRunsRequest\x12\r\n\x05state\x18\x01 \x01(\t\"2\n\rListRunsReply\x12!\n\x04runs\x18\x01 \x03(\x0b\x32\x13.octopus.v1.RunInfo\"\x1b\n\rGetRunRequest\x12\n\n\x02id\x18\x01 \x01(\t\",\n\x0eStopRunRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"3\n\x12\x45xportModelRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r2\xba\x07\n\x08Operator\x12<\n\x06Status\x12\x19.octopus.v1.StatusRequest\x1a\x17.octopus.v1.StatusReply\x12<\n\x06Invite\x12\x19.octopus.v1.InviteRequest\x1a\x17.octopus.v1.InviteReply\x12K\n\x0bInvitations\x12\x1e.octopus.v1.InvitationsRequest\x1a\x1c.octopus.v1.InvitationsReply\x12\x39\n\x05Silos\x12\x18.octopus.v1.SilosRequest\x1a\x16.octopus.v1.SilosReply\x12\x39\n\x06Revoke\x12\x19.octopus.v1.RevokeRequest\x1a\x14.octopus.v1.SiloInfo\x12?\n\x07\x41uthors\x12\x1a.octopus.v1.AuthorsRequest\x1a\x18.octopus.v1.AuthorsReply\x12\x41\n\tAddAuthor\x12\x1c.octopus.v1.AddAuthorRequest\x1a\x16.octopus.v1.AuthorInfo\x12\x35\n\tSubmitJob\x12\x11.octopus.v1.Chunk\x1a\x13.octopus.v1.JobInfo(\x01\x12:\n\x08ListJobs\x12\x17.octopus.v1.JobsRequest\x1a\x15.octopus.v1.JobsReply\x12<\n\x08StartRun\x12\x1b.octopus.v1.StartRunRequest\x1a\x13.octopus.v1.RunInfo\x12\x42\n\x08ListRuns\x12\x1b.octopus.v1.ListRunsRequest\x1a\x19.octopus.v1.ListRunsReply\x12\x38\n\x06GetRun\x12\x19.octopus.v1.GetRunRequest\x1a\x13.octopus.v1.RunInfo\x12<\n\x08WatchRun\x12\x19.octopus.v1.GetRunRequest\x1a\x13.octopus.v1.RunInfo0\x01\x12:\n\x07StopRun\x12\x1a.octopus.v1.StopRunRequest\x1a\x13.octopus.v1.RunInfo\x12\x42\n\x0b\x45xportModel\x12\x1e.octopus.v1.ExportModelRequest\x1a\x11.octopus.v1.Chunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&octopus_desktop/wire/pb/operator.proto\x12\noctopus.v1\x1a(octopus_desktop/wire/pb/federation.proto\x1a&octopus_desktop/wire/pb/envelope.proto\"\x0f\n\rStatusRequest\"\xa5\x01\n\x0bStatusReply\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x16\n\x0e\x63\x61_fingerprint\x18\x03 \x01(\t\x12\r\n\x05silos\x18\x04 \x01(\r\x12\x17\n\x0fsilos_connected\x18\x05 \x01(\r\x12\x13\n\x0bruns_active\x18\x06 \x01(\r\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x0b\n\x03pid\x18\x08 \x01(\x03\"<\n\rInviteRequest\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07valid_s\x18\x03 \x01(\x01\";\n\x0bInviteReply\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x12\n\nexpires_at\x18\x03 \x01(\x01\"\x14\n\x12InvitationsRequest\"\x82\x01\n\x0eInvitationInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x12\n\ncreated_at\x18\x04 \x01(\x01\x12\x12\n\nexpires_at\x18\x05 \x01(\x01\x12\x0f\n\x07used_at\x18\x06 \x01(\x01\x12\x0f\n\x07used_by\x18\x07 \x01(\t\"C\n\x10InvitationsReply\x12/\n\x0binvitations\x18\x01 \x03(\x0b\x32\x1a.octopus.v1.InvitationInfo\"\x0e\n\x0cSilosRequest\"\x86\x02\n\x08SiloInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0corganisation\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontact\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x11\n\tconnected\x18\x05 \x01(\x08\x12\x11\n\tlast_seen\x18\x06 \x01(\x01\x12\x13\n\x0b\x65nrolled_at\x18\x07 \x01(\x01\x12\x1b\n\x13\x63\x65rtificate_expires\x18\x08 \x01(\x01\x12\x13\n\x0b\x66ingerprint\x18\t \x01(\t\x12\x10\n\x08\x62ytes_in\x18\n \x01(\x04\x12\x11\n\tbytes_out\x18\x0b \x01(\x04\x12\x12\n\nlatency_ms\x18\x0c \x01(\x01\x12\x10\n\x08warnings\x18\r \x03(\t\"1\n\nSilosReply\x12#\n\x05silos\x18\x01 \x03(\x0b\x32\x14.octopus.v1.SiloInfo\"-\n\rRevokeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x10\n\x0e\x41uthorsRequest\"]\n\nAuthorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\x10\n\x08\x61\x64\x64\x65\x64_at\x18\x04 \x01(\x01\x12\r\n\x05state\x18\x05 \x01(\t\"7\n\x0c\x41uthorsReply\x12\'\n\x07\x61uthors\x18\x01 \x03(\x0b\x32\x16.octopus.v1.AuthorInfo\"-\n\x10\x41\x64\x64\x41uthorRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\x0c\"p\n\x0fStartRunRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\r\n\x05silos\x18\x02 \x03(\t\x12\x16\n\x0eoverrides_json\x18\x03 \x01(\t\x12\x15\n\roffer_valid_s\x18\x04 \x01(\x01\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\xce\x01\n\x0bRunSiloInfo\x12\x0c\n\x04silo\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12\x10\n\x08\x66raction\x18\x04 \x01(\x01\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x35\n\x07metrics\x18\x06 \x03(\x0b\x32$.octopus.v1.RunSiloInfo.MetricsEntry\x12\n\n\x02\x61t\x18\x07 \x01(\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x83\x03\n\x07RunInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08job_name\x18\x02 \x01(\t\x12\x13\n\x0bjob_version\x18\x03 \x01(\t\x12\x12\n\njob_digest\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0c\n\x04\x63ode\x18\x07 \x01(\t\x12\r\n\x05round\x18\x08 \x01(\r\x12\x0e\n\x06rounds\x18\t \x01(\r\x12\x12\n\ncreated_at\x18\n \x01(\x01\x12\x12\n\nstarted_at\x18\x0b \x01(\x01\x12\x10\n\x08\x65nded_at\x18\x0c \x01(\x01\x12&\n\x05silos\x18\r \x03(\x0b\x32\x17.octopus.v1.RunSiloInfo\x12%\n\x07history\x18\x0e \x03(\x0b\x32\x14.octopus.v1.RoundRow\x12\"\n\x05model\x18\x0f \x01(\x0b\x32\x13.octopus.v1.BlobRef\x12\x10\n\x08\x62ytes_in\x18\x10 \x01(\x04\x12\x11\n\tbytes_out\x18\x11 \x01(\x04\x12\x13\n\x0b\x63onfig_json\x18\x12 \x01(\t\"\xd5\x01\n\x08RoundRow\x12\r\n\x05round\x18\x01 \x01(\r\x12\x32\n\x07metrics\x18\x02 \x03(\x0b\x32!.octopus.v1.RoundRow.MetricsEntry\x12\x10\n\x08\x61nswered\x18\x03 \x03(\t\x12\x0f\n\x07missing\x18\x04 \x03(\t\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12\"\n\x05model\x18\x06 \x01(\x0b\x32\x13.octopus.v1.BlobRef\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\" \n\x0fListRunsRequest\x12\r\n\x05state\x18\x01 \x01(\t\"2\n\rListRunsReply\x12!\n\x04runs\x18\x01 \x03(\x0b\x32\x13.octopus.v1.RunInfo\"\x1b\n\rGetRunRequest\x12\n\n\x02id\x18\x01 \x01(\t\",\n\x0eStopRunRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"3\n\x12\x45xportModelRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r2\xba\x07\n\x08Operator\x12<\n\x06Status\x12\x19.octopus.v1.StatusRequest\x1a\x17.octopus.v1.StatusReply\x12<\n\x06Invite\x12\x19.octopus.v1.InviteRequest\x1a\x17.octopus.v1.InviteReply\x12K\n\x0bInvitations\x12\x1e.octopus.v1.InvitationsRequest\x1a\x1c.octopus.v1.InvitationsReply\x12\x39\n\x05Silos\x12\x18.octopus.v1.SilosRequest\x1a\x16.octopus.v1.SilosReply\x12\x39\n\x06Revoke\x12\x19.octopus.v1.RevokeRequest\x1a\x14.octopus.v1.SiloInfo\x12?\n\x07\x41uthors\x12\x1a.octopus.v1.AuthorsRequest\x1a\x18.octopus.v1.AuthorsReply\x12\x41\n\tAddAuthor\x12\x1c.octopus.v1.AddAuthorRequest\x1a\x16.octopus.v1.AuthorInfo\x12\x35\n\tSubmitJob\x12\x11.octopus.v1.Chunk\x1a\x13.octopus.v1.JobInfo(\x01\x12:\n\x08ListJobs\x12\x17.octopus.v1.JobsRequest\x1a\x15.octopus.v1.JobsReply\x12<\n\x08StartRun\x12\x1b.octopus.v1.StartRunRequest\x1a\x13.octopus.v1.RunInfo\x12\x42\n\x08ListRuns\x12\x1b.octopus.v1.ListRunsRequest\x1a\x19.octopus.v1.ListRunsReply\x12\x38\n\x06GetRun\x12\x19.octopus.v1.GetRunRequest\x1a\x13.octopus.v1.RunInfo\x12<\n\x08WatchRun\x12\x19.octopus.v1.GetRunRequest\x1a\x13.octopus.v1.RunInfo0\x01\x12:\n\x07StopRun\x12\x1a.octopus.v1.StopRunRequest\x1a\x13.octopus.v1.RunInfo\x12\x42\n\x0b\x45xportModel\x12\x1e.octopus.v1.ExportModelRequest\x1a\x11.octopus.v1.Chunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,41 +54,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SILOSREQUEST']._serialized_start=668
   _globals['_SILOSREQUEST']._serialized_end=682
   _globals['_SILOINFO']._serialized_start=685
-  _globals['_SILOINFO']._serialized_end=929
-  _globals['_SILOSREPLY']._serialized_start=931
-  _globals['_SILOSREPLY']._serialized_end=980
-  _globals['_REVOKEREQUEST']._serialized_start=982
-  _globals['_REVOKEREQUEST']._serialized_end=1027
-  _globals['_AUTHORSREQUEST']._serialized_start=1029
-  _globals['_AUTHORSREQUEST']._serialized_end=1045
-  _globals['_AUTHORINFO']._serialized_start=1047
-  _globals['_AUTHORINFO']._serialized_end=1140
-  _globals['_AUTHORSREPLY']._serialized_start=1142
-  _globals['_AUTHORSREPLY']._serialized_end=1197
-  _globals['_ADDAUTHORREQUEST']._serialized_start=1199
-  _globals['_ADDAUTHORREQUEST']._serialized_end=1244
-  _globals['_STARTRUNREQUEST']._serialized_start=1246
-  _globals['_STARTRUNREQUEST']._serialized_end=1358
-  _globals['_RUNSILOINFO']._serialized_start=1361
-  _globals['_RUNSILOINFO']._serialized_end=1567
-  _globals['_RUNSILOINFO_METRICSENTRY']._serialized_start=1521
-  _globals['_RUNSILOINFO_METRICSENTRY']._serialized_end=1567
-  _globals['_RUNINFO']._serialized_start=1570
-  _globals['_RUNINFO']._serialized_end=1957
-  _globals['_ROUNDROW']._serialized_start=1960
-  _globals['_ROUNDROW']._serialized_end=2173
-  _globals['_ROUNDROW_METRICSENTRY']._serialized_start=1521
-  _globals['_ROUNDROW_METRICSENTRY']._serialized_end=1567
-  _globals['_LISTRUNSREQUEST']._serialized_start=2175
-  _globals['_LISTRUNSREQUEST']._serialized_end=2207
-  _globals['_LISTRUNSREPLY']._serialized_start=2209
-  _globals['_LISTRUNSREPLY']._serialized_end=2259
-  _globals['_GETRUNREQUEST']._serialized_start=2261
-  _globals['_GETRUNREQUEST']._serialized_end=2288
-  _globals['_STOPRUNREQUEST']._serialized_start=2290
-  _globals['_STOPRUNREQUEST']._serialized_end=2334
-  _globals['_EXPORTMODELREQUEST']._serialized_start=2336
-  _globals['_EXPORTMODELREQUEST']._serialized_end=2387
-  _globals['_OPERATOR']._serialized_start=2390
-  _globals['_OPERATOR']._serialized_end=3344
+  _globals['_SILOINFO']._serialized_end=947
+  _globals['_SILOSREPLY']._serialized_start=949
+  _globals['_SILOSREPLY']._serialized_end=998
+  _globals['_REVOKEREQUEST']._serialized_start=1000
+  _globals['_REVOKEREQUEST']._serialized_end=1045
+  _globals['_AUTHORSREQUEST']._serialized_start=1047
+  _globals['_AUTHORSREQUEST']._serialized_end=1063
+  _globals['_AUTHORINFO']._serialized_start=1065
+  _globals['_AUTHORINFO']._serialized_end=1158
+  _globals['_AUTHORSREPLY']._serialized_start=1160
+  _globals['_AUTHORSREPLY']._serialized_end=1215
+  _globals['_ADDAUTHORREQUEST']._serialized_start=1217
+  _globals['_ADDAUTHORREQUEST']._serialized_end=1262
+  _globals['_STARTRUNREQUEST']._serialized_start=1264
+  _globals['_STARTRUNREQUEST']._serialized_end=1376
+  _globals['_RUNSILOINFO']._serialized_start=1379
+  _globals['_RUNSILOINFO']._serialized_end=1585
+  _globals['_RUNSILOINFO_METRICSENTRY']._serialized_start=1539
+  _globals['_RUNSILOINFO_METRICSENTRY']._serialized_end=1585
+  _globals['_RUNINFO']._serialized_start=1588
+  _globals['_RUNINFO']._serialized_end=1975
+  _globals['_ROUNDROW']._serialized_start=1978
+  _globals['_ROUNDROW']._serialized_end=2191
+  _globals['_ROUNDROW_METRICSENTRY']._serialized_start=1539
+  _globals['_ROUNDROW_METRICSENTRY']._serialized_end=1585
+  _globals['_LISTRUNSREQUEST']._serialized_start=2193
+  _globals['_LISTRUNSREQUEST']._serialized_end=2225
+  _globals['_LISTRUNSREPLY']._serialized_start=2227
+  _globals['_LISTRUNSREPLY']._serialized_end=2277
+  _globals['_GETRUNREQUEST']._serialized_start=2279
+  _globals['_GETRUNREQUEST']._serialized_end=2306
+  _globals['_STOPRUNREQUEST']._serialized_start=2308
+  _globals['_STOPRUNREQUEST']._serialized_end=2352
+  _globals['_EXPORTMODELREQUEST']._serialized_start=2354
+  _globals['_EXPORTMODELREQUEST']._serialized_end=2405
+  _globals['_OPERATOR']._serialized_start=2408
+  _globals['_OPERATOR']._serialized_end=3362
 # @@protoc_insertion_point(module_scope)

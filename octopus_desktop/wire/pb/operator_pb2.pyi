@@ -85,7 +85,7 @@ class SilosRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class SiloInfo(_message.Message):
-    __slots__ = ("name", "organisation", "contact", "state", "connected", "last_seen", "enrolled_at", "certificate_expires", "fingerprint", "bytes_in", "bytes_out", "latency_ms")
+    __slots__ = ("name", "organisation", "contact", "state", "connected", "last_seen", "enrolled_at", "certificate_expires", "fingerprint", "bytes_in", "bytes_out", "latency_ms", "warnings")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ORGANISATION_FIELD_NUMBER: _ClassVar[int]
     CONTACT_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +98,7 @@ class SiloInfo(_message.Message):
     BYTES_IN_FIELD_NUMBER: _ClassVar[int]
     BYTES_OUT_FIELD_NUMBER: _ClassVar[int]
     LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     name: str
     organisation: str
     contact: str
@@ -110,7 +111,8 @@ class SiloInfo(_message.Message):
     bytes_in: int
     bytes_out: int
     latency_ms: float
-    def __init__(self, name: _Optional[str] = ..., organisation: _Optional[str] = ..., contact: _Optional[str] = ..., state: _Optional[str] = ..., connected: _Optional[bool] = ..., last_seen: _Optional[float] = ..., enrolled_at: _Optional[float] = ..., certificate_expires: _Optional[float] = ..., fingerprint: _Optional[str] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ..., latency_ms: _Optional[float] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., organisation: _Optional[str] = ..., contact: _Optional[str] = ..., state: _Optional[str] = ..., connected: _Optional[bool] = ..., last_seen: _Optional[float] = ..., enrolled_at: _Optional[float] = ..., certificate_expires: _Optional[float] = ..., fingerprint: _Optional[str] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ..., latency_ms: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SilosReply(_message.Message):
     __slots__ = ("silos",)

@@ -1,0 +1,265 @@
+"""Nodes: what machines we have, what is free. Register this machine, drain it, bring it back."""
+
+from __future__ import annotations
+
+import platform
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLineEdit, QProgressBar, QSplitter, QVBoxLayout, QWidget
+
+from octopus_desktop.gui.context import Context
+from octopus_desktop.gui.dialogs.form import FormDialog
+from octopus_desktop.gui.theme import GRID
+from octopus_desktop.gui.widgets import formats
+from octopus_desktop.gui.widgets.parts import (
+    Card,
+    EmptyState,
+    Facts,
+    PageHeader,
+    button,
+    clear,
+    label,
+    page_layout,
+    scroll,
+)
+from octopus_desktop.gui.widgets.status import StatusBadge, look
+from octopus_desktop.gui.widgets.table import Column, Table
+from octopus_desktop.wire.pb import local_pb2 as pb
+
+DETAIL_MS = 250
+
+
+class NodesPage(QWidget):
+    icon = "nodes"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self._context = context
+        self.title = self.tr("Nodes")
+        tr, theme = self.tr, context.theme
+        column = page_layout(self)
+        header = PageHeader(self.title, tr("The machines that train here: what we have, and what is free"))
+        self._register = button(theme, tr("Register this machine…"), self.register, icon="plus")
+        header.actions.addWidget(self._register)
+        column.addWidget(header)
+        self.table = Table(
+            theme,
+            context.settings,
+            "nodes",
+            [
+                Column(key="name", title=tr("NODE"), text=lambda n: n.name, width=164),
+                Column(
+                    key="state",
+                    title=tr("STATE"),
+                    text=lambda n: look("node", n.state).text,
+                    look=lambda n: look("node", n.state),
+                    width=120,
+                ),
+                Column(
+                    key="cpu",
+                    title=tr("CPU"),
+                    text=lambda n: formats.DASH if n.state == "offline" else formats.percent(n.cpu_load),
+                    sort=lambda n: n.cpu_load,
+                    progress=lambda n: 0.0 if n.state == "offline" else n.cpu_load,
+                    width=120,
+                    searched=False,
+                ),
+                Column(
+                    key="ram",
+                    title=tr("RAM FREE"),
+                    text=lambda n: formats.size(n.ram_total - n.ram_used) if n.ram_used else formats.DASH,
+                    sort=lambda n: n.ram_total - n.ram_used,
+                    number=True,
+                    width=100,
+                    searched=False,
+                ),
+                Column(key="gpu", title=tr("GPUS"), text=_gpus, sort=lambda n: len(n.gpus), width=0),
+                Column(
+                    key="workers",
+                    title=tr("WORKERS"),
+                    text=lambda n: str(n.workers_running),
+                    sort=lambda n: n.workers_running,
+                    number=True,
+                    width=96,
+                    searched=False,
+                ),
+            ],
+            lambda n: n.id,
+            empty=EmptyState(
+                theme,
+                "nodes",
+                tr("No machine is registered"),
+                tr("A node is a workstation or server of yours that trains. Register this "
+                    "machine to begin: its processors, "
+                   "memory and GPUs are read, nothing is installed."),
+                tr("Register this machine…"),
+                self.register,
+            ),
+            placeholder=tr("Filter nodes"),
+        )  # fmt: skip
+        self._detail = _Detail(context, self._drain)
+        split = QSplitter(Qt.Orientation.Horizontal)
+        split.setChildrenCollapsible(False)
+        split.addWidget(self.table)
+        self._detail_area = scroll(self._detail)
+        split.addWidget(self._detail_area)
+        split.setSizes([720, 400])
+        split.setHandleWidth(2 * GRID)
+        column.addWidget(split, 1)
+        self.table.chosen.connect(lambda _id: self._show_detail())
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(DETAIL_MS)
+        self._soon.timeout.connect(self._show_detail)
+        store = context.store
+        store.reset.connect(self._on_reset)
+        store.changed.connect(self._on_changed)
+        store.removed.connect(lambda kind, item_id: self.table.model.remove(item_id) if kind == "node" else None)
+        self._on_reset()
+
+    def show_item(self, item_id: str) -> None:
+        self.table.choose(item_id)
+
+    def register(self) -> None:
+        """Ask for a name and register this machine."""
+        RegisterNode(self._context, self).open()
+
+    def _on_reset(self) -> None:
+        nodes = list(self._context.store.nodes.values())
+        chosen = self.table.current_id()
+        self.table.set_rows(nodes)
+        if nodes and not self.table.choose(chosen):
+            self.table.choose(next((n.id for n in nodes if n.local), nodes[0].id))
+        self._detail_area.setVisible(bool(nodes))
+        self._register.setVisible(not any(n.local for n in nodes) and bool(nodes))
+        self._show_detail()
+
+    def _on_changed(self, kind: str, item_id: str) -> None:
+        if kind != "node":
+            return
+        if self.table.model.get(item_id) is None:
+            self._on_reset()
+            self.table.choose(item_id)
+            return
+        self.table.model.put(self._context.store.nodes[item_id])
+        if item_id == self.table.current_id():
+            self._soon.start()
+
+    def _show_detail(self) -> None:
+        node = self._context.store.nodes.get(self.table.current_id())
+        self._detail.setVisible(node is not None)
+        if node is not None:
+            self._detail.set_node(node)
+
+    def _drain(self, node: pb.Node) -> None:
+        drain = node.state == "ready"
+        self._context.client.call(
+            "Nodes.Drain", pb.DrainRequest(id=node.id, drain=drain), failed=self._context.show_error, owner=self
+        )
+
+
+class RegisterNode(FormDialog):
+    """Registers this machine under a name."""
+
+    def __init__(self, context: Context, parent: QWidget) -> None:
+        super().__init__(
+            context.theme,
+            parent,
+            parent.tr("Register this machine"),
+            parent.tr("Its processors, memory, disks and GPUs are read. The name is seen in your own records only."),
+            parent.tr("Register"),
+        )
+        self._context = context
+        self.name = QLineEdit(platform.node().split(".")[0])
+        self.form.addRow(self.tr("&Name"), self.name)
+
+    def _on_act(self) -> None:
+        self.set_busy(self.tr("Reading the machine…"))
+        request = pb.RegisterNodeRequest(name=self.name.text().strip())
+        self._context.client.call("Nodes.Register", request, lambda _node: self.accept(), self.tell, owner=self)
+
+
+class _Detail(QWidget):
+    """One node: facts, and each GPU with its load."""
+
+    def __init__(self, context: Context, drain: object) -> None:
+        super().__init__()
+        self._context, self._node = context, pb.Node()
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(2 * GRID)
+        card = Card()
+        top = QHBoxLayout()
+        self._name = label("", "heading")
+        self._badge = StatusBadge(context.theme)
+        top.addWidget(self._name)
+        top.addWidget(self._badge)
+        top.addStretch(1)
+        self._drain = button(context.theme, "", lambda: drain(self._node))  # type: ignore[operator]
+        top.addWidget(self._drain)
+        card.body.addLayout(top)
+        self._facts = Facts()
+        card.body.addWidget(self._facts)
+        column.addWidget(card)
+        self._gpus = Card(self.tr("GPUs"))
+        self._grid = QGridLayout()
+        self._grid.setHorizontalSpacing(GRID)
+        self._grid.setVerticalSpacing(GRID // 2)
+        self._grid.setColumnStretch(1, 1)
+        self._gpus.body.addLayout(self._grid)
+        column.addWidget(self._gpus)
+        column.addStretch(1)
+
+    def set_node(self, node: pb.Node) -> None:
+        tr = self.tr
+        self._node = node
+        self._name.setText(node.name)
+        self._badge.set_state("node", node.state)
+        self._drain.setText(tr("Drain") if node.state == "ready" else tr("Use again"))
+        self._drain.setToolTip(
+            tr("Finish what runs here, then take no new work") if node.state == "ready" else tr("Take new work again")
+        )
+        self._drain.setEnabled(node.state in ("ready", "draining", "drained"))
+        self._facts.set_facts(
+            [
+                (tr("Processor"), f"{node.cpu_model}\n{tr('{0} logical cores').format(node.cpu_count)}"),
+                (tr("Memory"), f"{formats.size(node.ram_used)} / {formats.size(node.ram_total)}"),
+                (tr("Disk free"), f"{formats.size(node.disk_free)} / {formats.size(node.disk_total)}"),
+                (tr("System"), node.os),
+                (tr("Runtime"), " · ".join(p for p in (node.python and f"Python {node.python}",
+                                                        node.torch and f"torch {node.torch}") if p)),
+                (tr("Registered"), formats.instant(node.registered_at)),
+                (tr("Seen"), formats.age(node.seen_at)),
+            ]
+        )  # fmt: skip
+        clear(self._grid)
+        if not node.gpus:
+            self._grid.addWidget(label(tr("None: training uses the processor."), "muted", wrap=True), 0, 0, 1, 3)
+        for at, gpu in enumerate(node.gpus):
+            row = 3 * at
+            self._grid.addWidget(label(f"{gpu.index} · {gpu.name}", "strong"), row, 0, 1, 3)
+            used = f"{formats.size(gpu.memory_used)} / {formats.size(gpu.memory_total)}"
+            for line, (name, share, text) in enumerate(
+                (
+                    (tr("Load"), gpu.utilisation, f"{formats.percent(gpu.utilisation)}, {gpu.temperature_c:.0f} °C"),
+                    (tr("Memory"), gpu.memory_used / gpu.memory_total if gpu.memory_total else 0.0, used),
+                )
+            ):
+                bar = QProgressBar()
+                bar.setTextVisible(False)
+                bar.setRange(0, 100)
+                bar.setValue(round(100 * share))
+                bar.setAccessibleName(f"{gpu.name} {name}")
+                value = label(text, "caption")
+                value.setAlignment(Qt.AlignmentFlag.AlignRight)
+                value.setMinimumWidth(150)
+                self._grid.addWidget(label(name, "caption"), row + 1 + line, 0)
+                self._grid.addWidget(bar, row + 1 + line, 1)
+                self._grid.addWidget(value, row + 1 + line, 2)
+
+
+def _gpus(node: pb.Node) -> str:
+    if not node.gpus:
+        return formats.DASH
+    names = {gpu.name for gpu in node.gpus}
+    return f"{len(node.gpus)} × {next(iter(names))}" if len(names) == 1 else ", ".join(g.name for g in node.gpus)

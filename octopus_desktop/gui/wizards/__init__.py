@@ -1,0 +1,1 @@
+"""Step-by-step windows. Each hands plain requests to the client and ends."""

@@ -1,0 +1,168 @@
+"""What an administrator reads before deciding: a job in plain sentences, and what changed since the last version.
+
+Pure. Findings are ``findings.find``'s. Knows no database and no window.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+
+from octopus_desktop.jobs.manifest import DataNeed, JobManifest, RunConfig
+from octopus_desktop.wire.pb.envelope_pb2 import Offer
+from octopus_desktop.wire.pb.local_pb2 import FileChange, PolicyLine, SummaryLine
+
+TOPICS = ("data", "hardware", "duration", "leaves", "privacy", "carrier", "silos", "strategy")
+MOST_DIFF_CHARACTERS = 200_000
+_SHARE = {"none": 1.0, "fp16": 0.5, "bf16": 0.5, "int8": 0.25, "int4": 0.125}
+_KIND = {"table": "a table", "arrays": "arrays", "folder": "a folder of files"}
+
+
+def diff(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> list[FileChange]:
+    """What differs between two packages' files, by path."""
+    changes = []
+    for path in sorted(set(old) | set(new)):
+        before, after = old.get(path), new.get(path)
+        if before == after:
+            continue
+        change = "added" if before is None else "removed" if after is None else "changed"
+        changes.append(FileChange(path=path, change=change, unified_diff=_unified(path, before or b"", after or b"")))
+    return changes
+
+
+def summary(
+    manifest: JobManifest,
+    config: RunConfig,
+    offer: Offer,
+    fitting: Mapping[str, Sequence[str]],
+    model_bytes: int | None = None,
+    policy: Iterable[PolicyLine] = (),
+) -> list[SummaryLine]:
+    """One or more sentences for each of TOPICS.
+
+    ``fitting``: the need's alias -> the silo's datasets that can serve it. ``model_bytes``: size of the global model
+    where it is known. ``policy``: what the standing rules say, by topic; a topic of which they say nothing needs a
+    decision.
+    """
+    texts = {
+        "data": " ".join(_need(need, fitting.get(need.alias, ())) for need in manifest.data)
+        or "It reads none of your data.",
+        "hardware": _hardware(config),
+        "duration": _duration(config),
+        "leaves": _leaves(config, model_bytes),
+        "privacy": _privacy(config),
+        "carrier": "The federation chooses how messages travel."
+        if config.carrier == "auto"
+        else f"Messages travel by {config.carrier}.",
+        "silos": _silos(offer),
+        "strategy": _strategy(config),
+    }
+    said = {line.line: line for line in policy}
+    return [
+        SummaryLine(
+            topic=topic,
+            text=texts[topic],
+            verdict=said[topic].verdict if topic in said else "ask",
+            why=said[topic].why if topic in said else "",
+        )
+        for topic in TOPICS
+    ]
+
+
+def size_text(count: float) -> str:
+    """Bytes for people: 12 B, 3.4 KiB, 5.0 MiB."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def update_bytes(config: RunConfig, model_bytes: int) -> int | None:
+    """About how large one encoded update is; None when the encoding alone does not tell."""
+    share = _SHARE.get(config.encoding)
+    return None if share is None else round(model_bytes * share)
+
+
+def _need(need: DataNeed, fitting: Sequence[str]) -> str:
+    if need.kind == "table" and need.columns:
+        shown = list(need.columns)[:12]
+        more = f" and {len(need.columns) - len(shown)} more" if len(need.columns) > len(shown) else ""
+        what = f"the columns {', '.join(shown)}{more} of a table"
+    elif need.kind == "table":
+        what = "all columns of a table"
+    else:
+        what = _KIND.get(need.kind, need.kind)
+    rows = f" with at least {need.min_rows:,} rows" if need.min_rows > 1 else ""
+    words = f" ({need.description.rstrip('.')})" if need.description else ""
+    fits = f"Yours that fit: {', '.join(fitting)}." if fitting else "None of your registered datasets fits."
+    return f"It reads {what}{rows} as {need.alias!r}{words}. {fits}"
+
+
+def _hardware(config: RunConfig) -> str:
+    wanted = config.resources
+    gpus = "no GPU is needed" if not wanted.gpus else _count(wanted.gpus, "GPU")
+    workers = _count(wanted.workers, "worker") if wanted.workers else "one worker per GPU, or one on the processor"
+    memory = f", {size_text(wanted.memory_mib * 2**20)} of memory" if wanted.memory_mib else ""
+    threads = _count(wanted.threads_per_worker, "thread")
+    return f"It wants {workers} with {threads} each{memory}; {gpus}."
+
+
+def _duration(config: RunConfig) -> str:
+    hours = f"the author expects {config.resources.hours:g} hours" if config.resources.hours else "no estimate is given"
+    deadline = config.round_deadline_s
+    limit = f"{deadline / 3600:g} hours" if deadline >= 7200 else f"{deadline / 60:g} minutes"
+    return f"It runs {_count(config.rounds, 'round')}; {hours}. A round ends after {limit} at the latest."
+
+
+def _leaves(config: RunConfig, model_bytes: int | None) -> str:
+    what = "the trained weights" if config.update == "weights" else "the changes of the weights"
+    form = "" if config.encoding == "none" else f", encoded as {config.encoding}"
+    one = update_bytes(config, model_bytes) if model_bytes else None
+    cost = f": about {size_text(one)} a round and {size_text(one * config.rounds)} in all" if one else ""
+    with_it = "with metrics and the number of examples. The runtime sends nothing else"
+    return f"After each round {what} leave your site{form}{cost}, {with_it}."
+
+
+def _privacy(config: RunConfig) -> str:
+    if not config.privacy:
+        return "No noise is added and nothing is clipped: updates leave as they were trained."
+    settings = ", ".join(f"{key} = {value}" for key, value in sorted(config.privacy.items()))
+    return f"Updates pass the privacy filters before they leave: {settings}."
+
+
+def _silos(offer: Offer) -> str:
+    others = list(offer.silos)
+    if not others:
+        return "The offer does not say which silos take part."
+    return (
+        f"Of {offer.federation or 'the federation'}, {_count(len(others), 'silo')} may take part: {', '.join(others)}."
+    )
+
+
+def _strategy(config: RunConfig) -> str:
+    parameters = ", ".join(f"{key} = {value}" for key, value in sorted(config.strategy_parameters.items()))
+    quorum = f"a round counts with {config.quorum} answers" if config.quorum else "a round needs every silo's answer"
+    return (
+        f"Updates are combined by {config.strategy}{f' ({parameters})' if parameters else ''}, {config.mode}; {quorum}."
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _unified(path: str, before: bytes, after: bytes) -> str:
+    try:
+        old, new = before.decode(), after.decode()
+        if "\0" in old or "\0" in new:
+            raise ValueError("binary")
+    except ValueError:
+        return f"Binary file: {size_text(len(before))} before, {size_text(len(after))} now.\n"
+    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), f"before/{path}", f"now/{path}", lineterm="", n=3)
+    text = "\n".join(lines)
+    if not text:
+        return "Only line ends differ.\n"
+    if len(text) > MOST_DIFF_CHARACTERS:
+        return text[:MOST_DIFF_CHARACTERS] + "\n… cut off here; read the file itself.\n"
+    return text + "\n"

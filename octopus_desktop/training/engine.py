@@ -1,0 +1,402 @@
+"""One worker's work on one task, without any process around it: the simulator and the DDP workers both drive it.
+
+The result is a function of (package, configuration, silo, data, incoming model, round, rank, world size, threads) and
+of nothing else; above all not of the tasks that this engine did before. Knows nothing of sockets, mailboxes or leases.
+
+A process uses engines from one thread at a time. With ``world_size`` > 1 the caller has made the process group.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.training import state as files
+from octopus_desktop.training.data import SiloDataset
+from octopus_desktop.training.loading import PackageCode, TrainerError
+from octopus_desktop.training.sdk import ClientTrainer, Context, Reporter, Shelf, Silent, seed_everything
+from octopus_desktop.training.spec import DataSource, derive_seed
+from octopus_desktop.wire.errors import UserError
+from octopus_desktop.wire.tensors import read_layout
+
+MOST_METRICS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskInput:
+    """``task``: train | evaluate. ``model``: the global model's file. ``config``: the strategy's words (Task)."""
+
+    task: str
+    round: int
+    rounds: int
+    model: Path
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResult:
+    """``metrics``: "eval/…" of the model that came in, "train/…" of the training. ``update``: the file that ``run`` was
+    told to write, None for "evaluate" and on ranks above 0; ``digest`` is its SHA-256 ("" if not asked for), ``size``
+    its bytes. ``spans``: (lane, step, start, end) in Unix seconds."""
+
+    examples: int
+    steps: int
+    metrics: dict[str, float]
+    update: Path | None
+    train_seconds: float
+    spans: tuple[tuple[str, str, float, float], ...]
+    digest: str = ""
+    size: int = 0
+
+
+class Engine:
+    """Keeps the package's code, the datasets and the model's structure warm between tasks.
+
+    Raises (constructor and ``run``):
+        UserError: OCT-JOB-TRAINER, OCT-DATA-*, OCT-RUN-TRAINER, OCT-MODEL-*, OCT-DISK-FULL.
+    """
+
+    def __init__(
+        self,
+        package: Path,
+        trainer: str,
+        config: RunConfig,
+        silo: str,
+        sources: Mapping[str, DataSource],
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        device: str = "cpu",
+        threads: int = 1,
+        report: Reporter | None = None,
+    ) -> None:
+        self.config, self.silo, self.rank, self.world_size = config, silo, rank, world_size
+        self._sources = dict(sources)
+        self._device, self._threads = torch.device(device), threads
+        self._report: Reporter = report or Silent()
+        self._datasets: dict[str, SiloDataset] = {}
+        self._shelf = Shelf(self._dataset)
+        self._model: nn.Module | None = None
+        self._unsaved: dict[str, torch.Tensor] = {}  # non-persistent buffers as built
+        self._needs_grad: dict[str, bool] = {}
+        self._fix_numerics()
+        self._code = PackageCode(package, trainer)
+
+    def warm_up(self) -> None:
+        """Do ahead of the first task what does not depend on it: open the datasets, build the model's structure."""
+        self._fix_numerics()
+        for alias in self._sources:
+            self._dataset(alias)
+        with self._code.active():
+            self._structure()
+
+    def run(self, task: TaskInput, out: Path, *, digest: bool = True, durable: bool = False) -> TaskResult:
+        """Do one task; rank 0 of a "train" task writes the update to ``out``.
+
+        ``digest``: hash the update while it is written. ``durable``: it is on the disk when this returns.
+        """
+        self._fix_numerics()
+        spans: list[tuple[str, str, float, float]] = []
+        with self._code.active():
+            try:
+                return self._run(task, out, spans, digest, durable)
+            finally:
+                self._forget()
+
+    def _run(
+        self, task: TaskInput, out: Path, spans: list[tuple[str, str, float, float]], digest: bool, durable: bool
+    ) -> TaskResult:
+        started = time.time()
+        layout = read_layout(task.model)
+        model = self._structure()
+        if not files.fits(files.tensors_of(model), layout):
+            self._model = None  # an earlier task may have changed its structure
+            model = self._structure()
+            files.require_fit(files.tensors_of(model), layout, "The package's model")
+        self._restore(model)
+        files.load_into(files.tensors_of(model), task.model, layout)
+        self._span(task, spans, "load", started)
+
+        metrics: dict[str, float] = {}
+        examples = self._evaluate(task, model, metrics, spans)
+        if task.task == "evaluate":
+            return TaskResult(
+                examples=examples, steps=0, metrics=metrics, update=None, train_seconds=0.0, spans=tuple(spans)
+            )
+        examples, steps, seconds = self._train(task, model, metrics, spans)
+        started = time.time()
+        model.zero_grad(set_to_none=True)
+        state = files.tensors_of(model)
+        files.require_fit(state, layout, "The trained model")
+        written: files.Written | None = None
+        if self.rank == 0:
+            base = task.model if self.config.update == "difference" else None
+            written = files.write(state, layout, out, base=base, digest=digest, durable=durable)
+        self._span(task, spans, "save", started)
+        return TaskResult(
+            examples=examples,
+            steps=steps,
+            metrics=metrics,
+            update=out if written else None,
+            train_seconds=seconds,
+            spans=tuple(spans),
+            digest=written.digest if written else "",
+            size=written.size if written else 0,
+        )
+
+    def _evaluate(
+        self, task: TaskInput, model: nn.Module, metrics: dict[str, float], spans: list[tuple[str, str, float, float]]
+    ) -> int:
+        started = time.time()
+        ctx = self._context(task, "evaluate")
+        seed_everything(derive_seed(ctx.seed, "evaluate"))
+        model.eval()
+        with torch.no_grad():
+            mine = self._call("evaluate", lambda: self._trainer().evaluate(ctx, model))
+        examples = max(0, int(ctx.examples or 0))
+        total, merged = self._merge(mine, examples)
+        if merged:
+            metrics.update({f"eval/{k}": v for k, v in merged.items()}, **{"eval/examples": float(total)})
+        self._span(task, spans, "evaluate", started)
+        return total
+
+    def _train(
+        self, task: TaskInput, model: nn.Module, metrics: dict[str, float], spans: list[tuple[str, str, float, float]]
+    ) -> tuple[int, int, float]:
+        started = time.time()
+        ctx = self._context(task, "train")
+        trainer = self._trainer()
+        model.train()
+        wrapped = self._wrapped(model, trainer)
+        steps = 0
+
+        def count(*_: object) -> None:
+            nonlocal steps
+            steps += 1
+
+        seed_everything(ctx.seed)
+        hook = register_optimizer_step_post_hook(count)
+        clock = time.perf_counter()
+        try:
+            mine = self._call("train", lambda: trainer.train(ctx, wrapped))
+        finally:
+            hook.remove()
+            wrapped = None
+        seconds = time.perf_counter() - clock
+        examples = ctx.examples
+        if examples is not None and (not isinstance(examples, int) or examples < 0):
+            raise _weight(f"The trainer set ctx.examples to {examples!r}.")
+        total, merged = self._merge(mine, examples or 0)
+        if total <= 0:
+            raise _weight(
+                "The trainer used no ctx.loader and did not set ctx.examples."
+                if examples is None
+                else "The training data is empty."
+            )
+        metrics.update({f"train/{k}": v for k, v in merged.items()})
+        self._span(task, spans, "train", started)
+        return total, steps, seconds
+
+    def _wrapped(self, model: nn.Module, trainer: ClientTrainer) -> Any:
+        """A fresh DDP for every task: its buckets are re-ordered after the first step, which a warm one would keep and
+        a restarted worker would not have."""
+        if self.world_size == 1 or not any(p.requires_grad for p in model.parameters()):
+            return model
+        return DistributedDataParallel(
+            model,
+            device_ids=[self._device] if self._device.type == "cuda" else None,
+            find_unused_parameters=trainer.find_unused_parameters,
+        )
+
+    def _structure(self) -> nn.Module:
+        if self._model is None:
+            self._model = build_model(self._trainer(), self.config, self._shelf, self._code.root).to(self._device)
+            names = set(self._model.state_dict())
+            self._unsaved = {n: b.detach().clone() for n, b in self._model.named_buffers() if n not in names}
+            self._needs_grad = {n: p.requires_grad for n, p in self._model.named_parameters()}
+        return self._model
+
+    def _restore(self, model: nn.Module) -> None:
+        """What a fresh model has and the file does not hold."""
+        model.zero_grad(set_to_none=True)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(self._needs_grad.get(name, True))
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                if name in self._unsaved:
+                    buffer.copy_(self._unsaved[name])
+
+    def _forget(self) -> None:
+        """Leave nothing of the task behind: gradients, and DDP's gloo work, which must not live until exit."""
+        if self._model is not None:
+            self._model.zero_grad(set_to_none=True)
+        if self.world_size > 1:
+            gc.collect()
+
+    def _trainer(self) -> ClientTrainer:
+        return self._call("__init__", lambda: self._code.cls())
+
+    def _call(self, phase: str, work: Callable[[], Any]) -> Any:
+        return call_trainer(phase, work, self._code.root)
+
+    def _context(self, task: TaskInput, phase: str) -> Context:
+        return Context(
+            run_seed=self.config.seed,
+            round=task.round,
+            rounds=task.rounds,
+            silo=self.silo,
+            rank=self.rank,
+            world_size=self.world_size,
+            device=self._device,
+            task=phase,
+            hyperparameters=self.config.hyperparameters,
+            config=task.config,
+            shelf=self._shelf,
+            reporter=self._report,
+        )
+
+    def _dataset(self, alias: str) -> SiloDataset:
+        if alias not in self._datasets:
+            if alias not in self._sources:
+                raise UserError(
+                    "OCT-DATA-ALIAS",
+                    f"The job's code asked for the data {alias!r}, which was not approved for it.",
+                    f"Approved here: {', '.join(sorted(self._sources)) or 'none'}.",
+                    "The job must name each dataset that it reads under [[data]] in job.toml.",
+                )
+            self._datasets[alias] = SiloDataset(self._sources[alias])
+        return self._datasets[alias]
+
+    def _merge(self, mine: Mapping[str, Any] | None, examples: int) -> tuple[int, dict[str, float]]:
+        """Sum of examples, and metrics averaged by examples over the ranks that have each of them, in ranks' order."""
+        own = self._numbers(mine or {})
+        if self.world_size == 1:
+            return examples, own
+        everyone = _gather_json({"examples": examples, "metrics": own}, self.world_size, self._device)
+        total = sum(int(one["examples"]) for one in everyone)
+        merged: dict[str, float] = {}
+        for name in sorted({n for one in everyone for n in one["metrics"]}):
+            having = [one for one in everyone if name in one["metrics"]]
+            weight = sum(one["examples"] for one in having)
+            if weight:
+                merged[name] = sum(one["metrics"][name] * one["examples"] for one in having) / weight
+        return total, merged
+
+    def _numbers(self, values: Mapping[str, Any]) -> dict[str, float]:
+        numbers: dict[str, float] = {}
+        for name, value in list(values.items())[:MOST_METRICS]:
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                number = math.nan
+            if math.isfinite(number):
+                numbers[str(name)[:100]] = number
+            else:
+                self._report.log("warning", f"The metric {str(name)[:100]!r} is not a finite number and was left out.")
+        return numbers
+
+    def _span(self, task: TaskInput, spans: list[tuple[str, str, float, float]], step: str, started: float) -> None:
+        ended = time.time()
+        spans.append((f"worker {self.rank}", step, started, ended))
+        self._report.span(task.round, step, started, ended)
+
+    def _fix_numerics(self) -> None:
+        """Process-wide switches on which bits depend; set again for each task, since foreign code may have changed
+        them and several engines may share a process."""
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
+        if torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+        if torch.get_num_interop_threads() != 1:
+            try:
+                torch.set_num_interop_threads(1)
+            except RuntimeError:  # parallel work has begun: no op here uses inter-op threads, so nothing is lost
+                pass
+
+
+def build_model(trainer: ClientTrainer, config: RunConfig, shelf: Shelf, code: Path) -> nn.Module:
+    """The package's model with the run's first weights; the same wherever it is built."""
+    ctx = Context(
+        run_seed=config.seed,
+        round=0,
+        rounds=config.rounds,
+        silo="",
+        rank=0,
+        world_size=1,
+        device=torch.device("cpu"),
+        task="init",
+        hyperparameters=config.hyperparameters,
+        config={},
+        shelf=shelf,
+        reporter=Silent(),
+    )
+    seed_everything(derive_seed(config.seed, "init"))
+    model = call_trainer("build_model", lambda: trainer.build_model(ctx), code)
+    if not isinstance(model, nn.Module):
+        raise TrainerError("build_model", TypeError(f"it returned {type(model).__name__}, not a torch Module"), code)
+    return model
+
+
+def initial_model(package: Path, trainer: str, config: RunConfig, out: Path) -> files.Written:
+    """Write the run's first global model. Build it where no data is: ``ctx.dataset`` is refused."""
+
+    def refuse(alias: str) -> SiloDataset:
+        raise UserError(
+            "OCT-DATA-ALIAS",
+            f"The job's code asked for the data {alias!r} while building the first model.",
+            "The first model is built at the server, where no data is.",
+            "Give build_model what it needs to know as hyperparameters.",
+        )
+
+    torch.use_deterministic_algorithms(True)
+    code = PackageCode(package, trainer)
+    with code.active():
+        made = call_trainer("__init__", code.cls, code.root)
+        return files.write_model(build_model(made, config, Shelf(refuse), code.root), out)
+
+
+def call_trainer(phase: str, work: Callable[[], Any], code: Path) -> Any:
+    """Run foreign code; what it raises becomes OCT-RUN-TRAINER with the package's lines. ``sys.exit`` counts too."""
+    try:
+        return work()
+    except (UserError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise TrainerError(phase, error, code) from error
+
+
+def _gather_json(value: Any, world_size: int, device: torch.device) -> list[Any]:
+    """Each rank's value, in ranks' order, as JSON bytes in tensors: torch's own object gather would unpickle."""
+    raw = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
+    lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world_size)]
+    dist.all_gather(lengths, torch.tensor([len(raw)], device=device))
+    longest = max(int(n) for n in lengths)
+    padded = torch.zeros(longest, dtype=torch.uint8, device=device)
+    padded[: len(raw)] = raw
+    parts = [torch.empty(longest, dtype=torch.uint8, device=device) for _ in range(world_size)]
+    dist.all_gather(parts, padded)
+    return [json.loads(bytes(p[: int(n)].tolist())) for p, n in zip(parts, lengths, strict=True)]
+
+
+def _weight(why: str) -> UserError:
+    return UserError(
+        "OCT-MODEL-WEIGHT",
+        "The training used no examples, so its result has no weight.",
+        why,
+        "Ask the job's author, or approve a dataset that holds rows for this job.",
+    )

@@ -1,0 +1,271 @@
+"""Starts the workers of one node, keeps them warm, and gives them tasks; starts them again when they die.
+
+One worker is started directly: torchrun would cost a process and a second import of torch for nothing. Several are
+torchrun's, which ends the whole group when one of them dies. Either is then started again from here, with a fresh port:
+on one node, torchrun's own restart meets the addresses of the group that died. No torch here.
+The environment that the workers get is made new: nothing of the daemon's secrets is in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from octopus_desktop.system.processes import kill_group, leashed
+from octopus_desktop.training import frames
+from octopus_desktop.training.spec import RunnerSpec
+from octopus_desktop.wire.errors import UserError
+
+PASSED_ON = (
+    "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
+    "SYSTEMROOT", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "NCCL_SOCKET_IFNAME", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE",
+    "PYTHONDONTWRITEBYTECODE",
+)  # fmt: skip
+LINE_BYTES = 2000
+LINES_A_SECOND = 100
+RESTART_PAUSE_S = (0.0, 0.2, 1.0)
+
+
+class Listener(Protocol):
+    """What hears of the workers' live words."""
+
+    def heard(self, frame: frames.Frame) -> None: ...
+
+
+class TaskFailed(Exception):
+    """The job's code or data failed; ``fault`` has code, what, why, next and public."""
+
+    def __init__(self, fault: dict[str, str]) -> None:
+        super().__init__(fault["what"])
+        self.fault = fault
+
+
+@dataclass(slots=True)
+class _Group:
+    """The workers that are connected now, by rank. ``fault``: why this group can never work."""
+
+    writers: dict[int, asyncio.StreamWriter] = field(default_factory=dict)
+    ready: set[int] = field(default_factory=set)
+    fault: dict[str, str] | None = None
+
+
+class Workers:
+    """The warm workers of one run on this node."""
+
+    def __init__(self, run_dir: Path, spec: RunnerSpec, listener: Listener) -> None:
+        self._run_dir, self._spec, self._listener = run_dir, spec, listener
+        self._size = max(1, spec.workers)
+        self._folder = tempfile.mkdtemp(prefix="octopus-w")  # short: a socket's path is limited; 0700
+        self._path = f"{self._folder}/s"
+        self._group = _Group()
+        self._changed = asyncio.Condition()
+        self._answers: asyncio.Queue[frames.Frame | None] = asyncio.Queue()
+        self._process: asyncio.subprocess.Process | None = None
+        self._deaths, self._number = 0, 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_unix_server(self._serve, self._path)
+        self._tasks.append(asyncio.create_task(self._supervise(), name="workers"))
+
+    async def stop(self) -> None:
+        """End the workers and whatever they started."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._kill()
+        if self._server:
+            self._server.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def run(self, words: dict[str, Any]) -> frames.Frame:
+        """Do one task; after a death it is done again from its beginning by fresh workers.
+
+        Raises:
+            TaskFailed: the job's code or data failed, or the workers died too often (OCT-RUN-WORKERS).
+        """
+        self._deaths = 0
+        await self._notify()
+        while True:
+            await self._all_ready()
+            if self._group.fault:
+                raise TaskFailed(self._group.fault)
+            self._number += 1
+            while not self._answers.empty():
+                self._answers.get_nowait()
+            packed = frames.pack("task", number=self._number, **words)
+            for writer in list(self._group.writers.values()):
+                writer.write(packed)
+            answer = await self._answer()
+            if answer is not None:
+                if answer["word"] == "error":
+                    raise TaskFailed(answer["fault"])
+                return answer
+            if self._deaths > self._spec.max_restarts:
+                raise TaskFailed(_died(self._deaths))
+
+    async def _answer(self) -> frames.Frame | None:
+        """The frame that answers the current task; None when the group died before it."""
+        while True:
+            frame = await self._answers.get()
+            if frame is None or frame.get("number") == self._number:
+                return frame
+
+    async def _all_ready(self) -> None:
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: (
+                    len(self._group.ready) == self._size
+                    or self._group.fault is not None
+                    or self._deaths > self._spec.max_restarts
+                )
+            )
+        if self._deaths > self._spec.max_restarts and len(self._group.ready) < self._size:
+            raise TaskFailed(_died(self._deaths))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hello = await frames.read(reader)
+        if hello is None or hello["word"] != "hello":
+            writer.close()
+            return
+        rank, group = int(hello["rank"]), self._group
+        group.writers[rank] = writer
+        while frame := await frames.read(reader):
+            word = frame["word"]
+            if word == "ready":
+                group.ready.add(rank)
+                await self._notify()
+            elif word == "failed":
+                group.fault = frame["fault"]
+                await self._notify()
+            elif word in ("result", "error"):
+                if rank == 0 or word == "error":
+                    self._answers.put_nowait(frame)
+            else:
+                self._listener.heard(frame)
+        writer.close()
+        if group is self._group and not group.fault:
+            self._group = _Group()  # torchrun ends the other ranks
+            self._deaths += 1
+            self._answers.put_nowait(None)
+            await self._notify()
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _supervise(self) -> None:
+        while True:
+            deaths = self._deaths
+            if deaths:
+                await asyncio.sleep(RESTART_PAUSE_S[min(deaths, len(RESTART_PAUSE_S)) - 1])
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command(),
+                env=self._environment(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
+            connected = self._group
+            assert self._process.stdout is not None
+            listening = asyncio.create_task(self._listen(self._process.stdout))
+            code = await self._process.wait()
+            self._kill()  # what a worker forked holds its pipes and socket open
+            await listening
+            self._listener.heard({"word": "log", "level": "warning", "text": f"The workers ended with code {code}."})
+            if self._group is connected and not self._group.writers:  # died before it could say hello
+                self._deaths += 1
+                await self._notify()
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._deaths <= self._spec.max_restarts)
+
+    def _command(self) -> list[str]:
+        if self._size == 1:
+            return list(leashed("octopus_desktop.training.worker", str(self._run_dir)))
+        words = [
+            "--nnodes", "1", "--node-rank", "0", "--master-addr", "127.0.0.1", "--master-port", str(_free_port()),
+            "--nproc-per-node", str(self._size), "--max-restarts", "0",
+            "-m", "octopus_desktop.training.worker", str(self._run_dir),
+        ]  # fmt: skip
+        return list(leashed("torch.distributed.run", *words))
+
+    def _environment(self) -> dict[str, str]:
+        passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        threads = str(self._spec.threads)
+        home = self._run_dir / "work"
+        home.mkdir(exist_ok=True)
+        return {
+            **passed,
+            "HOME": str(home),
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "GLOO_SOCKET_IFNAME": "lo",
+            "PYTHONUNBUFFERED": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            frames.SOCKET_VARIABLE: self._path,
+        }
+
+    async def _listen(self, stream: asyncio.StreamReader) -> None:
+        """Pass the workers' own output on as log lines: cut, and no more than so many a second."""
+        limit = _Limit(lambda left: self._log(f"… {left} lines left out"))
+        rest = b""
+        while chunk := await stream.read(1 << 16):
+            *lines, rest = (rest + chunk).split(b"\n")
+            rest = rest[-LINE_BYTES:]
+            for line in lines:
+                if limit.allows():
+                    self._log(line[:LINE_BYTES].decode(errors="replace"))
+        if rest:
+            self._log(rest[:LINE_BYTES].decode(errors="replace"))
+
+    def _log(self, text: str) -> None:
+        if text.strip():
+            self._listener.heard({"word": "log", "level": "info", "text": text})
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                kill_group(self._process.pid)
+
+
+class _Limit:
+    """So many a second; tells how many were left out when a new second begins."""
+
+    def __init__(self, left_out: Callable[[int], None]) -> None:
+        self._left_out, self._second, self._count = left_out, 0, 0
+
+    def allows(self) -> bool:
+        second = int(time.monotonic())
+        if second != self._second:
+            if self._count > LINES_A_SECOND:
+                self._left_out(self._count - LINES_A_SECOND)
+            self._second, self._count = second, 0
+        self._count += 1
+        return self._count <= LINES_A_SECOND
+
+
+def _died(times: int) -> dict[str, str]:
+    error = UserError(
+        "OCT-RUN-WORKERS",
+        f"The training workers died {times} times in one task.",
+        "They were killed or crashed; the run's log has their last words.",
+        "Look for too little memory or a crash in native code, then resume or stop the run.",
+    )
+    return {"code": error.code, "what": error.what, "why": error.why, "next": error.next_step, "public": error.what}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,120 @@
+"""Imports a package's trainer from its ``code/`` directory, apart from everything else that is imported.
+
+Each ``PackageCode`` has its own copies of the package's modules: two virtual silos in one process share no globals.
+Knows nothing of what a trainer does. Not for use from several threads at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from octopus_desktop.wire.errors import UserError
+
+_RESERVED = frozenset({"torch", "numpy", "octopus_desktop", "safetensors", "pyarrow"})
+
+
+class TrainerError(UserError):
+    """OCT-RUN-TRAINER. ``places`` are the lines of the package on the way to the failure, without values of any kind:
+    what may leave the silo; the exception's own message may quote data, and stays."""
+
+    def __init__(self, phase: str, error: BaseException, code: Path) -> None:
+        self.places = tuple(
+            f"{Path(frame.filename).relative_to(code)}:{frame.lineno} in {frame.name}"
+            for frame in traceback.extract_tb(error.__traceback__)
+            if Path(frame.filename).is_relative_to(code)
+        )
+        self.kind = type(error).__name__
+        lines = [
+            f"{Path(frame.filename).relative_to(code)}:{frame.lineno} in {frame.name}: {frame.line}"
+            for frame in traceback.extract_tb(error.__traceback__)
+            if Path(frame.filename).is_relative_to(code)
+        ]
+        super().__init__(
+            "OCT-RUN-TRAINER",
+            f"The job's code failed in {phase} with {self.kind}.",
+            "\n".join([str(error)[:2000] or "No message.", *(lines[-12:] or ["Outside of the package's own files."])]),
+            "Ask the job's author to correct the package; nothing is wrong with this silo.",
+        )
+
+    def public(self, phase_what: str = "") -> str:
+        """The failure without the exception's message."""
+        return " ".join([phase_what or self.what, "At " + ", ".join(self.places[-6:]) + "." if self.places else ""])
+
+
+class PackageCode:
+    """The modules below ``package/code``, importable inside ``active()`` only.
+
+    Raises:
+        UserError: OCT-JOB-TRAINER, when the trainer cannot be imported, is no ClientTrainer, or when a module of the
+            package would hide one of Python's or of the runtime.
+    """
+
+    def __init__(self, package: Path, trainer: str) -> None:
+        self.root = (package / "code").resolve()
+        self.trainer = trainer
+        self._modules: dict[str, ModuleType] = {}
+        if not self.root.is_dir():
+            raise _unusable(trainer, f"The package has no code directory at {self.root.parent.name}/code.")
+        self._tops = {
+            p.stem if p.suffix == ".py" else p.name
+            for p in self.root.iterdir()
+            if p.suffix == ".py" or (p.is_dir() and p.name.isidentifier())
+        }
+        if hidden := sorted(t for t in self._tops if t in sys.stdlib_module_names or t in _RESERVED):
+            raise _unusable(trainer, f"code/{hidden[0]} would hide the installed module of the same name.")
+        self.cls = self._import()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Inside, ``import`` finds the package's modules first."""
+        stashed = {name: sys.modules.pop(name) for name in list(sys.modules) if self._owns(name)}
+        sys.modules.update(self._modules)
+        bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # the package's bytes stay as approved
+        sys.path.insert(0, str(self.root))
+        importlib.invalidate_caches()
+        try:
+            yield
+        finally:
+            sys.dont_write_bytecode = bytecode
+            if str(self.root) in sys.path:
+                sys.path.remove(str(self.root))
+            self._modules = {name: sys.modules.pop(name) for name in list(sys.modules) if self._owns(name)}
+            sys.modules.update(stashed)
+
+    def _owns(self, name: str) -> bool:
+        return name.partition(".")[0] in self._tops
+
+    def _import(self) -> Any:
+        from octopus_desktop.training.sdk import ClientTrainer
+
+        name, colon, attribute = self.trainer.partition(":")
+        if not colon or not name or not attribute.isidentifier():
+            raise _unusable(self.trainer, "It must read module:Class.")
+        with self.active():
+            if not self._owns(name):
+                raise _unusable(self.trainer, f"code/ holds no module {name!r}.")
+            try:
+                module = importlib.import_module(name)
+            except (Exception, SystemExit) as error:
+                failure = TrainerError("its import", error, self.root)
+                raise _unusable(self.trainer, f"{failure.kind}: {failure.why}") from error
+        found = getattr(module, attribute, None)
+        if not (isinstance(found, type) and issubclass(found, ClientTrainer)):
+            raise _unusable(self.trainer, f"{attribute!r} is not a class derived from ClientTrainer.")
+        return found
+
+
+def _unusable(trainer: str, why: str) -> UserError:
+    return UserError(
+        "OCT-JOB-TRAINER",
+        f"The job's trainer {trainer!r} cannot be used.",
+        why,
+        "Correct the package's code or the line 'trainer' in job.toml (octopus jobs check).",
+    )

@@ -1,0 +1,214 @@
+"""A silo's runner: takes a run's tasks from the inbox, drives the workers, puts the answers into the outbox.
+
+``python -m octopus_desktop.training.runner RUN_DIR`` with the daemon's words on stdin (``wire.child``). No torch here.
+What must not be lost is in RUN_DIR/mailbox.sqlite: an answer is posted, and its task marked done, in one transaction,
+after the update's blob is durable; so a task that was answered is never trained again, whatever is killed when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from octopus_desktop.storage.blobs import BlobStore
+from octopus_desktop.storage.mailbox import Mailbox
+from octopus_desktop.training import frames
+from octopus_desktop.training.launcher import TaskFailed, Workers
+from octopus_desktop.training.spec import MAILBOX, RunnerSpec
+from octopus_desktop.wire.canonical import new_id
+from octopus_desktop.wire.child import ParentLink, decode
+from octopus_desktop.wire.errors import UserError
+from octopus_desktop.wire.pb.envelope_pb2 import ANSWER, TASK, Answer, BlobRef, Envelope, Span, Task
+
+
+class Runner:
+    """One run of one silo."""
+
+    def __init__(self, run_dir: Path, parent: ParentLink) -> None:
+        self._run_dir, self._parent = run_dir, parent
+        self._spec = RunnerSpec.read(run_dir / "runner.json")
+        self._mailbox = Mailbox(run_dir / MAILBOX)
+        self._blobs = BlobStore(Path(self._spec.blobs))
+        self._workers = Workers(run_dir, self._spec, self)
+        self._mail = asyncio.Event()
+        self._mail.set()
+        self._going = asyncio.Event()
+        self._going.set()
+        self._current = (0, "", 0)  # round, task, epoch
+
+    async def run(self) -> None:
+        """Work until stdin ends or the parent says stop."""
+        await self._workers.start()
+        self._parent.say("ready", workers=max(1, self._spec.workers), sandbox="none")
+        work = asyncio.create_task(self._work())
+        orders = asyncio.create_task(self._orders())
+        try:
+            done, _ = await asyncio.wait({work, orders}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            work.cancel()
+            orders.cancel()
+            await self._workers.stop()
+        _end(0)  # at once: there is nothing to tidy that start-up would not
+
+    async def _orders(self) -> None:
+        reader = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        while line := await reader.readline():
+            word = (decode(line) or {}).get("word")
+            if word == "inbox":
+                self._mail.set()
+            elif word == "pause":
+                self._going.clear()
+                self._progress("paused", 0.0)
+            elif word == "resume":
+                self._going.set()
+            elif word == "stop":
+                return
+
+    async def _work(self) -> None:
+        while True:
+            await self._mail.wait()
+            self._mail.clear()
+            for seq, envelope in self._open_tasks():
+                await self._going.wait()
+                await self._do(seq, envelope)
+
+    def _open_tasks(self) -> list[tuple[int, Envelope]]:
+        """The tasks that are still wanted: of each kind of task the newest lease of the newest round."""
+        rows = [(seq, e, Task.FromString(e.body)) for seq, e in self._mailbox.inbox() if e.kind == TASK]
+        newest = max((e.round for _, e, _ in rows), default=0)
+        wanted: dict[tuple[int, str], tuple[int, Envelope, int]] = {}
+        for seq, envelope, task in rows:
+            key = (envelope.round, task.task)
+            before = wanted.get(key)
+            if envelope.round < newest or (before and before[2] >= task.epoch):
+                self._mailbox.done(seq)  # the round is over, or a newer lease of it is here
+                continue
+            if before:
+                self._mailbox.done(before[0])
+            wanted[key] = (seq, envelope, task.epoch)
+        return [(seq, envelope) for seq, envelope, _ in wanted.values()]
+
+    async def _do(self, seq: int, envelope: Envelope) -> None:
+        task = Task.FromString(envelope.body)
+        dedupe = f"{envelope.round}/{self._spec.silo}/{task.task}"
+        self._current = (envelope.round, task.task, task.epoch)
+        if sent := self._mailbox.sent(dedupe):
+            self._repeat(seq, sent, task, dedupe)
+            return
+        self._progress("training", 0.0)
+        answer = await self._answer(envelope, task)
+        reply = self._envelope(envelope.round, dedupe, answer)
+        with self._mailbox.transaction():
+            self._mailbox.post(reply)
+            self._mailbox.done(seq)
+        self._parent.say("outbox")
+        self._progress("exchanging", 1.0)
+
+    def _repeat(self, seq: int, sent: Envelope, task: Task, dedupe: str) -> None:
+        """The task was answered before: give the same answer under the new lease, train nothing."""
+        answer = Answer.FromString(sent.body)
+        with self._mailbox.transaction():
+            if task.epoch > answer.epoch:
+                answer.epoch = task.epoch
+                self._mailbox.repost(self._envelope(sent.round, dedupe, answer))
+            self._mailbox.done(seq)
+        self._parent.say("outbox")
+
+    async def _answer(self, envelope: Envelope, task: Task) -> Answer:
+        """Train or evaluate. What failed becomes an answer that says so."""
+        config = json.loads(task.config_json or "{}")
+        out = self._run_dir / "work" / f"update-{envelope.round}.safetensors"
+        out.parent.mkdir(exist_ok=True)
+        began = time.time()
+        try:
+            words = {
+                "task": task.task,
+                "round": envelope.round,
+                "rounds": int(config.get("rounds", self._spec.run_config.rounds)),
+                "model": str(self._blobs.path(task.model.digest)),
+                "config": config.get("strategy", {}),
+                "out": str(out),
+            }
+            result = await self._workers.run(words)
+        except (TaskFailed, UserError) as error:
+            return self._failure(task, error, out)
+        answer = Answer(
+            task=task.task,
+            epoch=task.epoch,
+            examples=result["examples"],
+            metrics=result["metrics"],
+            train_seconds=result["train_seconds"],
+            steps=result["steps"],
+            spans=[Span(lane=lane, step=step, start=start, end=end) for lane, step, start, end in result["spans"]],
+        )
+        if task.task == "train":
+            self._blobs.adopt_hashed(out, result["digest"])
+            answer.update.CopyFrom(BlobRef(digest=result["digest"], size=result["size"], encoding="none"))
+        self._parent.log("info", "runner", f"Round {envelope.round}: {task.task} took {time.time() - began:.2f} s.")
+        return answer
+
+    def _failure(self, task: Task, error: TaskFailed | UserError, out: Path) -> Answer:
+        out.unlink(missing_ok=True)
+        if isinstance(error, TaskFailed):
+            code, public = error.fault["code"], error.fault["public"]
+            text = "\n".join(filter(None, (error.fault["what"], error.fault["why"], error.fault["next"])))
+        else:
+            code, public, text = error.code, f"{error.what} {error.why}", str(error)
+        self._parent.log("error", "runner", f"[{code}] {text}")
+        return Answer(task=task.task, epoch=task.epoch, error=public[:4000], error_code=code)
+
+    def _envelope(self, round_: int, dedupe: str, answer: Answer) -> Envelope:
+        return Envelope(
+            id=new_id("e"),
+            run_id=self._spec.run_id,
+            round=round_,
+            kind=ANSWER,
+            sender=self._spec.silo,
+            recipient="server",
+            body=answer.SerializeToString(),
+            blobs=[answer.update] if answer.HasField("update") else [],
+            dedupe=dedupe,
+        )
+
+    def _progress(self, state: str, fraction: float) -> None:
+        round_, task, epoch = self._current
+        self._parent.say("progress", state=state, round=round_, task=task, epoch=epoch, fraction=fraction)
+
+    def heard(self, frame: frames.Frame) -> None:
+        """A worker's live word, passed on."""
+        word = frame["word"]
+        if word == "progress":
+            self._progress("training", float(frame["fraction"]))
+        elif word == "log":
+            self._parent.log(str(frame["level"]), "worker", str(frame["text"]))
+        elif word in ("metrics", "span"):
+            fields: dict[str, Any] = {name: value for name, value in frame.items() if name != "word"}
+            self._parent.say(word, **fields)
+
+
+def main(arguments: list[str]) -> None:
+    parent = ParentLink()
+    try:
+        asyncio.run(Runner(Path(arguments[0]), parent).run())
+    except UserError as error:
+        parent.say("ended", state="failed", reason=error.what, code=error.code)
+        sys.stderr.write(f"{error}\n")
+        _end(1)
+
+
+def _end(code: int) -> NoReturn:
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,270 @@
+"""What a researcher writes against: subclass ``ClientTrainer``, use the ``Context``, write ordinary PyTorch.
+
+    from octopus_desktop.training.sdk import ClientTrainer, Context
+
+    class Trainer(ClientTrainer):
+        def build_model(self, ctx): return torch.nn.Linear(13, 1)
+        def train(self, ctx, model): ...; return {"loss": 0.3}
+        def evaluate(self, ctx, model): ...; return {"accuracy": 0.8}
+
+A trainer object lives for one task; what must last from round to round is in the model. The runtime seeds Python, numpy
+and torch per (run, round, silo, rank), pins threads and switches deterministic kernels on, so that the same package
+gives the same bits in simulation and in deployment. Knows nothing of processes, files of models, or the network.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, Sampler, TensorDataset
+
+from octopus_desktop.training.data import SiloDataset
+from octopus_desktop.training.spec import derive_seed
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["ClientTrainer", "Context", "Reporter", "SiloDataset"]
+
+
+class ClientTrainer:
+    """Base class of a job's trainer. ``job.toml`` names it as ``module:Class``.
+
+    Class attributes:
+        find_unused_parameters: set True when some parameters take no part in the loss and the job runs on several
+            workers (passed to DistributedDataParallel).
+    """
+
+    find_unused_parameters = False
+
+    def build_model(self, ctx: Context) -> nn.Module:
+        """The model's structure; its first weights count only on the server, where no data is at hand. All entries of
+        its ``state_dict`` travel, buffers included."""
+        raise TypeError(f"{type(self).__name__} must define build_model(ctx)")
+
+    def train(self, ctx: Context, model: nn.Module) -> Mapping[str, float] | None:
+        """Train in place on this silo's data. ``model`` holds the global weights, is in training mode, on
+        ``ctx.device``, and is wrapped for data-parallel training when there are several workers. Returns this worker's
+        metrics, or None."""
+        raise TypeError(f"{type(self).__name__} must define train(ctx, model)")
+
+    def evaluate(self, ctx: Context, model: nn.Module) -> Mapping[str, float]:
+        """Judge the model on this silo's data; in evaluation mode, without gradients. No metrics by default."""
+        return {}
+
+
+class Reporter(Protocol):
+    """Where a task's live reports go. Called from the training thread; must be quick."""
+
+    def metrics(self, round: int, task: str, step: int, values: Mapping[str, float]) -> None: ...
+
+    def progress(self, round: int, task: str, fraction: float, epoch: int) -> None: ...
+
+    def log(self, level: str, text: str) -> None: ...
+
+    def span(self, round: int, step: str, start: float, end: float) -> None: ...
+
+
+class Silent:
+    """Reports to nobody."""
+
+    def metrics(self, round: int, task: str, step: int, values: Mapping[str, float]) -> None: ...
+
+    def progress(self, round: int, task: str, fraction: float, epoch: int) -> None: ...
+
+    def log(self, level: str, text: str) -> None: ...
+
+    def span(self, round: int, step: str, start: float, end: float) -> None: ...
+
+
+class Shelf:
+    """What a worker keeps between tasks: opened datasets and values derived from them."""
+
+    def __init__(self, open_dataset: Callable[[str], SiloDataset]) -> None:
+        self.open_dataset = open_dataset
+        self.values: dict[str, Any] = {}
+
+
+class Context:
+    """One task, as the trainer sees it.
+
+    Attributes:
+        round, rounds: 1-based number of this round, and how many there are; 0 while the first model is built.
+        seed: this worker's seed of the round (63 bits), from (run seed, round, silo, rank).
+        rank, world_size: this worker among the silo's workers.
+        device: where the model is.
+        silo: the silo's name.
+        hyperparameters: from the approved configuration.
+        config: the strategy's words for this round.
+        examples: how many examples this worker trained on (or evaluated) in this task; the silo's answer is weighted
+            by the sum over its workers. Set by the first ``loader``; assign to override.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_seed: int,
+        round: int,
+        rounds: int,
+        silo: str,
+        rank: int,
+        world_size: int,
+        device: torch.device,
+        task: str,
+        hyperparameters: Mapping[str, float | int | str | bool],
+        config: Mapping[str, Any],
+        shelf: Shelf,
+        reporter: Reporter,
+    ) -> None:
+        self.round, self.rounds, self.silo = round, rounds, silo
+        self.rank, self.world_size, self.device = rank, world_size, device
+        self.seed = derive_seed(run_seed, round, silo, rank)
+        self.hyperparameters, self.config = hyperparameters, config
+        self.examples: int | None = None
+        self._run_seed, self._task, self._shelf, self._reporter = run_seed, task, shelf, reporter
+        self._loaders = 0
+        self._epoch, self._epochs = 0, 0
+
+    def dataset(self, alias: str) -> SiloDataset:
+        """The approved dataset behind this alias; read once, kept for the whole run."""
+        return self._shelf.open_dataset(alias)
+
+    def cached(self, name: str, make: Callable[[], Any]) -> Any:
+        """``make()``, once per worker and then kept for all rounds: for tensors made from the data. ``make`` must
+        depend on the data and hyperparameters alone; it runs under its own seed, and the result must not be changed.
+        """
+        if name not in self._shelf.values:
+            with _random_state_kept():
+                seed_everything(derive_seed(self._run_seed, "cached", self.silo, name))
+                self._shelf.values[name] = make()
+        return self._shelf.values[name]
+
+    def loader(
+        self,
+        dataset: Dataset[Any] | Sequence[torch.Tensor] | torch.Tensor,
+        batch_size: int,
+        shuffle: bool | None = None,
+        **options: Any,
+    ) -> DataLoader[Any]:
+        """This worker's share of a dataset, in batches. Tensors (one, or a sequence of equal length) are cut into
+        batches directly, and come as tuples.
+
+        When training, ``shuffle`` is on unless switched off, each pass has another order, and the shares of all
+        workers are padded to equal length, so that no worker waits for a batch that another does not have. When
+        evaluating, the order is kept and nothing is counted twice. ``options`` go to ``DataLoader``.
+        """
+        training = self._task == "train"
+        direct = isinstance(dataset, torch.Tensor) or not isinstance(dataset, Dataset)
+        if direct:
+            parts = [dataset] if isinstance(dataset, torch.Tensor) else list(dataset)  # type: ignore[arg-type]
+            dataset = TensorDataset(*(torch.as_tensor(t) for t in parts))
+        count = len(dataset)  # type: ignore[arg-type]
+        own = len(range(self.rank, count, self.world_size))
+        if self.examples is None:
+            self.examples = own
+        self._loaders += 1
+        place = derive_seed(self._run_seed, self.round, self.silo, "loader", self._task, self._loaders) >> 8
+        sampler: Sampler[int]
+        if training and count:
+            sampler = _Passes(
+                dataset, self.world_size, self.rank, shuffle=True if shuffle is None else shuffle, seed=place
+            )
+        else:
+            sampler = _Share(count, self.rank, self.world_size, seed=place if shuffle else None)
+        generator = torch.Generator()
+        generator.manual_seed(derive_seed(place, self.rank))
+        chosen: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler}
+        if direct:  # a whole batch by one index: no call per example, no collating
+            chosen = {"batch_size": None, "sampler": BatchSampler(sampler, batch_size, False)}
+        return _Loader(self, dataset, generator=generator, **chosen, **options)
+
+    def epochs(self, count: int) -> Iterator[int]:
+        """0 … count-1, and tells the administrator how far the round is."""
+        self._epochs = count
+        for epoch in range(count):
+            self._epoch = epoch
+            self.progress(epoch / count)
+            yield epoch
+        self.progress(1.0)
+
+    def progress(self, fraction: float) -> None:
+        """How much of this task's local work is done, 0 to 1. ``epochs`` does it for you."""
+        self._reporter.progress(self.round, self._task, min(max(float(fraction), 0.0), 1.0), self._epoch)
+
+    def report(self, step: int, **values: float) -> None:
+        """Points of the training's curves, for the silo's own window; only the first worker's count."""
+        if self.rank == 0:
+            self._reporter.metrics(self.round, self._task, int(step), {k: float(v) for k, v in values.items()})
+
+    def log(self, text: str) -> None:
+        """A line in the run's log at this silo. It does not leave the silo."""
+        self._reporter.log("info", str(text))
+
+    def _batch_done(self, batch: int, batches: int) -> None:
+        if self._epochs:
+            self.progress((self._epoch + batch / batches) / self._epochs)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed % (1 << 32))
+    torch.manual_seed(seed)
+
+
+class _random_state_kept:
+    def __enter__(self) -> None:
+        self._kept = (random.getstate(), np.random.get_state(), torch.get_rng_state())
+
+    def __exit__(self, *_: object) -> None:
+        random.setstate(self._kept[0])
+        np.random.set_state(self._kept[1])
+        torch.set_rng_state(self._kept[2])
+
+
+class _Passes(DistributedSampler[Any]):
+    """DistributedSampler whose every pass is the next epoch, so that no trainer forgets ``set_epoch``."""
+
+    def __init__(self, dataset: Any, world_size: int, rank: int, *, shuffle: bool, seed: int) -> None:
+        super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)
+        self._pass = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.set_epoch(self._pass)
+        self._pass += 1
+        return super().__iter__()
+
+
+class _Share(Sampler[int]):
+    """Every world_size-th example, none twice; a worker without any gets the first, with weight nought, so that
+    trainers need not think of empty shares."""
+
+    def __init__(self, count: int, rank: int, world_size: int, seed: int | None) -> None:
+        order = list(range(count))
+        if seed is not None:
+            random.Random(seed).shuffle(order)
+        self._own = order[rank::world_size] or order[:1]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._own)
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+
+class _Loader(DataLoader[Any]):
+    """A DataLoader that tells its context how far a pass is."""
+
+    def __init__(self, ctx: Context, dataset: Any, **options: Any) -> None:
+        super().__init__(dataset, **options)
+        self._ctx = ctx
+
+    def __iter__(self) -> Any:
+        batches = len(self)
+        for number, batch in enumerate(super().__iter__(), 1):
+            yield batch
+            self._ctx._batch_done(number, batches)

@@ -1,0 +1,116 @@
+"""Pictures of every page in both themes, from sample data: ``python -m tests.gui.shoot OUT [page …]``. Run by hand."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+from PySide6.QtWidgets import QApplication
+
+from octopus_desktop.gui.app import App
+from octopus_desktop.gui.pages import pages
+from octopus_desktop.system.paths import silo_home
+from tests.gui.sample_daemon import SampleDaemon
+
+SIZE = (1366, 768)
+
+
+def settle(qt: QApplication, seconds: float = 0.5) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        qt.processEvents()
+        time.sleep(0.01)
+
+
+def main() -> int:
+    out, wanted = Path(sys.argv[1]), sys.argv[2:]
+    out.mkdir(parents=True, exist_ok=True)
+    qt = QApplication.instance() or QApplication([])
+    for empty in (False, True):
+        home = silo_home(tempfile.mkdtemp(prefix="shoot-"))
+        daemon = SampleDaemon(home.socket, empty=empty).start()
+        if empty:
+            daemon.snapshot.daemon.configured = True
+            daemon.snapshot.daemon.organisation = "Cleveland Clinic"
+            daemon.snapshot.daemon.administrator = "Dr. Ruth Adler"
+        app = App(qt, home, starts_daemon=False)
+        app.window.resize(*SIZE)
+        app.start()
+        settle(qt, 1.0)
+        for theme in ("light", "dark"):
+            app.context.theme.choose(theme)
+            for spec in pages():
+                if wanted and spec.key not in wanted:
+                    continue
+                page = app.window.show_page(spec.key)
+                settle(qt, 0.6)
+                app.window.grab().save(str(out / f"{spec.key}{'-empty' if empty else ''}-{theme}.png"))
+                if spec.key == "federations" and not empty:
+                    page._detail._on_check()
+                    settle(qt, 0.4)
+                    app.window.grab().save(str(out / f"federations-check-{theme}.png"))
+        if not wanted or "dialogs" in wanted:
+            dialogs(qt, app, out, empty)
+        app.close()
+        app.window.deleteLater()
+        app.deleteLater()
+        settle(qt, 0.2)
+        daemon.stop()
+    return 0
+
+
+def dialogs(qt: QApplication, app: App, out: Path, empty: bool) -> None:
+    from octopus_desktop.gui.dialogs.enrol import EnrolDialog
+    from octopus_desktop.gui.dialogs.register_dataset import RegisterDataset
+    from octopus_desktop.gui.pages.policy import AddRule
+    from octopus_desktop.gui.palette import Palette
+    from octopus_desktop.gui.wizards.first_run import STEPS, FirstRun
+
+    window, context = app.window, app.context
+    for theme in ("light", "dark"):
+        context.theme.choose(theme)
+        if empty:
+            context.store.daemon.configured = False
+            wizard = FirstRun(context, window)
+            wizard.show()
+            for step in STEPS:
+                wizard._show(step)
+                if step == "federation":
+                    wizard.box.set_invitation("octopus://enrol/heart")
+                settle(qt, 0.3)
+                wizard.grab().save(str(out / f"wizard-{step}-{theme}.png"))
+            wizard.close()
+            continue
+        window.show_page("overview")
+        palette = Palette(context, window)
+        palette.show()
+        palette.field.setText("heart")
+        settle(qt, 0.2)
+        palette.grab().save(str(out / f"palette-{theme}.png"))
+        palette.close()
+        for name, dialog, prepare in (
+            ("enrol", EnrolDialog(context, window, "octopus://enrol/heart"), lambda d: None),
+            ("enrol-bad", EnrolDialog(context, window, "nonsense"), lambda d: None),
+            ("register", RegisterDataset(context, window), lambda d: d.path.setText(__file__)),
+            ("rule", AddRule(context, window), lambda d: None),
+        ):
+            dialog.show()
+            prepare(dialog)
+            settle(qt, 0.8)
+            dialog.grab().save(str(out / f"dialog-{name}-{theme}.png"))
+            dialog.close()
+        context.toast("ok", "“heart” is registered")
+        context.toast("danger", "Stroke Imaging Consortium of the Great Lakes Region is away: connection refused")
+        settle(qt, 0.2)
+        window.grab().save(str(out / f"toasts-{theme}.png"))
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)

@@ -1,0 +1,260 @@
+"""job.toml's mistakes are named with line, column, key and what was probably meant."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from octopus_desktop.jobs.manifest import Resources, RunConfig
+from octopus_desktop.jobs.toml import apply_overrides, examine, parse
+from octopus_desktop.jobs.toml_places import places
+from octopus_desktop.wire.errors import UserError
+
+TOML = """\
+[job]
+name = "heart"
+version = "1.0.0"
+trainer = "trainer:HeartTrainer"
+purpose = "Say who is ill."
+
+[[data]]
+alias = "patients"
+min_rows = 50
+columns = { age = "number", "max hr" = "integer" }
+
+[[data]]
+alias = "scans"
+kind = "folder"
+
+[resources]
+workers = 2
+hours = 2
+
+[run]
+rounds = 30
+seed = 7
+round_deadline_s = 600
+
+[strategy]
+name = "fedavgm"
+momentum = 0.9
+
+[communication]
+carrier = "grpc"
+
+[privacy]
+clip = 1.0
+
+[hyperparameters]
+lr = 0.1
+layers = 3
+wide = true
+"""
+
+
+def test_a_good_file_becomes_a_manifest() -> None:
+    manifest = parse(TOML)
+    assert (manifest.name, manifest.version, manifest.trainer) == ("heart", "1.0.0", "trainer:HeartTrainer")
+    assert [need.alias for need in manifest.data] == ["patients", "scans"]
+    assert manifest.data[0].columns == {"age": "number", "max hr": "integer"}
+    config = manifest.config
+    assert (config.rounds, config.seed, config.round_deadline_s, config.carrier) == (30, 7, 600.0, "grpc")
+    assert (config.strategy, config.strategy_parameters) == ("fedavgm", {"momentum": 0.9})
+    assert config.hyperparameters == {"lr": 0.1, "layers": 3, "wide": True} and config.privacy == {"clip": 1.0}
+    assert config.resources == Resources(workers=2, hours=2.0)
+    assert RunConfig.from_dict(json.loads(config.to_json())).digest() == config.digest()
+
+
+def test_a_whole_number_of_seconds_or_hours_is_the_same_configuration_as_its_decimal() -> None:
+    decimal = TOML.replace("= 600", "= 600.0").replace("hours = 2", "hours = 2.0")
+    assert parse(decimal).config.digest() == parse(TOML).config.digest()
+
+
+MISTAKES = [  # what is replaced, by what, where it is told, words in the error
+    ("rounds = 30", "ronds = 30", (21, 1), "run.ronds", "'rounds'"),
+    ("rounds = 30", 'rounds = "30"', (21, 1), "run.rounds", "rounds = 30"),
+    ("rounds = 30", "rounds = true", (21, 1), "run.rounds", "whole number"),
+    ("rounds = 30", "rounds = 3.5", (21, 1), "run.rounds", "whole number"),
+    ("rounds = 30", "rounds = 0", (21, 1), "run.rounds", "at least 1"),
+    ("rounds = 30", "rounds = 99999999999999999999", (21, 1), "run.rounds", "64 bits"),
+    ("rounds = 30", "rounds = 2026-01-01", (21, 1), "run.rounds", "a date or time"),
+    ("rounds = 30", "rounds = [1]", (21, 1), "run.rounds", "a list"),
+    ("rounds = 30", "rounds = ", (21, 10), "", "Correct this line: rounds ="),
+    ("rounds = 30", "rounds = 30\nrounds = 3", (22, 11), "", "Cannot overwrite"),
+    ("round_deadline_s = 600", "round_deadline_s = 0", (23, 1), "run.round_deadline_s", "above 0"),
+    ("seed = 7", "seed = -1", (22, 1), "run.seed", "out of range"),
+    ("seed = 7", 'mode = "synchron"', (22, 1), "run.mode", "'sync'"),
+    ("seed = 7", 'encoding = "fp-16"', (22, 1), "run.encoding", "'fp16'"),
+    ("seed = 7", 'name = "x"', (22, 1), "run.name", "[job]"),
+    ("[run]", "[runs]", (20, 1), "runs", "'run'"),
+    ("[run]", "[zzz]", (20, 1), "zzz", "Known here"),
+    ('name = "heart"', "", (1, 1), "job.name", "missing"),
+    ('name = "heart"', 'name = "a b"', (2, 1), "job.name", "64 letters"),
+    ('name = "heart"', "name = 3", (2, 1), "job.name", 'name = "3"'),
+    ('"trainer:HeartTrainer"', '"trainer.HeartTrainer"', (4, 1), "job.trainer", "module:Class"),
+    ('"trainer:HeartTrainer"', '"../x:T"', (4, 1), "job.trainer", "module:Class"),
+    ('purpose = "Say who is ill."', 'requirements = "scipy"', (5, 1), "job.requirements", "list of texts"),
+    ('purpose = "Say who is ill."', f'purpose = "{"x" * 2001}"', (5, 1), "job.purpose", "2001 characters"),
+    ('age = "number"', 'age = "numbr"', (10, 13), "data[0].columns.age", "'number'"),
+    ('"max hr" = "integer"', '"max hr" = 3', (10, 29), "data[0].columns.'max hr'", "number 3"),
+    ('alias = "scans"', 'alias = "patients"', (13, 1), "data[1].alias", "twice"),
+    ('alias = "scans"', 'allias = "scans"', (13, 1), "data[1].allias", "'alias'"),
+    ('kind = "folder"', 'kind = "files"', (14, 1), "data[1].kind", "folder"),
+    ("[strategy]", "strategy = 3\n[strategi]", (25, 1), "run.strategy", "no such key"),
+    ("momentum = 0.9", "parameters = { a = 1 }", (27, 1), "strategy.parameters", "a table"),
+    ("lr = 0.1", "lr = nan", (36, 1), "hyperparameters.lr", "finite"),
+    ("lr = 0.1", "lr = [1]", (36, 1), "hyperparameters.lr", "a list"),
+    ('carrier = "grpc"', 'carrier = "http"', (30, 1), "communication.carrier", "mqtt"),
+    ("workers = 2", "worker = 2", (17, 1), "resources.worker", "'workers'"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "place", "key", "words"), MISTAKES)
+def test_a_mistake_is_told_with_its_place(old: str, new: str, place: tuple[int, int], key: str, words: str) -> None:
+    assert old in TOML
+    text = TOML.replace(old, new, 1)
+    manifest, mistakes = examine(text)
+    assert manifest is None
+    first = mistakes[0]
+    assert ((first.line, first.column), first.key) == (place, key)
+    assert words in f"{first.text} {first.advice}"
+    with pytest.raises(UserError) as told:
+        parse(text)
+    assert told.value.code == "OCT-JOB-TOML" and f"line {place[0]}, column {place[1]}" in told.value.what
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_lines() -> None:
+    text = TOML.replace("rounds = 30", "ronds = 30").replace("workers = 2", "workers = -2")
+    _, mistakes = examine(text)
+    assert [m.key for m in mistakes] == ["resources.workers", "run.ronds"]
+    with pytest.raises(UserError) as told:
+        parse(text)
+    assert "run.ronds" in told.value.why
+
+
+@pytest.mark.parametrize("text", ["", "x = 1", "[job]", "data = 3\n[job]", "[data]\nalias='x'\n[job]", "\ufeff[job]"])
+def test_what_is_not_a_job_at_all_is_told(text: str) -> None:
+    with pytest.raises(UserError) as told:
+        parse(text)
+    assert told.value.code == "OCT-JOB-TOML" and told.value.next_step
+
+
+def test_a_huge_or_deeply_nested_file_is_refused() -> None:
+    for text in ("#" * 300_000, "x = " + "[" * 20_000):
+        with pytest.raises(UserError) as told:
+            parse(text)
+        assert told.value.code == "OCT-JOB-TOML"
+
+
+def test_strategies_that_are_not_known_are_told_where_the_caller_knows_them() -> None:
+    with pytest.raises(UserError) as told:
+        parse(TOML, strategies=("fedavg", "fedadam"))
+    assert "line 26" in told.value.what and "fedavg" in told.value.next_step
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=200))
+def test_arbitrary_text_gives_a_user_error_or_a_manifest(text: str) -> None:
+    manifest, mistakes = examine("[job]\nname='a'\nversion='1'\ntrainer='a:B'\n" + text)
+    assert (manifest is None) == bool(mistakes)
+
+
+_KEYS = st.text(alphabet="abz09_-", min_size=1, max_size=4)
+_ANY_KEY = st.one_of(_KEYS, st.text(alphabet="a .=[]\"'\\é\n#", max_size=4))
+_VALUES = st.recursive(
+    st.one_of(st.integers(-5, 5), st.booleans(), st.text(alphabet="a[]{}#='\"\\,\n", max_size=6), st.floats(-1, 1)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(_ANY_KEY, inner, max_size=3)),
+    max_leaves=8,
+)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[ # comment ]\n" + ",\n".join(_toml(v) for v in value) + " ]"
+    return json.dumps(value)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.dictionaries(_ANY_KEY, _VALUES, max_size=4), st.lists(st.dictionaries(_KEYS, _VALUES, max_size=2), max_size=3)
+)
+def test_every_key_of_any_document_is_placed_where_it_stands(table: dict[str, object], tables: list[object]) -> None:
+    lines = ["# [not] = 'a table'"]
+    expected = {}
+    for key, value in table.items():
+        lines.append(f"  {json.dumps(key)}={_toml(value)}")
+        expected[(key,)] = (sum(line.count("\n") + 1 for line in lines[:-1]) + 1, 3)
+    for index, entries in enumerate(tables):
+        lines.append("[[list.of]] # tables")
+        for key, value in dict(entries).items():  # type: ignore[call-overload]
+            lines.append(f"{key} = {_toml(value)}")
+            expected[("list", "of", index, key)] = (sum(line.count("\n") + 1 for line in lines[:-1]) + 1, 1)
+    text = "\n".join(lines)
+    try:
+        value = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return  # such as a top-level key "list" beside [[list.of]], or a line break in a key
+    found = places(text)
+    assert {path: found[path] for path in expected} == expected
+    assert set(_paths(value)) <= set(found) | {("list",), ("list", "of")}
+
+
+def _paths(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [p for key, item in items for p in [(*path, key), *_paths(item, (*path, key))]]
+
+
+def test_literal_and_multi_line_texts_do_not_confuse_places() -> None:
+    text = "a = '''\n[x]\n'''\nb = \"\"\"q\\\"\"\"\"\nc.d = 'x' # [y]\n[t.u]\n'k k' = [ [1, 2], { z = 3 } ]\n"
+    assert tomllib.loads(text)["t"]["u"]["k k"][1]["z"] == 3
+    found = places(text)
+    assert (found[("b",)], found[("c", "d")], found[("t", "u", "k k", 1, "z")]) == ((4, 1), (5, 1), (7, 21))
+
+
+# overrides
+
+CONFIG = parse(TOML).config
+
+
+def test_overrides_are_laid_over_the_jobs_own_words() -> None:
+    new = apply_overrides(CONFIG, {"rounds": 3, "run": {"seed": 9}, "carrier": "mqtt", "hyperparameters": {"lr": 1}})
+    expected = replace(CONFIG, rounds=3, seed=9, carrier="mqtt", hyperparameters={**CONFIG.hyperparameters, "lr": 1})
+    assert new == expected
+    assert apply_overrides(CONFIG, {}) == CONFIG
+
+
+def test_another_strategy_forgets_the_parameters_of_the_old_one() -> None:
+    assert apply_overrides(CONFIG, {"strategy": "fedavg"}).strategy_parameters == {}
+    assert apply_overrides(CONFIG, {"strategy": {"momentum": 0.5}}).strategy_parameters == {"momentum": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"ronds": 3}, "'rounds'"),
+        ({"run": {"ronds": 3}}, "'rounds'"),
+        ({"run": 3}, "table"),
+        ({"run": 3, "rounds": 4}, "table"),
+        ({"rounds": "3"}, "rounds = 3"),
+        ({"rounds": True}, "whole number"),
+        ({"rounds": None}, "whole number"),
+        ({"strategy": 3}, "table"),
+        ({"strategy": {"name": 3}}, "text in quotes"),
+        ({"hyperparameters": {"lr": float("inf")}}, "finite"),
+        ({"hyperparameters": {"lr": None}}, "null"),
+        ({"job": {"name": "x"}}, "no such table"),
+        ({"resources": {"gpus": -1}}, "out of range"),
+    ],
+)
+def test_a_bad_override_is_told(overrides: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError) as told:
+        apply_overrides(CONFIG, overrides)
+    assert told.value.code == "OCT-CONFIG-INVALID"
+    assert words in f"{told.value.what} {told.value.why} {told.value.next_step}"

@@ -1,0 +1,269 @@
+"""A real runner and its workers, driven as the daemon drives them: through the mailbox and a pipe of words."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.storage.blobs import BlobStore
+from octopus_desktop.storage.mailbox import Mailbox
+from octopus_desktop.training.spec import DataSource, RunnerSpec
+from octopus_desktop.wire.canonical import new_id
+from octopus_desktop.wire.child import encode
+from octopus_desktop.wire.pb.envelope_pb2 import TASK, Answer, BlobRef, Envelope, Task
+
+TRAINER = """
+import os, signal, time, torch
+from torch import nn
+from octopus_desktop.training.sdk import ClientTrainer
+
+class Trainer(ClientTrainer):
+    def build_model(self, ctx):
+        return nn.Linear(3, 1)
+
+    def train(self, ctx, model):
+        mode = ctx.hyperparameters.get("mode", "")
+        table = ctx.dataset("rows").columns(["a", "b", "c", "y"])
+        x = torch.tensor([table["a"], table["b"], table["c"]], dtype=torch.float32).T
+        y = torch.tensor(table["y"], dtype=torch.float32)[:, None]
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.05)
+        for _ in ctx.epochs(3):
+            for batch, target in ctx.loader((x, y), batch_size=4):
+                loss = ((model(batch) - target) ** 2).mean()
+                optimiser.zero_grad(); loss.backward(); optimiser.step()
+                ctx.report(1, loss=float(loss))
+        if mode == "raise":
+            raise ValueError("patient 4711 has no heart")
+        if mode == "exit":
+            raise SystemExit(3)
+        if mode == "nan":
+            with torch.no_grad():
+                next(iter(model.parameters())).fill_(float("nan"))
+        if mode == "shout":
+            for _ in range(200_000):
+                print("x" * 100)
+        if mode == "child" and os.fork() == 0:
+            time.sleep(600)
+        flag = ctx.hyperparameters.get("wait", "")
+        if flag and not os.path.exists(flag):
+            open(flag, "w").close()
+            time.sleep(600)
+        return {"loss": float(loss)}
+
+    def evaluate(self, ctx, model):
+        return {"weight": float(sum(p.abs().sum() for p in model.parameters()))}
+"""
+
+
+class Parent:
+    """The daemon's part: mailbox, pipe, and what the runner said."""
+
+    def __init__(self, root: Path, config: RunConfig, workers: int) -> None:
+        self.run_dir, self.root = root / "run", root
+        self.blobs = BlobStore(root / "blobs")
+        package = root / "package"
+        (package / "code").mkdir(parents=True, exist_ok=True)
+        (package / "code" / "trainer.py").write_text(TRAINER)
+        data = root / "rows.csv"
+        lines = [f"{i % 5},{i % 3},{i % 7},{(i % 5) * 2 - i % 3}" for i in range(30)]
+        data.write_text("a,b,c,y\n" + "\n".join(lines) + "\n")
+        self.spec = RunnerSpec(
+            run_id="r1",
+            silo="st-marys",
+            package=str(package),
+            trainer="trainer:Trainer",
+            config=config.to_dict(),
+            blobs=str(self.blobs.root),
+            workers=workers,
+            data=(asdict(DataSource(alias="rows", path=str(data), kind="csv", digest="")),),
+        )
+        self.run_dir.mkdir(exist_ok=True)
+        self.spec.write(self.run_dir / "runner.json")
+        self.mailbox = Mailbox(self.run_dir / "mailbox.sqlite")
+        self.words: list[dict[str, Any]] = []
+        self._news = threading.Condition()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "octopus_desktop.training.runner", str(self.run_dir)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        threading.Thread(target=self._hear, args=(self.process,), daemon=True).start()
+
+    def _hear(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout
+        for line in process.stdout:
+            with self._news:
+                self.words.append(json.loads(line))
+                self._news.notify_all()
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
+        with self._news:
+            assert self._news.wait_for(condition, seconds), self.words[-20:]
+        return condition()
+
+    def say(self, word: str) -> None:
+        assert self.process and self.process.stdin
+        self.process.stdin.write(encode(word).encode())
+        self.process.stdin.flush()
+
+    def model(self) -> BlobRef:
+        from octopus_desktop.training.engine import initial_model
+
+        out = self.root / "first.safetensors"
+        written = initial_model(Path(self.spec.package), self.spec.trainer, self.spec.run_config, out)
+        self.blobs.adopt(out)
+        return BlobRef(digest=written.digest, size=written.size)
+
+    def give(self, model: BlobRef, round_: int = 1, epoch: int = 1, task: str = "train") -> None:
+        body = Task(task=task, epoch=epoch, model=model, config_json=json.dumps({"rounds": 3}))
+        self.mailbox.accept(
+            Envelope(
+                id=new_id("e"), run_id="r1", round=round_, kind=TASK, sender="server", recipient="st-marys",
+                body=body.SerializeToString(),
+            )
+        )  # fmt: skip
+        if self.process:
+            self.say("inbox")
+
+    def answer(self, round_: int = 1, task: str = "train", epoch: int = 1) -> Answer:
+        def look() -> Answer | None:
+            sent = self.mailbox.sent(f"{round_}/st-marys/{task}")
+            found = Answer.FromString(sent.body) if sent else None
+            return found if found and found.epoch >= epoch else None
+
+        return self.wait(look)
+
+    def children(self, word: str) -> list[psutil.Process]:
+        assert self.process
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in found if word in " ".join(child.cmdline())]
+
+
+@contextmanager
+def parent(root: Path, workers: int = 1, **hyperparameters: Any) -> Iterator[Parent]:
+    one = Parent(root, replace(RunConfig(rounds=3, seed=5), hyperparameters=hyperparameters), workers)
+    below: list[psutil.Process] = []
+    try:
+        one.start()
+        yield one
+    finally:
+        if one.process and one.process.poll() is None:
+            below = psutil.Process(one.process.pid).children(recursive=True)
+            assert one.process.stdin
+            one.process.stdin.close()
+            one.process.wait(20)
+        _, left = psutil.wait_procs(below, timeout=10)
+        for process in left:
+            process.kill()
+        assert left == [], "the runner left processes behind"
+
+
+def test_a_task_is_trained_answered_and_reported(tmp_path: Path) -> None:
+    with parent(tmp_path) as daemon:
+        daemon.give(daemon.model())
+        answer = daemon.answer()
+        assert answer.error == ""
+        assert answer.examples == 30 and answer.steps == 24
+        assert daemon.blobs.has(answer.update.digest)
+        assert {"eval/weight", "train/loss"} <= set(answer.metrics)
+        assert daemon.mailbox.inbox() == []
+        kinds = {word["word"] for word in daemon.words}
+        assert {"ready", "progress", "metrics", "span", "outbox"} <= kinds
+
+
+def test_a_killed_worker_changes_no_bit(tmp_path: Path) -> None:
+    with parent(tmp_path / "calm") as daemon:
+        daemon.give(daemon.model())
+        calm = daemon.answer()
+    flag = tmp_path / "flag"
+    with parent(tmp_path / "storm", wait=str(flag)) as daemon:
+        daemon.give(daemon.model())
+        daemon.wait(lambda: any(w["word"] == "progress" and w["fraction"] == 1.0 for w in daemon.words))
+        while not flag.exists():
+            pass
+        for worker in daemon.children("training.worker"):
+            worker.kill()
+        storm = daemon.answer()
+    assert storm.update.digest == calm.update.digest
+
+
+def test_a_killed_runner_goes_on_and_never_trains_an_answered_task_again(tmp_path: Path) -> None:
+    with parent(tmp_path) as daemon:
+        model = daemon.model()
+        daemon.give(model)
+        first = daemon.answer()
+        assert daemon.process
+        daemon.process.kill()
+        daemon.process.wait(20)
+        spans = [word for word in daemon.words if word["word"] == "span" and word["step"] == "train"]
+        daemon.start()
+        daemon.give(model, epoch=2)
+        again = daemon.answer(epoch=2)
+        assert again.update.digest == first.update.digest
+        after = [word for word in daemon.words if word["word"] == "span" and word["step"] == "train"]
+        assert after == spans
+        daemon.give(model, round_=2)
+        assert daemon.answer(round_=2).update.digest != ""
+
+
+def test_two_workers_train_as_one_group(tmp_path: Path) -> None:
+    with parent(tmp_path, workers=2) as daemon:
+        daemon.give(daemon.model())
+        answer = daemon.answer()
+        assert answer.error == "" and answer.examples == 30
+        assert len(daemon.children("training.worker")) >= 2
+        daemon.children("training.worker")[-1].kill()
+        daemon.give(answer.update, round_=2)
+        assert daemon.answer(round_=2).error == ""
+
+
+@pytest.mark.parametrize(
+    ("mode", "code"), [("raise", "OCT-RUN-TRAINER"), ("exit", "OCT-RUN-TRAINER"), ("nan", "OCT-MODEL-NAN")]
+)
+def test_a_trainer_that_fails_is_answered_with_a_code_and_without_its_data(
+    tmp_path: Path, mode: str, code: str
+) -> None:
+    with parent(tmp_path, mode=mode) as daemon:
+        daemon.give(daemon.model())
+        answer = daemon.answer()
+        assert answer.error_code == code
+        assert "4711" not in answer.error
+        assert not answer.HasField("update")
+
+
+def test_a_trainer_that_shouts_and_forks_leaves_nothing_behind(tmp_path: Path) -> None:
+    with parent(tmp_path, mode="shout") as daemon:
+        daemon.give(daemon.model())
+        assert daemon.answer().error == ""
+        lines = [word for word in daemon.words if word["word"] == "log" and word["source"] == "worker"]
+        assert 0 < len(lines) < 5000
+    with parent(tmp_path / "fork", mode="child") as daemon:
+        daemon.give(daemon.model())
+        assert daemon.answer().error == ""
+
+
+def test_missing_data_is_told_with_its_code(tmp_path: Path) -> None:
+    one = Parent(tmp_path, RunConfig(rounds=1), 1)
+    (tmp_path / "rows.csv").unlink()
+    model = one.model()
+    shutil.rmtree(tmp_path / "run" / "work", ignore_errors=True)
+    one.start()
+    try:
+        one.give(model)
+        assert one.answer().error_code == "OCT-DATA-MISSING"
+    finally:
+        assert one.process and one.process.stdin
+        one.process.stdin.close()
+        one.process.wait(20)
