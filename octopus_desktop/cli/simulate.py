@@ -144,7 +144,6 @@ def _bars(silos: list[str]) -> Iterator[Callable[[Step], None]]:
         MofNCompleteColumn,
         Progress,
         TextColumn,
-        TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
