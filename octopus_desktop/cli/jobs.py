@@ -187,7 +187,7 @@ def enrol(invitation: str, name: str, contact: str, key_file: Path | None) -> No
             "Ask the coordinator for one made with 'octopus server invite --role author'.",
         )
     signing, store = _own_key(key_file), _store()
-    key_pem, csr = member.make_request(name)
+    key_pem, csr = authors.enrolment_key(store, ticket.id, name)
     dial = invitations.tls_identity(ticket)
     reply = _remote(
         ticket.server, certificates.to_pem(ticket.ca_der), dial, "Enrolment", "Enrol",
@@ -265,26 +265,25 @@ def _remote(server: str, ca_pem: bytes, identity: tuple[bytes, bytes], service: 
     """One call to a federation's server over mutual TLS; failures come as UserError."""
     import grpc
 
-    from octopus_desktop.system.endpoint import to_user_error
+    from octopus_desktop.communication.grpc_wire import OPTIONS, to_user_error
     from octopus_desktop.wire.pb import federation_pb2_grpc
-
-    def away() -> UserError:
-        return UserError(
-            "OCT-LINK-DOWN",
-            f"The federation server {server} cannot be reached.",
-            "Nobody answers there, or it is not the server of this federation (the TLS handshake failed).",
-            "Check the network and the address, and ask the coordinator whether the server runs.",
-        )
 
     key, chain = identity
     credentials = grpc.ssl_channel_credentials(ca_pem, key, chain)
-    with grpc.secure_channel(server, credentials, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    with grpc.secure_channel(server, credentials, options=[*OPTIONS, ("grpc.enable_http_proxy", 0)]) as channel:
         call = getattr(getattr(federation_pb2_grpc, f"{service}Stub")(channel), method)
         try:
             return call(request, timeout=CALL_S)
         except grpc.RpcError as error:
-            known = to_user_error(error, away)
-            raise known or RuntimeError(f"{error.code()}: {error.details()}") from None
+            known = to_user_error(error, server)
+    if known.code == "OCT-LINK-TLS":
+        known = UserError(
+            "OCT-ENROL-CA",
+            f"The server at {server} is not the one of this federation.",
+            known.why,
+            "Compare address and CA fingerprint with the coordinator by telephone.",
+        )
+    raise known
 
 
 def _chunks(package: Path) -> Iterator[Chunk]:

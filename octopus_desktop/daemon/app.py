@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from octopus_desktop.daemon.core import Silo
+from octopus_desktop.daemon.local_api.approvals import ApprovalsApi
 from octopus_desktop.daemon.local_api.audit import AuditApi
 from octopus_desktop.daemon.local_api.base import LocalApi
 from octopus_desktop.daemon.local_api.daemon import DaemonApi
@@ -14,6 +15,7 @@ from octopus_desktop.daemon.local_api.datasets import DatasetsApi
 from octopus_desktop.daemon.local_api.federations import FederationsApi
 from octopus_desktop.daemon.local_api.logs import LogsApi
 from octopus_desktop.daemon.local_api.nodes import NodesApi
+from octopus_desktop.daemon.local_api.policies import PoliciesApi
 from octopus_desktop.daemon.local_api.runs import RunsApi
 from octopus_desktop.daemon.local_api.setup import SetupApi
 from octopus_desktop.daemon.mail import Inward, Mailboxes, SiloMail
@@ -27,7 +29,9 @@ from octopus_desktop.daemon.services.logs import LogHandler, Logs
 from octopus_desktop.daemon.services.nodes import Nodes
 from octopus_desktop.daemon.services.offers import Offers
 from octopus_desktop.daemon.services.packages import Packages
+from octopus_desktop.daemon.services.policies import Policies
 from octopus_desktop.daemon.services.record import Record
+from octopus_desktop.daemon.services.reviews import Reviews
 from octopus_desktop.daemon.services.runs import Runs
 from octopus_desktop.daemon.services.setup import Setup
 from octopus_desktop.daemon.services.signing import SiloKeys
@@ -62,6 +66,8 @@ class App:
         self.runs = Runs(
             silo, self.lives, self.record, self.logs, self.nodes, self.mailboxes, self.blobs, self.uses, self.words
         )
+        self.policies = Policies(silo, self.keys, self.setup, self.approvals, self.packages)
+        self.reviews = Reviews(silo, self.packages, self.policies)
         self._wire()
         self.api = LocalApi(
             silo,
@@ -71,6 +77,8 @@ class App:
                 "Federations": FederationsApi(self.federations),
                 "Nodes": NodesApi(self.nodes),
                 "Datasets": DatasetsApi(self.datasets),
+                "Approvals": ApprovalsApi(self.approvals, self.reviews),
+                "Policies": PoliciesApi(silo, self.policies),
                 "Runs": RunsApi(silo, self.runs, self.record),
                 "Audit": AuditApi(silo, self.keys),
                 "Logs": LogsApi(self.logs),
@@ -82,7 +90,8 @@ class App:
         """Who is told what. The only place where the parts come to know of each other."""
         lives, runs, federations = self.lives, self.runs, self.federations
         lives.launch, lives.tell, lives.end = runs.launch, runs.tell, runs.end
-        lives.check_package = self.offers.check
+        lives.check_package, lives.apply_policy = self.offers.check, self.policies.apply
+        self.datasets.changed = self.policies.apply_all
         lives.posted = federations.outbox_changed
         runs.lawful = self.approvals.lawful
         self.words.sign = lambda envelope: envelopes.sign(envelope, self.keys.silo)
@@ -92,7 +101,7 @@ class App:
         federations.make_owner, federations.leaving = self._mail_of, runs.stop_all_of
 
     def _mail_of(self, federation: pb.Federation) -> SiloMail:
-        """What the carrier of one federation works on. Reads keys: called in a thread."""
+        """What the carrier of one federation works on."""
         runs = self.runs
         return SiloMail(
             silo=self.silo,

@@ -5,6 +5,8 @@ Knows how to store, record and tell; decides nothing.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +33,9 @@ KINDS: dict[str, type[Message]] = {
     "policy": pb.Policy,
 }
 AUDIT_TAIL = 10
+DISK_RETRY_S = 5.0
+
+log = logging.getLogger(__name__)
 
 # (request id, method) of the command that is being carried out, so that its answer is kept with its effect
 current_command: ContextVar[tuple[str, str] | None] = ContextVar("current_command", default=None)
@@ -214,6 +219,17 @@ def unknown(kind: str, entity_id: str) -> UserError:
     code, noun = _UNKNOWN[kind]
     return UserError(code, f"There is no {noun} {entity_id!r} here.", "Its id is not in this silo's state.",
                      f"List the {noun}s and give one of their ids.")  # fmt: skip
+
+
+def when_possible(call: Callable[..., Any], *arguments: Any) -> None:
+    """Do this now; while the disk is full, again every few seconds. For what must not be lost and has no caller."""
+    try:
+        call(*arguments)
+    except UserError as error:
+        if error.code != "OCT-DISK-FULL":
+            raise
+        log.warning("waits for room on the disk: %s", error.what)
+        asyncio.get_running_loop().call_later(DISK_RETRY_S, when_possible, call, *arguments)
 
 
 def to_pb(entry: Entry) -> pb.AuditEntry:

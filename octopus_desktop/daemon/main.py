@@ -55,7 +55,7 @@ async def _run(home: SiloHome, ready_fd: int) -> None:
     announce_ready(ready_fd)
     await end.wait()
     await app.stop()
-    lock.release()
+    del lock  # held until here; the process's end releases it
 
 
 if __name__ == "__main__":

@@ -435,7 +435,8 @@ def _restarted(life: Life, event: Restarted) -> Outcome:
     if life.offer == "offered":
         return life, [ApplyPolicy()]
     if life.active and life.run != "paused":
-        return life, [Audit("daemon", "run.found-after-restart", (("state", life.run),)), Launch()]
+        found = Audit("daemon", "run.found-after-restart", (("state", life.run),))
+        return replace(life, run="approved"), [found, Launch()]  # nothing runs until its runner is up again
     return life, []
 
 

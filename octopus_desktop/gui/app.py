@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -143,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"octopus-desktop {__version__}")
     parser.add_argument("link", nargs="?", default="", help="an octopus:// link or an invitation's text")
     given = parser.parse_args(arguments)
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # its INFO lines about a daemon that goes are no news
     QApplication.setApplicationName("Octopus Desktop")
     QApplication.setDesktopFileName("octopus-desktop")
     qt = QApplication(sys.argv[:1])

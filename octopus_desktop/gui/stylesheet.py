@@ -124,10 +124,10 @@ QHeaderView::section { background: $surface; color: $muted; border: none; border
   padding: 6px 11px;
   font-size: ${caption}px; font-weight: 600; }
 QHeaderView::section:hover { color: $text; }
-QHeaderView::down-arrow { image: url($icons/control-down-$scheme.svg); width: 12px; height: 12px;
-  subcontrol-position: center right; }
-QHeaderView::up-arrow { image: url($icons/control-up-$scheme.svg); width: 12px; height: 12px;
-  subcontrol-position: center right; }
+QHeaderView::down-arrow { image: url($icons/control-down-$scheme.svg); width: 10px; height: 10px;
+  subcontrol-origin: border; subcontrol-position: top center; }
+QHeaderView::up-arrow { image: url($icons/control-up-$scheme.svg); width: 10px; height: 10px;
+  subcontrol-origin: border; subcontrol-position: top center; }
 QTableCornerButton::section { background: $surface; border: none; }
 
 QTabWidget::pane { border: none; border-top: 1px solid $border; top: -1px; }

@@ -252,6 +252,8 @@ class MainWindow(QMainWindow):
     def _on_start_failed(self, error: UserError) -> None:
         if not self._context.client.is_connected:
             self.banner.tell("danger", error.what, error.why or error.next_step, self.tr("Start the daemon"))
+        else:
+            self._tell_locked()
 
     def _on_banner_acted(self) -> None:
         if self._context.client.is_connected:
@@ -261,13 +263,22 @@ class MainWindow(QMainWindow):
 
     def _on_reset(self) -> None:
         self._refresh()
-        daemon = self._context.store.daemon
-        if daemon.configured and daemon.secrets.startswith("locked") and not self._context.client.is_read_only:
-            text = self.tr("The daemon's secrets are locked: it cannot reach any federation.")
-            self.banner.tell("warning", text, daemon.secrets, self.tr("Unlock…"))
+        self._tell_locked()
         if not self._context.store.daemon.configured and not self._offered_wizard:
             self._offered_wizard = True
             self.show_wizard()
+
+    def _tell_locked(self) -> None:
+        daemon, client = self._context.store.daemon, self._context.client
+        if (
+            client.is_connected
+            and daemon.configured
+            and daemon.secrets.startswith("locked")
+            and not client.is_read_only
+        ):
+            text = self.tr("The daemon's secrets are locked: it reaches no federation.")
+            why = self.tr("It was started without the passphrase that seals them.")
+            self.banner.tell("warning", text, why, self.tr("Unlock…"))
 
     def _on_notice(self, notice: pb.Notice) -> None:
         tone = {"error": "danger", "warning": "warning"}.get(notice.level, "info")

@@ -128,8 +128,15 @@ def subject(name: str, role: str = "") -> x509.Name:
 
 
 def make_csr(key: ec.EllipticCurvePrivateKey, name: str) -> bytes:
-    """A certificate request, DER. The authority takes the key from it and nothing else."""
-    request = x509.CertificateSigningRequestBuilder().subject_name(subject(name)).sign(key, hashes.SHA256())
+    """A certificate request, DER. The authority takes the key from it and nothing else.
+
+    The same key and name give the same bytes (RFC 6979), so that a repeated enrolment is known as the same one.
+    """
+    request = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(subject(name))
+        .sign(key, hashes.SHA256(), ecdsa_deterministic=True)
+    )
     return request.public_bytes(serialization.Encoding.DER)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from octopus_desktop.identity import member
 from octopus_desktop.identity.keys import SigningKey
 from octopus_desktop.identity.secrets import SecretStore, open_store, signing_key
 from octopus_desktop.system.paths import private_dir
@@ -82,6 +83,17 @@ def make_pem(path: Path) -> SigningKey:
     except OSError as error:
         raise _bad_key(path, error.strerror or str(error), "Choose a folder that you can write to") from error
     return key
+
+
+def enrolment_key(secrets: SecretStore, invitation: str, name: str) -> tuple[bytes, bytes]:
+    """The TLS key and certificate request for this invitation: the same key at a second attempt, so that an answer that
+    got lost costs no invitation. Raises OCT-ENROL-NAME."""
+    kept = secrets.get(f"author/enrol/{invitation}")
+    if kept is not None:
+        return kept, member.renew_request(kept, name)
+    key_pem, csr = member.make_request(name)
+    secrets.set(f"author/enrol/{invitation}", key_pem)
+    return key_pem, csr
 
 
 def remember(home: Path, secrets: SecretStore, membership: Membership) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
+from typing import Any
 
 from octopus_desktop.wire.errors import UserError
+
+PROBES, PROBE_S = 4, 0.05
 
 
 class InstanceLock:
@@ -19,7 +23,12 @@ class InstanceLock:
 
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for _ in range(PROBES):  # ``lock_holder`` of another process holds it for an instant
+                try:
+                    return self._take(fcntl)
+                except BlockingIOError:
+                    time.sleep(PROBE_S)
+            self._take(fcntl)
         except OSError as error:
             holder = os.pread(self._file, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(self._file)
@@ -29,6 +38,9 @@ class InstanceLock:
                 f"Process {holder} holds {path.name}.",
                 "Use the one that runs, or stop it first.",
             ) from error
+
+    def _take(self, fcntl: Any) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
@@ -45,7 +57,7 @@ def lock_holder(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return None
     except OSError:
         text = os.pread(file, 32, 0).decode(errors="replace").strip()

@@ -21,7 +21,6 @@ from pathlib import Path
 
 from octopus_desktop.system.lock import lock_holder
 from octopus_desktop.system.paths import SiloHome, private_dir
-from octopus_desktop.system.processes import alive
 from octopus_desktop.wire.errors import UserError
 
 DAEMON_MODULE = "octopus_desktop.daemon.main"
@@ -177,7 +176,7 @@ def stop_daemon(home: SiloHome, timeout_s: float = 10.0) -> bool:
             os.kill(pid, how)
         if _wait_gone(pid, home, wait_s):
             return True
-    return not alive(pid)
+    return False
 
 
 def wait_stopped(home: SiloHome, timeout_s: float = 10.0) -> None:
@@ -192,7 +191,7 @@ def _wait_gone(pid: int, home: SiloHome, wait_s: float) -> bool:
     while True:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)  # it may be our own child
-        if not alive(pid) or daemon_pid(home) != pid:
+        if daemon_pid(home) != pid:  # the lock goes when the last of its threads has gone
             return True
         if time.monotonic() >= end:
             return False

@@ -56,6 +56,14 @@ def test_a_snapshot_arrives_and_events_change_it(qtbot: QtBot, tmp_path: Path) -
         assert run.id not in store.runs
 
 
+def test_the_last_events_stand_in_order_however_they_came() -> None:
+    store = Store()
+    tail = [pb.AuditEntry(seq=seq) for seq in (3, 2, 1)]
+    store.apply(pb.Event(number=1, snapshot=pb.Snapshot(audit_tail=tail)))
+    store.apply(pb.Event(number=2, audit=pb.AuditEntry(seq=4)))
+    assert [entry.seq for entry in store.audit_tail] == [1, 2, 3, 4]
+
+
 def test_a_missed_event_is_noticed_and_mended_by_a_fresh_snapshot(qtbot: QtBot, tmp_path: Path) -> None:
     daemon = make_daemon(tmp_path).start()
     with make_client(tmp_path, daemon) as (_client, store):

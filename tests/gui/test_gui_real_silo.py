@@ -50,7 +50,9 @@ def test_an_offer_is_read_and_approved_in_the_window_and_its_run_is_watched(
             assert not dialog.problem
             dialog.grab().save(str(tmp_path / "approve.png"))
             qtbot.mouseClick(dialog.confirm, Qt.MouseButton.LeftButton)
-            qtbot.waitUntil(lambda: office.store.offers[run_id].state == "approved" or office.errors, timeout=30_000)
+            qtbot.waitUntil(
+                lambda: office.store.offers[run_id].state == "approved" or bool(office.errors), timeout=30_000
+            )
             assert not office.errors, str(office.errors[0])
             qtbot.waitUntil(lambda: run_id in office.store.runs, timeout=20_000)
 
@@ -61,10 +63,14 @@ def test_an_offer_is_read_and_approved_in_the_window_and_its_run_is_watched(
             run = office.store.runs[run_id]
             assert run.state == "completed", f"{run.code}: {run.reason}"
             qtbot.waitUntil(lambda: detail.models.table.model.total == 3, timeout=20_000)
+            qtbot.wait(200)  # charts paint ten times a second at most
             runs.grab().save(str(tmp_path / "overview.png"))
             charts = detail.overview.grid.charts
             assert any(chart.series.federation for chart in charts.values())
             assert any(chart.series.local for chart in charts.values())
+            accuracy = next(chart.series for name, chart in charts.items() if name.startswith("eval/acc"))
+            # Both lines speak of the same model at the same round.
+            assert sorted(accuracy.local) == sorted(accuracy.federation) == [1, 2, 3]
             lanes = detail.timeline.view.spans.lanes
             assert "silo" in lanes and any(lane.startswith("worker") for lane in lanes)
             updates = [row for row in detail.left._rows.values() if row.kind.upper() == "ANSWER"]

@@ -116,6 +116,11 @@ def test_a_renewal_keeps_the_key(authority: Authority) -> None:
     assert member.accept_certificate(renewed, authority.ca_der, key).name == "hungary"
 
 
+def test_a_repeated_request_is_the_same_to_the_byte() -> None:
+    key, csr = member.make_request("hungary")
+    assert member.renew_request(key, "hungary") == csr
+
+
 @pytest.mark.parametrize("name", ["", "UPPER", "a b", "-a", "a-", "x" * 64, "ü", "server", "a/b", "a\n"])
 def test_a_bad_name_is_refused(authority: Authority, name: str) -> None:
     with pytest.raises(UserError) as refused:

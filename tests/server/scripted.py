@@ -163,8 +163,7 @@ class ScriptedSilo:
         self._changed = asyncio.Condition()
         self.end: GrpcSiloEnd | None = None
         self._task: asyncio.Task[None] | None = None
-        self.allow = asyncio.Event()  # answers wait for it
-        self.allow.set()
+        self.most_round = 1_000_000  # tasks of later rounds wait
 
     # the silo's process
 
@@ -206,6 +205,10 @@ class ScriptedSilo:
             async with self._changed:
                 await self._changed.wait_for(condition)
 
+    def answer_up_to(self, round_: int) -> None:
+        self.most_round = round_
+        self._tell()
+
     async def until_kind(self, kind: Any, count: int = 1) -> pb.Envelope:
         await self.until(lambda: sum(e.kind == kind for e in self.seen) >= count)
         return [e for e in self.seen if e.kind == kind][count - 1]
@@ -234,7 +237,7 @@ class ScriptedSilo:
         return self.post(self.make(run_id, pb.DECISION, decision))
 
     async def _answer(self, envelope: pb.Envelope) -> None:
-        await self.allow.wait()
+        await self.until(lambda: envelope.round <= self.most_round)
         task = pb.Task.FromString(envelope.body)
         answer = pb.Answer(task=task.task, epoch=task.epoch, metrics={"eval/accuracy": 0.5, "eval/examples": 10.0})
         blobs = []

@@ -56,18 +56,17 @@ async def test_killing_server_and_coordinator_in_the_middle_changes_nothing(tmp_
     async with federation(tmp_path, "aa", "bbbb") as (server, silos):
         server.submit()
         undisturbed = await server.until_run(server.start_run(rounds=3).id, lambda r: r.state in ENDED)
-        silos[1].allow.clear()
+        silos[1].answer_up_to(0)
         run = server.start_run(rounds=3)
         await silos[1].until(lambda: any(e.kind == pb.TASK and e.run_id == run.id for e in silos[1].seen))
         coordinator_of(server.pid).kill()
-        silos[1].allow.set()
-        await server.until_run(run.id, lambda r: r.round >= 1)
+        silos[1].answer_up_to(1)
+        await server.until_run(run.id, lambda r: r.round >= 1)  # and no further: the second silo holds round 2 back
         orphan = coordinator_of(server.pid)
-        silos[1].allow.clear()
         server.end(signal.SIGKILL)
         orphan.wait(timeout=10)
         server.start()
-        silos[1].allow.set()
+        silos[1].answer_up_to(3)
         done = await server.until_run(run.id, lambda r: r.state in ENDED)
         assert done.state == "completed"
         assert done.model.digest == undisturbed.model.digest

@@ -9,7 +9,7 @@ MODELS_KEPT = 3
 
 
 class BlobUses:
-    """Kinds: package | model (of a round's task) | final | update (of an answer that is not delivered)."""
+    """Kinds: package | model (of a round's task) | final | update (of the newest round's answer)."""
 
     def __init__(self, silo: Silo, blobs: BlobStore) -> None:
         self._silo, self._blobs = silo, blobs
@@ -18,12 +18,10 @@ class BlobUses:
         """Inside ``change`` or ``transaction``."""
         self._silo.db.execute("INSERT OR IGNORE INTO blob_uses VALUES(?,?,?,?)", digest, run_id, kind, round_)
 
-    def drop_models_before(self, run_id: str, round_: int) -> None:
-        """Keep the newest MODELS_KEPT rounds' models of a run."""
+    def drop_before(self, run_id: str, round_: int) -> None:
+        """Keep the newest MODELS_KEPT rounds' models of a run, and this round's update: a new lease may ask for it."""
         self._drop("run_id=? AND kind='model' AND round<=?", run_id, round_ - MODELS_KEPT)
-
-    def drop_update(self, run_id: str, digest: str) -> None:
-        self._drop("run_id=? AND kind='update' AND digest=?", run_id, digest)
+        self._drop("run_id=? AND kind='update' AND round<?", run_id, round_)
 
     def drop_updates(self, run_id: str) -> None:
         self._drop("run_id=? AND kind='update'", run_id)

@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Datasets:
 
     def __init__(self, silo: Silo) -> None:
         self._silo = silo
+        self.changed: Callable[[], None] = lambda: None
         self._one_at_a_time = asyncio.Semaphore(1)
 
     async def probe(self, path: str, kind: str) -> pb.Dataset:
@@ -153,6 +155,7 @@ class Datasets:
         dataset.checked_at = round(time.time(), 3)
         self._silo.put("dataset", dataset)
         self._silo.db.execute("INSERT OR REPLACE INTO dataset_marks VALUES(?,?)", dataset.id, mark)
+        self._silo.afterwards(self.changed)
 
     def _set_state(self, dataset_id: str, state: str, error: UserError) -> pb.Dataset:
         with self._silo.change():

@@ -35,6 +35,11 @@ LEAVE_S = 3.0
 LEAVE_LOOK_S = 0.05
 
 
+def _tell_bug(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception():
+        log.error("a link ended by a bug", exc_info=task.exception())
+
+
 class Federations:
     """The noun ``federation``.
 
@@ -158,7 +163,8 @@ class Federations:
                 self.connect(federation.id)
 
     def connect(self, federation_id: str) -> None:
-        self._tasks[federation_id] = asyncio.create_task(self._link(federation_id))
+        self._tasks[federation_id] = task = asyncio.create_task(self._link(federation_id))
+        task.add_done_callback(_tell_bug)
 
     def outbox_changed(self, federation_id: str) -> None:
         end = self._ends.get(federation_id)
@@ -190,7 +196,8 @@ class Federations:
         federation = self._silo.get("federation", federation_id)
         try:
             key, certificate_der, ca_der, _ = await asyncio.to_thread(self._secret_of, self._row(federation_id))
-            owner = await asyncio.to_thread(self.make_owner, federation)
+            await asyncio.to_thread(lambda: self._keys.silo)
+            owner = self.make_owner(federation)
         except UserError as error:
             self._set_link(federation_id, "down", error)
             self._silo.notify("error", error.code, f"{federation.name}: {error.what}", "federation", federation_id)
@@ -226,6 +233,9 @@ class Federations:
         base_in, base_out = self._bases.get(federation_id, (0, 0))
         federation.bytes_in, federation.bytes_out = base_in + state.bytes_in, base_out + state.bytes_out
         federation.latency_ms = state.latency_ms
+        if fault and fault.code == "OCT-DISK-FULL" and federation.error_code != fault.code:
+            text = f"{fault.what} {fault.why} {federation.name} waits and goes on by itself."
+            self._silo.notify("error", fault.code, text, "federation", federation_id)
         if federation.link != state.phase.value or federation.error_code != (fault.code if fault else ""):
             self._set_link(federation_id, state.phase.value, fault)
         else:
@@ -251,8 +261,11 @@ class Federations:
                         "federation",
                         federation_id,
                     )
-        except UserError as error:
+        except UserError as error:  # shown all the same; the next change stores it
             log.warning("the state of the link was not stored: %s", error.what)
+            before.link, before.error_code = link, fault.code if fault else error.code
+            before.error = f"{fault.what} {fault.why}".strip() if fault else error.what
+            self._silo.hub.soon("federation", before)
         if link == "up":
             alarm = self._alarms.pop(federation_id, None)
             if alarm:

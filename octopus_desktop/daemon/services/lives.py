@@ -130,7 +130,7 @@ class Lives:
             case reducer.PostDecision(verdict=verdict, reason=reason):
                 if decision is None:
                     decision = Decision(
-                        verdict=Decision.Verdict.Value(verdict.upper()),
+                        verdict=verdict.upper(),
                         reason=reason,
                         decided_by=silo.status.organisation or "daemon",
                         decided_at=time.time(),

@@ -50,19 +50,5 @@ def matches(needs: Iterable[DataNeed], datasets: Iterable[pb.Dataset]) -> list[p
     return found
 
 
-def choose(needs: Iterable[DataNeed], datasets: Iterable[pb.Dataset]) -> dict[str, str] | None:
-    """need -> dataset id where that is beyond doubt: the one that bears the need's alias and fits, or the only one that
-    fits. None when some need has no such dataset."""
-    registered, chosen = list(datasets), {}
-    for need in needs:
-        fitting = [d for d in registered if not problem(need, d)]
-        named = [d for d in fitting if d.alias == need.alias]
-        candidates = named or fitting
-        if len(candidates) != 1:
-            return None
-        chosen[need.alias] = candidates[0].id
-    return chosen
-
-
 def _all_missing(dataset: pb.Dataset, name: str) -> bool:
     return any(c.name == name and c.missing >= dataset.rows for c in dataset.columns)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from octopus_desktop.daemon.core import Silo
+from octopus_desktop.daemon.core import Silo, when_possible
 from octopus_desktop.system.inventory import MachineFacts, machine
 from octopus_desktop.wire.canonical import new_id
 from octopus_desktop.wire.errors import UserError
@@ -108,12 +108,15 @@ class Nodes:
         _fill(node, facts)
         node.workers_running = self.workers()
         if node.state == "draining" and not node.workers_running:
-            with self._silo.change():
-                node = self._silo.need("node", node.id)
-                node.state = "drained"
-                self._silo.put("node", node)
+            when_possible(self._drained, node.id)
             return
         self._silo.hub.soon("node", node)
+
+    def _drained(self, node_id: str) -> None:
+        with self._silo.change():
+            node = self._silo.need("node", node_id)
+            node.state = "drained"
+            self._silo.put("node", node)
 
 
 def _fill(node: pb.Node, facts: MachineFacts) -> None:

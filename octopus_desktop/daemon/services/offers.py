@@ -8,7 +8,7 @@ import logging
 import time
 
 from octopus_desktop.daemon import reducer
-from octopus_desktop.daemon.core import Silo
+from octopus_desktop.daemon.core import Silo, when_possible
 from octopus_desktop.daemon.services.blob_uses import BlobUses
 from octopus_desktop.daemon.services.lives import Lives
 from octopus_desktop.daemon.services.packages import Packages
@@ -61,12 +61,17 @@ class Offers:
             self._must_fit(offer)
             await self._packages.verify(offer.offer)
         except UserError as error:
-            self._lives.apply(run_id, reducer.PackageBad(error.code, f"{error.what} {error.why}".strip()))
+            bad = reducer.PackageBad(error.code, f"{error.what} {error.why}".strip())
+            when_possible(self._lives.apply, run_id, bad)
             return
         except Exception as error:  # whatever a hostile package breaks, the daemon goes on
             log.exception("the package of %s could not be verified", run_id)
-            self._lives.apply(run_id, reducer.PackageBad("OCT-JOB-ZIP", f"It could not be verified: {error!r}"))
+            bad = reducer.PackageBad("OCT-JOB-ZIP", f"It could not be verified: {error!r}")
+            when_possible(self._lives.apply, run_id, bad)
             return
+        when_possible(self._is_good, run_id)
+
+    def _is_good(self, run_id: str) -> None:
         with self._silo.change():
             offer = self._silo.need("offer", run_id)
             offer.signature_verified = True
@@ -99,7 +104,7 @@ class Offers:
                 if offer is None or life.offer not in reducer.OFFER_OPEN or not offer.offer.expires_at:
                     continue
                 if offer.offer.expires_at <= now:
-                    self._lives.apply(life.run_id, reducer.OfferExpired())
+                    when_possible(self._lives.apply, life.run_id, reducer.OfferExpired())
                 else:
                     next_at = min(next_at, offer.offer.expires_at)
             try:

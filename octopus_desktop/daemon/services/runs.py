@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from octopus_desktop.daemon import reducer
-from octopus_desktop.daemon.core import Silo
+from octopus_desktop.daemon.core import Silo, when_possible
 from octopus_desktop.daemon.mail import Mailboxes
 from octopus_desktop.daemon.services import conditions as terms
 from octopus_desktop.daemon.services.blob_uses import MODELS_KEPT, BlobUses
@@ -178,7 +178,7 @@ class Runs:
         else:
             self.launch(envelope.run_id, 0.0)
         self._words.task_arrived(envelope, task, now)
-        self._uses.drop_models_before(envelope.run_id, envelope.round)
+        self._uses.drop_before(envelope.run_id, envelope.round)
         return new
 
     def stop_came(self, envelope: Envelope) -> bool:
@@ -253,16 +253,13 @@ class Runs:
             refused = terms.answer_allowed(limits, sent, answer.update.size, answer.metrics)
             if refused:
                 event = reducer.Broken(refused.code, refused.why)
-                asyncio.get_running_loop().call_soon(self._lives.apply, envelope.run_id, event)
+                asyncio.get_running_loop().call_soon(when_possible, self._lives.apply, envelope.run_id, event)
                 return False
         self._words.answer_leaves(envelope, answer)
         return True
 
     def answer_delivered(self, envelope: Envelope) -> None:
-        answer = Answer.FromString(envelope.body)
         self._words.answer_delivered(envelope)
-        if answer.update.digest:
-            self._uses.drop_update(envelope.run_id, answer.update.digest)
 
     # launching
 
@@ -315,10 +312,10 @@ class Runs:
         )
         self._mailboxes.get(run_id)  # its tables are there before the child looks
         with self._silo.change():
-            self._lives.apply(run_id, reducer.RunnerUp())
             run = self._silo.need("run", run_id)
             run.workers = spec.workers
             self._silo.put("run", run)
+            self._lives.apply(run_id, reducer.RunnerUp())
         self._runners[run_id] = runner
         self._nodes.wake()
         try:
@@ -362,7 +359,7 @@ class Runs:
         life = self._lives.get(run_id)
         if life.active and "disk" not in life.held:
             self._logs.add("warning", "daemon", f"The runner ended: {why}", run_id)
-            self._lives.apply(run_id, reducer.RunnerGone(why))
+            when_possible(self._lives.apply, run_id, reducer.RunnerGone(why))
 
     def tell(self, run_id: str, word: str) -> None:
         runner = self._runners.get(run_id)
@@ -422,7 +419,7 @@ class Runs:
         while self._lives.get(run_id).active:
             look_at = terms.standing(limits, time.time(), self._silo.get("run", run_id).started_at).look_at
             await asyncio.sleep(max(0.05, look_at - time.time()))
-            self._time_is_over(run_id, limits)
+            when_possible(self._time_is_over, run_id, limits)
 
     def _disk_full(self, run_id: str, error: UserError) -> None:
         """The run waits; it goes on by itself when there is room."""

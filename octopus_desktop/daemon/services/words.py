@@ -99,7 +99,14 @@ class Words:
         if self._record.has_left(envelope.id):
             return  # before a restart of the daemon
         row = self._record.round(envelope.run_id, envelope.round)
-        row.local.update(answer.metrics)
+        before = envelope.round - 1 if answer.task == "train" else envelope.round
+        for name, value in answer.metrics.items():
+            # A training answer's "eval/…" speak of the model that came in, which the round before made.
+            place = before if name.startswith("eval/") else envelope.round
+            if place:
+                self._record.round(envelope.run_id, place).local[name] = value
+        if 0 < before < envelope.round:
+            self._record.touch(envelope.run_id, before)
         row.bytes_out += answer.update.size + len(envelope.body)
         self._record.touch(envelope.run_id, envelope.round)
         at = time.time()

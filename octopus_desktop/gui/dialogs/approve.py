@@ -334,6 +334,7 @@ class _Wrapped(QLabel):
 
     def __init__(self) -> None:
         super().__init__(wordWrap=True, textFormat=Qt.TextFormat.PlainText)
+        self.setContentsMargins(0, 4, 0, 0)
 
     def setText(self, text: str) -> None:
         super().setText(text)

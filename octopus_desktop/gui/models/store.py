@@ -88,7 +88,7 @@ class Store(QObject):
         self.daemon = snapshot.daemon
         for plural in KINDS.values():
             setattr(self, plural, {item.id: item for item in getattr(snapshot, plural)})
-        self.audit_tail = list(snapshot.audit_tail)
+        self.audit_tail = sorted(snapshot.audit_tail, key=lambda entry: entry.seq)
         self.loaded = True
         self.reset.emit()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PySide6.QtWidgets import QComboBox, QFileDialog, QWidget
 from octopus_desktop.gui.client import Call
 from octopus_desktop.gui.context import Context
 from octopus_desktop.gui.dialogs.background import run_task
+from octopus_desktop.gui.models.names import action_words, detail_of, subject_name
 from octopus_desktop.gui.widgets import formats
 from octopus_desktop.gui.widgets.parts import Banner, EmptyState, PageHeader, button, page_layout
 from octopus_desktop.gui.widgets.table import Column, Table
@@ -22,6 +24,8 @@ from octopus_desktop.wire.pb import local_pb2 as pb
 
 PAGE_ROWS = 500
 FILTER_MS = 250
+SHORT_CHARACTERS = 40
+DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 
 
 class AuditPage(QWidget):
@@ -65,8 +69,15 @@ class AuditPage(QWidget):
                     muted=True,
                 ),
                 Column(key="actor", title=tr("WHO"), text=lambda e: e.actor, width=140),
-                Column(key="action", title=tr("WHAT"), text=lambda e: e.action, width=150),
-                Column(key="subject", title=tr("OF"), text=lambda e: e.subject, tooltip=lambda e: e.subject, width=180),
+                Column(key="action", title=tr("WHAT"), text=action_words, copy=lambda e: e.action, width=150),
+                Column(
+                    key="subject",
+                    title=tr("OF"),
+                    text=lambda e: subject_name(context.store, e),
+                    tooltip=lambda e: e.subject,
+                    copy=lambda e: e.subject,
+                    width=180,
+                ),
                 Column(
                     key="detail", title=tr("DETAIL"), text=detail_words, tooltip=_detail_lines, width=0, muted=True
                 ),
@@ -231,16 +242,11 @@ class AuditPage(QWidget):
         self._verify.setText(self.tr("Verify now"))
 
 
-def detail_of(entry: pb.AuditEntry) -> dict[str, Any]:
-    try:
-        value = json.loads(entry.detail_json or "{}")
-    except ValueError:
-        return {"": entry.detail_json}
-    return value if isinstance(value, dict) else {"": value}
-
-
 def detail_words(entry: pb.AuditEntry) -> str:
-    return ", ".join(f"{name} {_short(value)}" for name, value in detail_of(entry).items())
+    """What tells most first: plain values, then digests; the job stands in its own column already."""
+    plain = [(name, value) for name, value in detail_of(entry).items() if name != "job" and value not in ("", [], {})]
+    plain.sort(key=lambda pair: len(_short(pair[1])) if isinstance(pair[1], (str, int, float)) else SHORT_CHARACTERS)
+    return ", ".join(f"{name} {_short(value)}" for name, value in plain)
 
 
 def _detail_lines(entry: pb.AuditEntry) -> str:
@@ -249,7 +255,8 @@ def _detail_lines(entry: pb.AuditEntry) -> str:
 
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
-    return text if len(text) <= 40 else text[:39] + "…"
+    text = DIGEST.sub(lambda found: found.group()[:12], text)
+    return text if len(text) <= SHORT_CHARACTERS else text[: SHORT_CHARACTERS - 1] + "…"
 
 
 def write_export(path: Path, entries: list[pb.AuditEntry]) -> int:

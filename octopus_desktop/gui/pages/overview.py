@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 
 from octopus_desktop.gui.context import Context
+from octopus_desktop.gui.models.names import action_words, detail_of, subject_name
 from octopus_desktop.gui.theme import GRID
 from octopus_desktop.gui.widgets import formats
 from octopus_desktop.gui.widgets.parts import Card, ElidedLabel, Figure, PageHeader, button, label, page_layout, scroll
@@ -71,7 +71,7 @@ class OverviewPage(QWidget):
         self._nodes = _Lines(
             self.tr("Nodes"), lambda: _NodeLine(context), self.tr("No machine is registered yet: see the page Nodes.")
         )
-        self._events = _Lines(self.tr("Last events"), lambda: _EventLine(), self.tr("Nothing has happened yet."))
+        self._events = _Lines(self.tr("Last events"), lambda: _EventLine(context), self.tr("Nothing has happened yet."))
         self._steps = _Lines(self.tr("Next steps"), lambda: _StepLine(context), "")
         for card in (self._steps, self._waiting, self._runs, self._events):
             left.addWidget(card)
@@ -381,8 +381,9 @@ class _NodeLine(_Line):
 
 
 class _EventLine(_Line):
-    def __init__(self) -> None:
+    def __init__(self, context: Context) -> None:
         super().__init__()
+        self._store = context.store
         self.row.setSpacing(GRID)
         self._at = label("", "caption")
         self._at.setFixedWidth(104)
@@ -393,9 +394,5 @@ class _EventLine(_Line):
     def set_item(self, entry: pb.AuditEntry) -> None:
         self._at.setText(formats.clock(entry.at))
         self._at.setToolTip(formats.instant_utc(entry.at))
-        self._text.set_text(f"{entry.action} · {entry.subject} · {entry.actor}")
-        try:
-            detail = json.loads(entry.detail_json or "{}")
-        except ValueError:
-            detail = {}
-        self._text.setToolTip("\n".join(f"{name}: {value}" for name, value in detail.items()))
+        self._text.set_text(f"{subject_name(self._store, entry)}: {action_words(entry)} · {entry.actor}")
+        self._text.setToolTip("\n".join(f"{name}: {value}" for name, value in detail_of(entry).items()))

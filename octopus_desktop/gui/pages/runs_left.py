@@ -22,6 +22,7 @@ class LeftTab(QWidget):
     def __init__(self, context: Context) -> None:
         super().__init__()
         self._rows: dict[str, pb.Left] = {}
+        self._offered = ""  # the row that was chosen for the reader
         self._sum = label("", "muted")
         self.table = Table(
             context.theme,
@@ -46,7 +47,10 @@ class LeftTab(QWidget):
             self._layer_columns(),
             lambda layer: layer.name,
             empty=EmptyState(
-                context.theme, "layers", self.tr("No layers"), self.tr("Choose an update above to see what it held.")
+                context.theme,
+                "layers",
+                self.tr("No layers"),
+                self.tr("This message held no layers, or they were not described. Choose an update above."),
             ),
         )
         self.layers.filter.hide()  # few rows: a second filter is in the way
@@ -73,7 +77,7 @@ class LeftTab(QWidget):
         self.clear()
 
     def clear(self) -> None:
-        self._rows = {}
+        self._rows, self._offered = {}, ""
         self.table.set_rows([])
         self._show_layers(None)
         self._tell()
@@ -85,9 +89,10 @@ class LeftTab(QWidget):
         self._rows.update({row_id(row): row for row in new})
         self.table.model.put_many(new)
         self._tell()
-        if not self.table.current_id():
-            newest = max(self._rows.values(), key=lambda row: row.at)
-            self.table.choose(row_id(newest))
+        if self.table.current_id() in ("", self._offered):  # the newest update, until the reader has chosen another
+            newest = max(self._rows.values(), key=lambda row: (bool(row.layers or row.encoding), row.at))
+            self._offered = row_id(newest)
+            self.table.choose(self._offered)
 
     def _on_chosen(self, chosen: str) -> None:
         self._show_layers(self._rows.get(chosen))
@@ -96,7 +101,7 @@ class LeftTab(QWidget):
         self.layers.set_rows(list(row.layers) if row is not None else [])
         self._lower.setVisible(bool(self._rows))
         self._of.setText(
-            self.tr("What the {0} of round {1} held").format(kind_word(row.kind), row.round) if row is not None else ""
+            self.tr("What the {0} of round {1} held").format(kind_word(row), row.round) if row is not None else ""
         )
 
     def _tell(self) -> None:
@@ -119,12 +124,12 @@ class LeftTab(QWidget):
             Column(
                 key="round",
                 title=self.tr("Round"),
-                text=lambda r: str(r.round),
+                text=lambda r: str(r.round) if r.round else formats.DASH,
                 sort=lambda r: r.round,
                 number=True,
                 width=88,
             ),
-            Column(key="kind", title=self.tr("Kind"), text=lambda r: kind_word(r.kind), width=128),
+            Column(key="kind", title=self.tr("Kind"), text=lambda r: kind_word(r), width=128),
             Column(
                 key="bytes",
                 title=self.tr("Size"),
@@ -164,7 +169,7 @@ class LeftTab(QWidget):
             Column(
                 key="norm",
                 title=self.tr("Norm"),
-                text=lambda r: formats.number(r.norm),
+                text=lambda r: formats.number(r.norm) if r.norm else formats.DASH,  # 0: not computed
                 sort=lambda r: r.norm,
                 number=True,
                 width=120,
@@ -176,12 +181,13 @@ def row_id(row: pb.Left) -> str:
     return f"{row.round}/{row.kind}/{row.digest}/{row.at:.3f}"
 
 
-def kind_word(kind: str) -> str:
+def kind_word(row: pb.Left) -> str:
     """What a message is, for people; the daemon names its kinds as the wire does."""
     tr = QCoreApplication.translate
+    if row.kind.upper() == "ANSWER":  # an evaluation's answer bears numbers, but no update
+        return tr("left", "update") if row.encoding or row.layers else tr("left", "metrics")
     return {
-        "answer": tr("left", "update"),
         "decision": tr("left", "decision"),
         "progress": tr("left", "progress"),
         "audit_head": tr("left", "audit witness"),
-    }.get(kind.lower(), kind.lower().replace("_", " "))
+    }.get(row.kind.lower(), row.kind.lower().replace("_", " "))

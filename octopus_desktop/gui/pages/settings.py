@@ -102,7 +102,10 @@ class SettingsPage(QWidget):
             [
                 (tr("Organisation"), daemon.organisation),
                 (tr("Administrator"), daemon.administrator),
-                (tr("Secrets are in"), secrets.get(daemon.secrets, daemon.secrets)),
+                (
+                    tr("Secrets are in"),
+                    secrets.get(daemon.secrets, daemon.secrets.replace("locked", tr("a file that is locked"), 1)),
+                ),
                 (tr("Home"), str(self._context.home)),
                 (tr("Local API"), str(silo_home(self._context.home).socket)),
                 (

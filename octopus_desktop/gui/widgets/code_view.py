@@ -84,7 +84,10 @@ class CodeEditor(QPlainTextEdit):
         self.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
         self.setFont(fixed_font())
         self.setTabStopDistance(4 * self.fontMetrics().horizontalAdvance(" "))
-        self.setStyleSheet("QPlainTextEdit, QPlainTextEdit:focus { border: none; border-radius: 0; padding: 0; }")
+        self.setStyleSheet(
+            "QPlainTextEdit, QPlainTextEdit:focus { border: none; border-radius: 0; padding: 0; }"
+            "QAbstractScrollArea::corner { background: transparent; border: none; }"
+        )
         self.marks: dict[int, list[Mark]] = {}
         self.notes: dict[int, str] = {}
         self.highlighter = CodeHighlighter(self.document(), ink_of(self))

@@ -74,7 +74,10 @@ class DiffText(QPlainTextEdit):
         self.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
         self.setFont(fixed_font())
         self.setTabStopDistance(4 * self.fontMetrics().horizontalAdvance(" "))
-        self.setStyleSheet("QPlainTextEdit, QPlainTextEdit:focus { border: none; border-radius: 0; padding: 0; }")
+        self.setStyleSheet(
+            "QPlainTextEdit, QPlainTextEdit:focus { border: none; border-radius: 0; padding: 0; }"
+            "QAbstractScrollArea::corner { background: transparent; border: none; }"
+        )
         self._margin = _Numbers(self)
         self.updateRequest.connect(lambda _rect, _dy: self._margin.update())
 

@@ -347,7 +347,8 @@ class Timeline(QWidget):
             painter.setPen(QPen(QColor(ink.muted), 1, Qt.PenStyle.DashLine))
             name = self.tr("round {round}").format(round=number)
             if x + 4 >= free:
-                painter.drawLine(QPointF(x, 4), QPointF(x, bottom))
+                painter.drawLine(QPointF(x, 4), QPointF(x, 20))  # not through the words of the time axis
+                painter.drawLine(QPointF(x, AXIS - 4), QPointF(x, bottom))
                 painter.setPen(QColor(ink.text))
                 painter.drawText(QPointF(x + 4, 16), name)
                 free = x + 4 + metrics.horizontalAdvance(name) + 12
@@ -358,7 +359,10 @@ class Timeline(QWidget):
         painter.setPen(QColor(ink.line))
         painter.drawLine(QPointF(0, top + 0.5), QPointF(self.width(), top + 0.5))
         x, metrics = float(PAD), QFontMetricsF(self.font())
-        for step, colour in STEP_COLOURS.items():
+        shown = dict(STEP_COLOURS)
+        if any(step not in STEP_COLOURS for step in self.spans.totals):
+            shown["other"] = OTHER_STEP
+        for step, colour in shown.items():
             box = QRectF(x, top + 11, 12, 12)
             painter.fillRect(box, QColor(colour))
             if step == "wait":
@@ -418,6 +422,8 @@ def step_name(widget: QWidget, step: str) -> str:
         "upload": widget.tr("upload"),
         "wait": widget.tr("wait"),
         "aggregate": widget.tr("aggregate"),
+        "save": widget.tr("save"),
+        "other": widget.tr("other"),
     }.get(step, step)
 
 
