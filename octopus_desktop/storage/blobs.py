@@ -87,6 +87,7 @@ class BlobStore:
                 path.unlink(missing_ok=True)
             return digest
         if move:
+            _sync(path)
             self._install(path, digest)
             return digest
         with self.create() as new:
@@ -96,6 +97,7 @@ class BlobStore:
     def adopt_hashed(self, path: Path, digest: str) -> str:
         """Take over a file on this disk whose digest the caller computed while writing it. No second read."""
         self._place(digest)
+        _sync(path)
         self._install(path, digest)
         return digest
 
@@ -119,10 +121,16 @@ class BlobStore:
         return self.root / digest[:2] / digest
 
     def _install(self, source: Path, digest: str) -> None:
+        """Make a file whose bytes are on the disk visible, and the name with it: a receipt may follow."""
         place = self._place(digest)
-        place.parent.mkdir(exist_ok=True)
         with disk_errors(place):
+            try:
+                place.parent.mkdir()
+                _sync(self.root)
+            except FileExistsError:
+                pass
             os.replace(source, place)
+            _sync(place.parent)
 
 
 class BlobWriter:
@@ -252,6 +260,18 @@ def file_digest(path: Path, progress: Callable[[int], None] | None = None) -> st
         if progress:
             progress(len(chunk))
     return sha.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """A file's bytes, or a directory's names, to the disk. Windows has no such thing for directories."""
+    if os.name == "nt" and path.is_dir():
+        return
+    with disk_errors(path):
+        file_no = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+        try:
+            os.fsync(file_no)
+        finally:
+            os.close(file_no)
 
 
 class _WriteBehind:
