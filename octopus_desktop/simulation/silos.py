@@ -9,11 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from octopus_desktop.aggregation import filters
 from octopus_desktop.aggregation.events import Dispatch
 from octopus_desktop.aggregation.facts import AnswerFacts, Bar, Blob
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.storage.blobs import BlobStore
-from octopus_desktop.training import frames
+from octopus_desktop.training import frames, leaving
 from octopus_desktop.training.spec import DataSource, RunnerSpec
 from octopus_desktop.wire.errors import UserError
 
@@ -37,6 +38,13 @@ def make_silo(
     if config.resources.workers > 1:
         return ManyWorkers(name, package, trainer, config, sources, work)
     return OneWorker(name, package, trainer, config, sources, work)
+
+
+def _take(store: BlobStore, config: RunConfig, out: Path, model: Path, metrics: dict[str, float]) -> Blob:
+    """What the runner does to an update before it leaves, filters included; but nothing here must survive a crash."""
+    clean = leaving.prepare(out, model, config.update, filters.make(config.privacy), durable=False)
+    metrics.update(clean.metrics)
+    return Blob(digest=store.adopt_hashed(clean.path, clean.digest), size=clean.size)
 
 
 class OneWorker:
@@ -69,15 +77,15 @@ class OneWorker:
             model=self._store.path(order.model.digest),
             config=dict(words),
         )
-        result = self._engine.run(task, self._out)
-        update = None
+        result = self._engine.run(task, self._out, digest=False)
+        metrics, update = dict(result.metrics), None
         if result.update:
-            update = Blob(digest=self._store.adopt_hashed(result.update, result.digest), size=result.size)
+            update = _take(self._store, self._engine.config, result.update, task.model, metrics)
         return AnswerFacts(
             silo=self._name,
             examples=result.examples,
             steps=result.steps,
-            metrics=result.metrics,
+            metrics=metrics,
             update=update,
             train_seconds=result.train_seconds,
             bars=tuple(Bar(lane=lane, step=step, start=a, end=b) for lane, step, a, b in result.spans),
@@ -126,11 +134,12 @@ class ManyWorkers:
     def run(self, order: Dispatch, words: Mapping[str, Any]) -> AnswerFacts:
         from octopus_desktop.training.launcher import TaskFailed
 
+        model = self._store.path(order.model.digest)
         task = {
             "task": order.task,
             "round": order.round,
             "rounds": self._config.rounds,
-            "model": str(self._store.path(order.model.digest)),
+            "model": str(model),
             "config": dict(words),
             "out": str(self._out),
         }
@@ -139,14 +148,14 @@ class ManyWorkers:
         except TaskFailed as error:
             fault = error.fault
             raise UserError(fault["code"], fault["what"], fault["why"], fault["next"]) from error
-        update = None
+        metrics, update = dict(result["metrics"]), None
         if order.task == "train":
-            update = Blob(digest=self._store.adopt_hashed(self._out, result["digest"]), size=result["size"])
+            update = _take(self._store, self._config, self._out, model, metrics)
         return AnswerFacts(
             silo=self._name,
             examples=result["examples"],
             steps=result["steps"],
-            metrics=result["metrics"],
+            metrics=metrics,
             update=update,
             train_seconds=result["train_seconds"],
             bars=tuple(Bar(lane=lane, step=step, start=a, end=b) for lane, step, a, b in result["spans"]),

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def leashed(module: str, *arguments: str) -> Sequence[str]:
@@ -39,6 +40,31 @@ def kill_group(leader: int, how: int = signal.SIGKILL) -> None:
         os.killpg(leader, how)
     except (ProcessLookupError, PermissionError):
         pass
+
+
+def adopt_orphans() -> None:
+    """From now on, processes below this one that lose their parent become this one's children (Linux)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def kill_descendants(spare: int = 0) -> None:
+    """Kill and reap every process below this one, in whatever session; with ``adopt_orphans``, none escapes.
+
+    ``spare``: a child that somebody else waits for.
+    """
+    import psutil
+
+    for _ in range(3):  # the dead hand their own children up to this process
+        below = [p for p in psutil.Process().children(recursive=True) if p.pid != spare]
+        if not below:
+            return
+        for process in below:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                pass
+        psutil.wait_procs(below, timeout=1)
 
 
 def alive(pid: int) -> bool:

@@ -3,7 +3,8 @@
 One worker is started directly: torchrun would cost a process and a second import of torch for nothing. Several are
 torchrun's, which ends the whole group when one of them dies. Either is then started again from here, with a fresh port:
 on one node, torchrun's own restart meets the addresses of the group that died. No torch here.
-The environment that the workers get is made new: nothing of the daemon's secrets is in it.
+The environment that the workers get is made new: nothing of the daemon's secrets is in it. ``confine`` puts them into
+``sandbox``'s confinement where that works.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,8 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from octopus_desktop.system.processes import kill_group, leashed
+from octopus_desktop.system.processes import adopt_orphans, kill_descendants, kill_group, leashed
 from octopus_desktop.training import frames
+from octopus_desktop.training.sandbox import Confinement, obstacle
 from octopus_desktop.training.spec import RunnerSpec
 from octopus_desktop.wire.errors import UserError
 
@@ -59,9 +62,17 @@ class _Group:
 
 
 class Workers:
-    """The warm workers of one run on this node."""
+    """The warm workers of one run on this node.
 
-    def __init__(self, run_dir: Path, spec: RunnerSpec, listener: Listener) -> None:
+    Args:
+        run_dir: ``runner.json`` lies there, and ``work/``, the one place where workers write: the update's file too.
+        confine: this process exists for these workers alone: sandbox them, and end all that they leave behind.
+
+    Attributes:
+        sandbox: "bubblewrap" or "none", known once ``start`` returned; ``obstacle`` says why it is none.
+    """
+
+    def __init__(self, run_dir: Path, spec: RunnerSpec, listener: Listener, *, confine: bool = False) -> None:
         self._run_dir, self._spec, self._listener = run_dir, spec, listener
         self._size = max(1, spec.workers)
         self._folder = tempfile.mkdtemp(prefix="octopus-w")  # short: a socket's path is limited; 0700
@@ -73,8 +84,18 @@ class Workers:
         self._deaths, self._number = 0, 0
         self._tasks: list[asyncio.Task[None]] = []
         self._server: asyncio.Server | None = None
+        self._confine = confine
+        self._given = run_dir / "given"  # the task's model, and no other, where confined workers can read it
+        self.sandbox, self.obstacle = "none", ""
 
     async def start(self) -> None:
+        for folder in (self._run_dir / "work", self._given):
+            folder.mkdir(exist_ok=True)
+        if self._confine:
+            self.obstacle = await self._find_obstacle()
+            self.sandbox = "none" if self.obstacle else "bubblewrap"
+            if self.obstacle:
+                adopt_orphans()
         self._server = await asyncio.start_unix_server(self._serve, self._path)
         self._tasks.append(asyncio.create_task(self._supervise(), name="workers"))
 
@@ -96,6 +117,8 @@ class Workers:
         """
         self._deaths = 0
         await self._notify()
+        if self.sandbox != "none":
+            words = {**words, "model": str(self._give(Path(words["model"])))}
         while True:
             await self._all_ready()
             if self._group.fault:
@@ -190,24 +213,53 @@ class Workers:
             async with self._changed:
                 await self._changed.wait_for(lambda: self._deaths <= self._spec.max_restarts)
 
+    async def _find_obstacle(self) -> str:
+        if self._spec.devices:
+            return "Workers with GPUs are not confined yet."
+        return await obstacle(self._confinement(), self._environment())
+
+    def _confinement(self) -> Confinement:
+        data = tuple(Path(source.path) for source in self._spec.sources.values())
+        return Confinement(
+            readable=(self._run_dir / "runner.json", Path(self._spec.package), *data, self._given),
+            writable=(self._run_dir / "work", Path(self._folder)),
+            home=self._run_dir / "work",
+        )
+
+    def _give(self, model: Path) -> Path:
+        """Show the workers this model only. A link costs nothing, and the folder is read-only on their side."""
+        place = self._given / model.name
+        for old in self._given.iterdir():
+            if old != place:
+                old.unlink()
+        if not place.exists():
+            try:
+                os.link(model, place)
+            except OSError:  # another file system, or one without links
+                shutil.copyfile(model, place)
+        return place
+
     def _command(self) -> list[str]:
+        module, arguments = self._module()
+        if self.sandbox == "none":
+            return list(leashed(module, *arguments))
+        return self._confinement().command([sys.executable, "-m", module, *arguments], self._environment())
+
+    def _module(self) -> tuple[str, list[str]]:
         if self._size == 1:
-            return list(leashed("octopus_desktop.training.worker", str(self._run_dir)))
-        words = [
+            return "octopus_desktop.training.worker", [str(self._run_dir)]
+        return "torch.distributed.run", [
             "--nnodes", "1", "--node-rank", "0", "--master-addr", "127.0.0.1", "--master-port", str(_free_port()),
             "--nproc-per-node", str(self._size), "--max-restarts", "0",
             "-m", "octopus_desktop.training.worker", str(self._run_dir),
         ]  # fmt: skip
-        return list(leashed("torch.distributed.run", *words))
 
     def _environment(self) -> dict[str, str]:
         passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         threads = str(self._spec.threads)
-        home = self._run_dir / "work"
-        home.mkdir(exist_ok=True)
         return {
             **passed,
-            "HOME": str(home),
+            "HOME": str(self._run_dir / "work"),
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
             "GLOO_SOCKET_IFNAME": "lo",
@@ -237,6 +289,8 @@ class Workers:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 kill_group(self._process.pid)
+        if self._confine and self.sandbox == "none":  # a sandbox ends as a whole
+            kill_descendants(self._process.pid if self._process else 0)  # what left the group by its own session
 
 
 class _Limit:

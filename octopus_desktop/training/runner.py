@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.storage.mailbox import Mailbox
-from octopus_desktop.training import frames
+from octopus_desktop.training import frames, leaving
 from octopus_desktop.training.launcher import TaskFailed, Workers
 from octopus_desktop.training.spec import MAILBOX, RunnerSpec
 from octopus_desktop.wire.canonical import new_id
@@ -34,7 +34,9 @@ class Runner:
         self._spec = RunnerSpec.read(run_dir / "runner.json")
         self._mailbox = Mailbox(run_dir / MAILBOX)
         self._blobs = BlobStore(Path(self._spec.blobs))
-        self._workers = Workers(run_dir, self._spec, self)
+        self._config = self._spec.run_config
+        self._filters = _filters(self._config.privacy)
+        self._workers = Workers(run_dir, self._spec, self, confine=True)
         self._mail = asyncio.Event()
         self._mail.set()
         self._going = asyncio.Event()
@@ -44,7 +46,10 @@ class Runner:
     async def run(self) -> None:
         """Work until stdin ends or the parent says stop."""
         await self._workers.start()
-        self._parent.say("ready", workers=max(1, self._spec.workers), sandbox="none")
+        self._parent.say("ready", workers=max(1, self._spec.workers), sandbox=self._workers.sandbox)
+        if self._workers.sandbox == "none":
+            said = f"The job's code runs without a sandbox: {self._workers.obstacle}"
+            self._parent.log("warning", "runner", said)
         work = asyncio.create_task(self._work())
         orders = asyncio.create_task(self._orders())
         try:
@@ -129,32 +134,47 @@ class Runner:
         out = self._run_dir / "work" / f"update-{envelope.round}.safetensors"
         out.parent.mkdir(exist_ok=True)
         began = time.time()
+        metrics: dict[str, float] = {}
         try:
+            model = self._blobs.path(task.model.digest)
             words = {
                 "task": task.task,
                 "round": envelope.round,
-                "rounds": int(config.get("rounds", self._spec.run_config.rounds)),
-                "model": str(self._blobs.path(task.model.digest)),
+                "rounds": int(config.get("rounds", self._config.rounds)),
+                "model": str(model),
                 "config": config.get("strategy", {}),
                 "out": str(out),
             }
             result = await self._workers.run(words)
+            spans = [Span(lane=lane, step=step, start=start, end=end) for lane, step, start, end in result["spans"]]
+            update = None
+            if task.task == "train":
+                update, span = await self._take(out, model, metrics)
+                spans.append(span)
         except (TaskFailed, UserError) as error:
             return self._failure(task, error, out)
         answer = Answer(
             task=task.task,
             epoch=task.epoch,
             examples=result["examples"],
-            metrics=result["metrics"],
+            metrics={**result["metrics"], **metrics},
             train_seconds=result["train_seconds"],
             steps=result["steps"],
-            spans=[Span(lane=lane, step=step, start=start, end=end) for lane, step, start, end in result["spans"]],
+            spans=spans,
+            update=update,
         )
-        if task.task == "train":
-            self._blobs.adopt_hashed(out, result["digest"])
-            answer.update.CopyFrom(BlobRef(digest=result["digest"], size=result["size"], encoding="none"))
         self._parent.log("info", "runner", f"Round {envelope.round}: {task.task} took {time.time() - began:.2f} s.")
         return answer
+
+    async def _take(self, out: Path, model: Path, metrics: dict[str, float]) -> tuple[BlobRef, Span]:
+        """Check and filter the workers' file, and make it a durable blob."""
+        began = time.time()
+        clean = await asyncio.to_thread(leaving.prepare, out, model, self._config.update, self._filters)
+        self._blobs.adopt_hashed(clean.path, clean.digest)
+        metrics.update(clean.metrics)
+        span = Span(lane="silo", step="filter", start=began, end=time.time())
+        self._parent.say("span", lane=span.lane, step=span.step, round=self._current[0], start=began, end=span.end)
+        return BlobRef(digest=clean.digest, size=clean.size, encoding="none"), span
 
     def _failure(self, task: Task, error: TaskFailed | UserError, out: Path) -> Answer:
         out.unlink(missing_ok=True)
@@ -193,6 +213,15 @@ class Runner:
         elif word in ("metrics", "span"):
             fields: dict[str, Any] = {name: value for name, value in frame.items() if name != "word"}
             self._parent.say(word, **fields)
+
+
+def _filters(privacy: dict[str, Any]) -> list[Any]:
+    """What the run promised to do to each update. Raises OCT-CONFIG-INVALID for a promise that cannot be kept."""
+    if not privacy:
+        return []
+    from octopus_desktop.aggregation import filters  # numpy, which most runners do not need
+
+    return list(filters.make(privacy))
 
 
 def main(arguments: list[str]) -> None:

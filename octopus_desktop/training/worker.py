@@ -115,7 +115,7 @@ def work(run_dir: Path) -> None:
             config=told["config"],
         )
         try:
-            result = engine.run(task, Path(told["out"]), durable=True)
+            result = engine.run(task, Path(told["out"]), digest=False)  # the parent trusts its own reading alone
         except UserError as error:
             link.say("error", number=told["number"], fault=fault(error))
             if size > 1:
@@ -127,8 +127,6 @@ def work(run_dir: Path) -> None:
             examples=result.examples,
             steps=result.steps,
             metrics=result.metrics,
-            digest=result.digest,
-            size=result.size,
             train_seconds=result.train_seconds,
             spans=[list(span) for span in result.spans],
         )

@@ -148,7 +148,7 @@ class Parent:
     def children(self, word: str) -> list[psutil.Process]:
         assert self.process
         found = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in found if word in " ".join(child.cmdline())]
+        return [p for p in found if p.status() != psutil.STATUS_ZOMBIE and word in " ".join(p.cmdline())]
 
 
 @contextmanager
