@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import octopus_desktop
 from octopus_desktop.system.processes import adopt_orphans, kill_descendants, kill_group, leashed
 from octopus_desktop.training import frames
 from octopus_desktop.training.sandbox import Confinement, obstacle
@@ -195,6 +196,7 @@ class Workers:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command(),
                 env=self._environment(),
+                cwd=self._run_dir / "work",
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
@@ -257,6 +259,9 @@ class Workers:
     def _environment(self) -> dict[str, str]:
         passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         threads = str(self._spec.threads)
+        root = str(Path(octopus_desktop.__file__).resolve().parents[1])  # not installed: found by the caller's folder
+        if "-packages" not in root:
+            passed["PYTHONPATH"] = os.pathsep.join(filter(None, (root, passed.get("PYTHONPATH"))))
         return {
             **passed,
             "HOME": str(self._run_dir / "work"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from safetensors.numpy import load_file
 
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.storage.blobs import BlobStore
@@ -28,6 +31,25 @@ TRAINER = """
 import os, signal, time, torch
 from torch import nn
 from octopus_desktop.training.sdk import ClientTrainer
+
+def can(work):
+    try:
+        work()
+    except OSError:
+        return 0.0
+    return 1.0
+
+def peek(h):
+    import socket
+    return {
+        "secret": can(lambda: open(h["secret"]).read()),
+        "mail": can(lambda: open(os.path.join(h["run"], "mailbox.sqlite")).read(1)),
+        "package": can(lambda: open(os.path.join(h["package"], "code", "trainer.py"), "a")),
+        "data": can(lambda: open(h["data"], "a")),
+        "network": can(lambda: socket.create_connection(("127.0.0.1", h["port"]), timeout=2)),
+        "environment": float("OCTOPUS_TEST_SECRET" in os.environ),
+        "work": can(lambda: open("note", "w")),
+    }
 
 class Trainer(ClientTrainer):
     def build_model(self, ctx):
@@ -56,6 +78,18 @@ class Trainer(ClientTrainer):
                 print("x" * 100)
         if mode == "child" and os.fork() == 0:
             time.sleep(600)
+        if mode == "escape" and os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                open(ctx.hyperparameters["note"], "w").close()
+                time.sleep(600)
+            os._exit(0)
+        if mode == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if mode == "link":
+            os.symlink(ctx.hyperparameters["target"], f"update-{ctx.round}.safetensors")
+        if mode == "peek":
+            return peek(ctx.hyperparameters)
         flag = ctx.hyperparameters.get("wait", "")
         if flag and not os.path.exists(flag):
             open(flag, "w").close()
@@ -70,7 +104,7 @@ class Trainer(ClientTrainer):
 class Parent:
     """The daemon's part: mailbox, pipe, and what the runner said."""
 
-    def __init__(self, root: Path, config: RunConfig, workers: int) -> None:
+    def __init__(self, root: Path, config: RunConfig, workers: int, max_restarts: int = 3) -> None:
         self.run_dir, self.root = root / "run", root
         self.blobs = BlobStore(root / "blobs")
         package = root / "package"
@@ -87,6 +121,7 @@ class Parent:
             config=config.to_dict(),
             blobs=str(self.blobs.root),
             workers=workers,
+            max_restarts=max_restarts,
             data=(asdict(DataSource(alias="rows", path=str(data), kind="csv", digest="")),),
         )
         self.run_dir.mkdir(exist_ok=True)
@@ -152,8 +187,11 @@ class Parent:
 
 
 @contextmanager
-def parent(root: Path, workers: int = 1, **hyperparameters: Any) -> Iterator[Parent]:
-    one = Parent(root, replace(RunConfig(rounds=3, seed=5), hyperparameters=hyperparameters), workers)
+def parent(
+    root: Path, workers: int = 1, max_restarts: int = 3, privacy: dict[str, Any] | None = None, **hyperparameters: Any
+) -> Iterator[Parent]:
+    config = replace(RunConfig(rounds=3, seed=5), hyperparameters=hyperparameters, privacy=privacy or {})
+    one = Parent(root, config, workers, max_restarts)
     below: list[psutil.Process] = []
     try:
         one.start()
@@ -187,7 +225,7 @@ def test_a_killed_worker_changes_no_bit(tmp_path: Path) -> None:
     with parent(tmp_path / "calm") as daemon:
         daemon.give(daemon.model())
         calm = daemon.answer()
-    flag = tmp_path / "flag"
+    flag = tmp_path / "storm" / "run" / "work" / "flag"
     with parent(tmp_path / "storm", wait=str(flag)) as daemon:
         daemon.give(daemon.model())
         daemon.wait(lambda: any(w["word"] == "progress" and w["fraction"] == 1.0 for w in daemon.words))
@@ -252,6 +290,93 @@ def test_a_trainer_that_shouts_and_forks_leaves_nothing_behind(tmp_path: Path) -
     with parent(tmp_path / "fork", mode="child") as daemon:
         daemon.give(daemon.model())
         assert daemon.answer().error == ""
+
+
+def test_confined_code_sees_its_data_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCTOPUS_TEST_SECRET", "x")
+    secret = tmp_path / "secret"
+    secret.write_text("key")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        places = {
+            "run": str(tmp_path / "run"),
+            "package": str(tmp_path / "package"),
+            "data": str(tmp_path / "rows.csv"),
+        }
+        with parent(tmp_path, mode="peek", secret=str(secret), port=server.getsockname()[1], **places) as daemon:
+            ready = daemon.wait(lambda: next((w for w in daemon.words if w["word"] == "ready"), None))
+            if ready["sandbox"] == "none":  # a machine without bubblewrap, or one that forbids user namespaces
+                assert any(w["word"] == "log" and "without a sandbox" in w["text"] for w in daemon.words)
+                return
+            daemon.give(daemon.model())
+            answer = daemon.answer()
+    seen = {name.removeprefix("train/"): value for name, value in answer.metrics.items() if name.startswith("train/")}
+    assert seen == {
+        "secret": 0, "mail": 0, "package": 0, "data": 0, "network": 0, "environment": 0, "work": 1,
+    }  # fmt: skip
+
+
+def test_without_a_sandbox_it_says_so_and_still_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCTOPUS_SANDBOX", "off")
+    with parent(tmp_path, mode="escape", note=str(tmp_path / "note")) as daemon:
+        daemon.give(daemon.model())
+        assert daemon.answer().error == ""
+        assert any(w["word"] == "ready" and w["sandbox"] == "none" for w in daemon.words)
+        assert any(w["word"] == "log" and w["level"] == "warning" and "sandbox" in w["text"] for w in daemon.words)
+        while not (tmp_path / "note").exists():
+            pass
+        assert len(daemon.children("training.worker")) == 2, "the runner adopted what left the worker's session"
+
+
+def test_workers_that_always_die_end_in_an_answer_that_says_so(tmp_path: Path) -> None:
+    with parent(tmp_path, mode="die", max_restarts=1) as daemon:
+        daemon.give(daemon.model())
+        assert daemon.answer().error_code == "OCT-RUN-WORKERS"
+
+
+def test_a_link_in_the_updates_place_is_not_followed(tmp_path: Path) -> None:
+    with parent(tmp_path, mode="link", target=str(tmp_path / "work-target")) as daemon:
+        daemon.give(daemon.model())
+        answer = daemon.answer()
+        assert answer.error_code in ("OCT-MODEL-SHAPE", "OCT-RUN-WORKERS") and not answer.HasField("update")
+
+
+def test_the_privacy_that_a_run_promises_is_applied_to_the_update(tmp_path: Path) -> None:
+    with parent(tmp_path, privacy={"clip_norm": 0.01}) as daemon:
+        model = daemon.model()
+        daemon.give(model)
+        answer = daemon.answer()
+        before, after = (load_file(daemon.blobs.path(ref.digest)) for ref in (model, answer.update))
+    moved = math.sqrt(sum(float(((after[n] - before[n]) ** 2).sum()) for n in before))
+    assert answer.metrics["filter/clipped"] == 1 and moved == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_promise_of_privacy_that_cannot_be_kept_ends_the_runner(tmp_path: Path) -> None:
+    one = Parent(tmp_path, RunConfig(privacy={"magic": 1.0}), 1)
+    one.start()
+    ended = one.wait(lambda: next((w for w in one.words if w["word"] == "ended"), None))
+    assert ended["code"] == "OCT-CONFIG-INVALID"
+    assert one.process and one.process.wait(20) == 1
+
+
+def test_paused_takes_no_task_resumed_does_and_stop_ends_everything(tmp_path: Path) -> None:
+    with parent(tmp_path) as daemon:
+        model = daemon.model()
+        daemon.give(model)
+        first = daemon.answer()
+        daemon.say("pause")
+        daemon.wait(lambda: any(w["word"] == "progress" and w["state"] == "paused" for w in daemon.words))
+        count = len(daemon.words)
+        daemon.give(first.update, round_=2)
+        assert daemon.mailbox.sent("2/st-marys/train") is None
+        assert not any(w["word"] == "progress" and w["state"] == "training" for w in daemon.words[count:])
+        daemon.say("resume")
+        assert daemon.answer(round_=2).error == ""
+        workers = daemon.children("training.worker")
+        daemon.say("stop")
+        assert daemon.process and daemon.process.wait(20) == 0
+        assert psutil.wait_procs(workers, timeout=10)[1] == []
 
 
 def test_missing_data_is_told_with_its_code(tmp_path: Path) -> None:
