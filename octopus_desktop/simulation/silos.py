@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from octopus_desktop.aggregation import filters
 from octopus_desktop.aggregation.events import Dispatch
 from octopus_desktop.aggregation.facts import AnswerFacts, Bar, Blob
 from octopus_desktop.jobs.manifest import RunConfig
@@ -72,7 +73,8 @@ class OneWorker:
         result = self._engine.run(task, self._out)
         update = None
         if result.update:
-            update = Blob(digest=self._store.adopt_hashed(result.update, result.digest), size=result.size)
+            model = self._store.path(order.model.digest)
+            update = _leave(self._engine.config, self._store, result.update, model, result.digest, result.size)
         return AnswerFacts(
             silo=self._name,
             examples=result.examples,
@@ -141,7 +143,8 @@ class ManyWorkers:
             raise UserError(fault["code"], fault["what"], fault["why"], fault["next"]) from error
         update = None
         if order.task == "train":
-            update = Blob(digest=self._store.adopt_hashed(self._out, result["digest"]), size=result["size"])
+            model = self._store.path(order.model.digest)
+            update = _leave(self._config, self._store, self._out, model, result["digest"], result["size"])
         return AnswerFacts(
             silo=self._name,
             examples=result["examples"],
@@ -163,3 +166,9 @@ class ManyWorkers:
 
     def _wait(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def _leave(config: RunConfig, store: BlobStore, update: Path, model: Path, digest: str, size: int) -> Blob:
+    """As the runner does it: filtered, then into the store."""
+    filtered = filters.leave(config.privacy, update=update, base=model, kind=config.update)
+    return Blob(digest=store.adopt_hashed(update, filtered.digest if filtered else digest), size=size)

@@ -163,6 +163,20 @@ def test_strategies_with_state_run_over_rounds(lab: Lab, job: Job, strategy: str
     assert np.isfinite(result.metrics["eval/loss"])
 
 
+def test_a_clipped_silo_moves_the_model_no_further_than_its_bound(lab: Lab, job: Job) -> None:
+    from safetensors.numpy import load_file
+
+    def moved(name: str, overrides: dict[str, Any]) -> float:
+        result = lab.run(name, job, {"run": {"rounds": 1}, **overrides})
+        blobs = lab.root / name / "blobs"
+        first, last = (load_file(p) for p in sorted(blobs.glob("??/*"), key=lambda p: p.name == result.digest))
+        deltas = [(last[n] - first[n]).astype(np.float64) for n in first if first[n].dtype == np.float32]
+        return float(np.sqrt(sum((d**2).sum() for d in deltas)))
+
+    assert moved("free", {}) > 0.2
+    assert moved("clipped", {"privacy": {"clip_norm": 0.1}}) <= 0.1 * 1.0001
+
+
 def test_a_trainer_that_fails_is_told_by_its_own_error(tmp_path: Path) -> None:
     lab = Lab(tmp_path, TRAINER.replace("optimiser.step()", "raise ValueError('no step')"))
     with open_job(lab.folder, tmp_path / "opened") as job, pytest.raises(UserError) as error:
