@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -76,7 +75,6 @@ class Api:
     def __init__(self, socket: Any, away: Callable[[], UserError], modules: Sequence[Any]) -> None:
         from octopus_desktop.system.endpoint import read_token, sync_channel
 
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what gRPC would say of a lost link is said by an error
         self._away, self._modules = away, modules
         self._channel = sync_channel(socket, read_token(socket, away))
 

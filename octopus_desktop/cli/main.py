@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -71,6 +72,7 @@ def cli(ctx: click.Context, home: str | None, as_json: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point: prints a UserError as what, why, next step and code, and exits with 1."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what gRPC would say of a lost link, an error says
     from octopus_desktop.wire.errors import UserError
 
     try:

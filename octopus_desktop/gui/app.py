@@ -48,7 +48,7 @@ class App(QObject):
             home=home.root,
         )
         self._starts_daemon = starts_daemon
-        self.context.client.event.connect(self.context.store.apply)
+        self.context.client.event_received.connect(self.context.store.apply)
         self.context.store.gap.connect(self.context.client.resync)
         self.window = MainWindow(self.context)
         self.window.quit_wanted.connect(qt.quit)

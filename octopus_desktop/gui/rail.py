@@ -59,7 +59,7 @@ class RailButton(QPushButton):
 class Rail(QWidget):
     """All pages, the last one (settings) at the foot."""
 
-    def __init__(self, theme: Theme, specs: Sequence[PageSpec], chosen: Callable[[str], None]) -> None:
+    def __init__(self, theme: Theme, specs: Sequence[PageSpec], chosen: Callable[[str], object]) -> None:
         super().__init__()
         self.setProperty("look", "rail")
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.storage.mailbox import Mailbox
@@ -24,6 +24,9 @@ from octopus_desktop.wire.canonical import new_id
 from octopus_desktop.wire.child import ParentLink, decode
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import ANSWER, TASK, Answer, BlobRef, Envelope, Span, Task
+
+if TYPE_CHECKING:
+    from octopus_desktop.aggregation import filters
 
 
 class Runner:
@@ -151,10 +154,27 @@ class Runner:
             spans=[Span(lane=lane, step=step, start=start, end=end) for lane, step, start, end in result["spans"]],
         )
         if task.task == "train":
-            self._blobs.adopt_hashed(out, result["digest"])
-            answer.update.CopyFrom(BlobRef(digest=result["digest"], size=result["size"], encoding="none"))
+            digest = result["digest"]
+            try:
+                if filtered := await asyncio.to_thread(self._filter, out, words["model"]):
+                    digest = filtered.digest
+                    told = ", ".join(f"{name} {value:.4g}" for name, value in filtered.metrics.items())
+                    self._parent.log("info", "runner", f"Round {envelope.round}: privacy filters: {told}.")
+            except UserError as error:
+                return self._failure(task, error, out)
+            self._blobs.adopt_hashed(out, digest)
+            answer.update.CopyFrom(BlobRef(digest=digest, size=result["size"], encoding="none"))
         self._parent.log("info", "runner", f"Round {envelope.round}: {task.task} took {time.time() - began:.2f} s.")
         return answer
+
+    def _filter(self, update: Path, model: str) -> filters.Filtered | None:
+        """What the filters tell stays here: the norm of an update says something of the data."""
+        config = self._spec.run_config
+        if not config.privacy:
+            return None
+        from octopus_desktop.aggregation import filters
+
+        return filters.leave(config.privacy, update=update, base=Path(model), kind=config.update)
 
     def _failure(self, task: Task, error: TaskFailed | UserError, out: Path) -> Answer:
         out.unlink(missing_ok=True)

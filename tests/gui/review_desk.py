@@ -34,7 +34,7 @@ class Desk:
         self.opened: list[tuple[str, str]] = []
         self.client = Client(silo_home(home).socket)
         self.store = Store()
-        self.client.event.connect(self.store.apply)
+        self.client.event_received.connect(self.store.apply)
         self.context = Context(
             client=self.client,
             store=self.store,

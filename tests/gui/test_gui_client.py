@@ -25,7 +25,7 @@ MS = 15_000
 @contextmanager
 def make_client(tmp_path: Path, daemon: SampleDaemon | None) -> Iterator[tuple[Client, Store]]:
     client, store = Client(tmp_path / "run" / "daemon.sock"), Store()
-    client.event.connect(store.apply)
+    client.event_received.connect(store.apply)
     store.gap.connect(client.resync)
     client.start()
     try:

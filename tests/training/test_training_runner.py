@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from octopus_desktop.jobs.manifest import RunConfig
-from octopus_desktop.storage.blobs import BlobStore
+from octopus_desktop.storage.blobs import BlobStore, file_digest
 from octopus_desktop.storage.mailbox import Mailbox
 from octopus_desktop.training.spec import DataSource, RunnerSpec
 from octopus_desktop.wire.canonical import new_id
@@ -152,8 +152,11 @@ class Parent:
 
 
 @contextmanager
-def parent(root: Path, workers: int = 1, **hyperparameters: Any) -> Iterator[Parent]:
-    one = Parent(root, replace(RunConfig(rounds=3, seed=5), hyperparameters=hyperparameters), workers)
+def parent(
+    root: Path, workers: int = 1, privacy: dict[str, Any] | None = None, **hyperparameters: Any
+) -> Iterator[Parent]:
+    config = replace(RunConfig(rounds=3, seed=5), hyperparameters=hyperparameters, privacy=privacy or {})
+    one = Parent(root, config, workers)
     below: list[psutil.Process] = []
     try:
         one.start()
@@ -181,6 +184,22 @@ def test_a_task_is_trained_answered_and_reported(tmp_path: Path) -> None:
         assert daemon.mailbox.inbox() == []
         kinds = {word["word"] for word in daemon.words}
         assert {"ready", "progress", "metrics", "span", "outbox"} <= kinds
+
+
+def test_an_update_passes_the_privacy_filters_before_it_leaves(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    with parent(tmp_path, privacy={"clip_norm": 0.01}) as daemon:
+        daemon.give(first := daemon.model())
+        update = daemon.answer().update
+        before, after = (load_file(daemon.blobs.path(blob.digest)) for blob in (first, update))
+        moved = sum(float(((after[n] - before[n]).astype("f8") ** 2).sum()) for n in before) ** 0.5
+        assert moved == pytest.approx(0.01, rel=1e-3)
+        assert file_digest(daemon.blobs.path(update.digest)) == update.digest
+        assert not any(name.startswith("filter/") for name in daemon.answer().metrics), "norms stay at home"
+    with parent(tmp_path / "lie", privacy={"epsilon": 1.0}) as daemon:
+        daemon.give(daemon.model())
+        assert daemon.answer().error_code == "OCT-CONFIG-INVALID"
 
 
 def test_a_killed_worker_changes_no_bit(tmp_path: Path) -> None:

@@ -64,14 +64,14 @@ class Client(QObject):
 
     Attributes: ``is_connected``, ``is_read_only``, ``boot_id``, ``version`` (the daemon's). Signals: ``connected()``
     after a successful Hello; ``disconnected(UserError)`` once when the daemon goes away (and once at start, when there
-    is none); ``read_only(str)`` when versions do not fit; ``event(Event)`` for each event of the watch;
+    is none); ``read_only(str)`` when versions do not fit; ``event_received(Event)`` for each event of the watch;
     ``failed(UserError)`` for a call that nobody handles.
     """
 
     connected = Signal()
     disconnected = Signal(object)
     read_only = Signal(str)
-    event = Signal(object)
+    event_received = Signal(object)
     failed = Signal(object)
     _arrived = Signal(object, object)
 
@@ -86,7 +86,7 @@ class Client(QObject):
             on_connected=self._on_connected,
             on_disconnected=self._on_disconnected,
             on_read_only=self._on_read_only,
-            on_event=self.event.emit,
+            on_event=self.event_received.emit,
         )
 
     def start(self) -> None:

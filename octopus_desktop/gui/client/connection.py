@@ -249,7 +249,7 @@ class Connection:
     def _misfit(self, version: str) -> str:
         return f"The daemon is of version {version or '?'}, this window of {__version__}."
 
-    def _soon(self, act: Callable[[], None]) -> None:
+    def _soon(self, act: Callable[[], object]) -> None:
         if not self._loop.is_closed():
             with suppress(RuntimeError):  # closed in between
                 self._loop.call_soon_threadsafe(act)

@@ -29,7 +29,8 @@ class InvitationBox(QWidget):
 
     def __init__(self, context: Context) -> None:
         super().__init__()
-        self._context, self.view = context, None
+        self._context = context
+        self.view: pb.InvitationView | None = None
         theme: Theme = context.theme
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)

@@ -53,7 +53,7 @@ def sign(home: Path, statement: Statement, passphrase: str | None = None) -> Dec
     key = approver_key(store, statement.decided_by)
     raw = statement.to_bytes()
     return Decision(
-        verdict=Decision.Verdict.Value(statement.verdict.upper()),
+        verdict=statement.verdict.upper(),
         reason=statement.reason,
         statement=raw,
         signature=key.sign(raw),

@@ -57,7 +57,8 @@ class RowsModel(QAbstractTableModel):
         self._texts: dict[str, str] = {}
         self._keys: dict[int, dict[str, Any]] = {}
         self._sort_column, self._descending = -1, False
-        self._needle, self._accepts = "", None
+        self._needle = ""
+        self._accepts: Callable[[Any], bool] | None = None
         theme.changed.connect(self._on_theme_changed)
 
     # What is in it

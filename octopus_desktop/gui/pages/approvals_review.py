@@ -38,7 +38,8 @@ class ReviewPanel(QWidget):
     def __init__(self, context: Context) -> None:
         super().__init__()
         self._context = context
-        self.offer_id, self.reply, self.situation = "", None, Situation()
+        self.offer_id, self.situation = "", Situation()
+        self.reply: pb.ReviewReply | None = None
         self._busy = False
         self._loaded_state = ""
         self.summary = SummaryTab(context)
@@ -137,8 +138,9 @@ class ReviewPanel(QWidget):
             (self.findings, self.tr("Findings"), len(reply.findings)),
         ):
             self.tabs.setTabText(self.tabs.indexOf(tab), f"{name} ({count})" if count else name)
-        for tab in (self.code, self.changes, self.findings):  # nothing of a package that was not verified is shown
-            self.tabs.setTabEnabled(self.tabs.indexOf(tab), bool(reply.files))
+        readers: tuple[QWidget, ...] = (self.code, self.changes, self.findings)
+        for reader in readers:  # nothing of a package that was not verified is shown
+            self.tabs.setTabEnabled(self.tabs.indexOf(reader), bool(reply.files))
         self._stack.setCurrentWidget(self.tabs)
         self._show_header()
 

@@ -37,7 +37,7 @@ class DatasetsPage(QWidget):
         column = page_layout(self)
         header = PageHeader(self.title, tr("Data that may be used for training here. It never leaves this silo."))
         self._register = button(theme, tr("Register a dataset…"), self.register, icon="plus", kind="primary")
-        header.actions.addWidget(self._register)
+        header.buttons.addWidget(self._register)
         column.addWidget(header)
         self.table = Table(
             theme,

@@ -38,7 +38,7 @@ class FederationsPage(QWidget):
         column = page_layout(self)
         header = PageHeader(self.title, tr("Whom we work with, and over which link"))
         self._enrol = button(theme, tr("Enrol…"), self.enrol, icon="plus", kind="primary")
-        header.actions.addWidget(self._enrol)
+        header.buttons.addWidget(self._enrol)
         column.addWidget(header)
         self.table = Table(
             theme,

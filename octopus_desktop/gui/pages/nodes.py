@@ -40,7 +40,7 @@ class NodesPage(QWidget):
         column = page_layout(self)
         header = PageHeader(self.title, tr("The machines that train here: what we have, and what is free"))
         self._register = button(theme, tr("Register this machine…"), self.register, icon="plus")
-        header.actions.addWidget(self._register)
+        header.buttons.addWidget(self._register)
         column.addWidget(header)
         self.table = Table(
             theme,

@@ -31,7 +31,7 @@ class PolicyPage(QWidget):
             self.title, tr("What is accepted without asking. Whatever no rule covers waits for your decision.")
         )
         self._add = button(theme, tr("Add a rule…"), self.add, icon="plus", kind="primary")
-        header.actions.addWidget(self._add)
+        header.buttons.addWidget(self._add)
         column.addWidget(header)
         self.banner = Banner(theme)
         column.addWidget(self.banner)

@@ -42,7 +42,7 @@ def label(text: str, style: str = "", *, wrap: bool = False, selectable: bool = 
 
 
 def button(
-    theme: Theme, text: str, clicked: Callable[[], None] | None = None, *, icon: str = "", kind: str = ""
+    theme: Theme, text: str, clicked: Callable[[], object] | None = None, *, icon: str = "", kind: str = ""
 ) -> QPushButton:
     """``kind``: "" | primary | danger | quiet | link."""
     made = QPushButton(text)
@@ -57,7 +57,7 @@ def button(
     return made
 
 
-def tool_button(theme: Theme, icon: str, name: str, clicked: Callable[[], None] | None = None) -> QToolButton:
+def tool_button(theme: Theme, icon: str, name: str, clicked: Callable[[], object] | None = None) -> QToolButton:
     """A button with an icon only; ``name`` is its tooltip and what a screen reader says."""
     made = QToolButton()
     made.setToolTip(name)
@@ -218,7 +218,7 @@ class EmptyState(QWidget):
         title: str,
         text: str,
         action: str = "",
-        clicked: Callable[[], None] | None = None,
+        clicked: Callable[[], object] | None = None,
     ) -> None:
         super().__init__()
         column = QVBoxLayout(self)
@@ -351,9 +351,9 @@ class PageHeader(QWidget):
         self._subtitle = ElidedLabel(subtitle, "muted")
         words.addWidget(self._subtitle)
         row.addLayout(words, 1)
-        self.actions = QHBoxLayout()
-        self.actions.setSpacing(GRID)
-        row.addLayout(self.actions)
+        self.buttons = QHBoxLayout()
+        self.buttons.setSpacing(GRID)
+        row.addLayout(self.buttons)
 
     def set_subtitle(self, text: str) -> None:
         self._subtitle.set_text(text)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from PySide6.QtCore import QCoreApplication, QSize, Qt
-from PySide6.QtGui import QColor, QPainter, QPaintEvent
+from PySide6.QtCore import QCoreApplication, QRect, QSize, Qt
+from PySide6.QtGui import QColor, QFont, QPainter, QPaintEvent
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from octopus_desktop.gui.theme import Theme
@@ -80,7 +80,7 @@ def look(kind: str, state: str) -> Look:
     return Look(tone, icon, QCoreApplication.translate("states", text))
 
 
-def paint_badge(painter: QPainter, rect: object, theme: Theme, shown: Look, font: object) -> None:
+def paint_badge(painter: QPainter, rect: QRect, theme: Theme, shown: Look, font: QFont) -> None:
     """Draw a state as icon and word on its soft ground, left-aligned and centred vertically within ``rect``."""
     painter.save()
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)

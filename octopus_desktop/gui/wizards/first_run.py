@@ -295,8 +295,8 @@ class FirstRun(QDialog):
             client.call("Federations.Enrol", request, lambda _f: self._advance(), self._tell, owner=self)
         elif step == "node":
             self._set_busy(self.tr("Reading the machine…"))
-            request = pb.RegisterNodeRequest(name=self.node_name.text().strip())
-            client.call("Nodes.Register", request, self._on_node, self._tell, owner=self)
+            node = pb.RegisterNodeRequest(name=self.node_name.text().strip())
+            client.call("Nodes.Register", node, self._on_node, self._tell, owner=self)
         elif step == "done":
             self.accept()
         else:

@@ -1,0 +1,271 @@
+"""``octopus simulate``: a job on virtual silos on this machine. torch is imported only when the command runs."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from octopus_desktop.cli.common import emit, facts, json_option, size, table, wants_json
+from octopus_desktop.wire.errors import UserError
+
+if TYPE_CHECKING:
+    from octopus_desktop.simulation.simulator import SimulationResult, Step
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("simulate")
+@click.argument("job", type=_PATH)
+@click.option("--silo", "named", multiple=True, metavar="NAME:ALIAS=PATH", help="One silo's data; repeat for each.")
+@click.option("--silos", default="", metavar="N|DIR|heart|digits", help="How many silos, or where their data lie.")
+@click.option("--data", multiple=True, type=_PATH, help="Data to cut into silos (CSV, Parquet, NPZ); may be repeated.")
+@click.option("--partition", "how", default="", metavar="WAY", help="column:NAME, iid, dirichlet:ALPHA or shards:K.")
+@click.option("--label", default="", help="The label's column, for dirichlet and shards.")
+@click.option("--partition-seed", default=0, show_default=True, help="Cuts the data in another way.")
+@click.option("--rounds", type=int, help="In place of the job's.")
+@click.option("--seed", type=int, help="In place of the job's.")
+@click.option("--workers", type=int, help="DDP workers of each silo, in place of the job's.")
+@click.option("--strategy", help="In place of the job's.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="hyperparameters.batch_size=64 and the like."
+)
+@click.option("--csv", "csv_file", type=_PATH, help="Write the metrics of every round here.")
+@click.option("--out", type=_PATH, help="Write the final model here (safetensors).")
+@click.option("--baselines", is_flag=True, help="Train each silo alone and one model on the pooled data as well.")
+@json_option
+def cli(
+    job: Path,
+    named: tuple[str, ...],
+    silos: str,
+    data: tuple[Path, ...],
+    how: str,
+    label: str,
+    partition_seed: int,
+    csv_file: Path | None,
+    out: Path | None,
+    baselines: bool,
+    **wishes: Any,
+) -> None:
+    """Run JOB (a folder or a package) on virtual silos, without a network.
+
+    The same silos, data and seeds give the bit-identical model in a real federation.
+    """
+    if named and (silos or data or how):
+        raise UserError(
+            "OCT-CLI-USAGE",
+            "Silos are given in two ways.",
+            "--silo names each silo with its data; --silos, --data and --partition make silos.",
+            "Use one of them.",
+        )
+    overrides = _overrides(**wishes)
+    from octopus_desktop.simulation import layout
+    from octopus_desktop.simulation.jobs import open_job
+
+    with tempfile.TemporaryDirectory(prefix="octopus-simulate-") as folder, open_job(job, Path(folder)) as opened:
+        work = Path(folder)
+        if named:
+            chosen = layout.explicit(opened, named)
+        else:
+            chosen = layout.choose(opened, silos, data, how, work, label=label, seed=partition_seed)
+        from octopus_desktop.simulation.simulator import simulate
+
+        with _bars(list(chosen)) as progress:
+            result = simulate(opened, chosen, overrides, work=work / "run", progress=progress)
+        scores: dict[str, dict[str, float]] = {}
+        if baselines:
+            from octopus_desktop.simulation.baselines import compare
+
+            scores = {
+                name: dict(values)
+                for name, values in compare(
+                    opened, chosen, result.config, result.model, work / "baselines"
+                ).metrics.items()
+            }
+        if csv_file:
+            _write_csv(csv_file, result)
+        if out:
+            shutil.copyfile(result.model, out)
+        emit(_plain(result, scores), lambda: _show(result, scores, csv_file, out))
+
+
+def _overrides(
+    rounds: int | None,
+    seed: int | None,
+    workers: int | None,
+    strategy: str | None,
+    settings: tuple[str, ...],
+) -> dict[str, Any]:
+    """The options as tables of job.toml."""
+    tables: dict[str, Any] = {}
+
+    def put(table_name: str, key: str, value: Any) -> None:
+        tables.setdefault(table_name, {})[key] = value
+
+    for key, value in (("rounds", rounds), ("seed", seed)):
+        if value is not None:
+            put("run", key, value)
+    if workers is not None:
+        put("resources", "workers", workers)
+    if strategy:
+        put("strategy", "name", strategy)
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        table_name, dot, key = name.partition(".")
+        if not (equals and dot and key):
+            raise UserError(
+                "OCT-CLI-USAGE",
+                f"{setting!r} is no setting.",
+                "A table of job.toml, a key and a value are wanted.",
+                "Write --set hyperparameters.learning_rate=0.1.",
+            )
+        try:
+            put(table_name, key, json.loads(text))
+        except ValueError:
+            put(table_name, key, text)
+    return tables
+
+
+@contextlib.contextmanager
+def _bars(silos: list[str]) -> Iterator[Callable[[Step], None]]:
+    """Progress bars with the time that is left; nothing under --json."""
+    if wants_json():
+        yield lambda step: None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns) as bars:
+        whole = bars.add_task("rounds", total=None, note="")
+        lines = {name: bars.add_task(f"  {name}", total=None, note="") for name in silos}
+
+        def progress(step: Step) -> None:
+            if step.row:
+                bars.update(whole, total=step.rounds, completed=step.row.round, note=_words(step.row.metrics))
+            else:
+                bars.update(whole, total=step.rounds)
+                bars.update(lines[step.silo], total=step.rounds + 1, advance=1, note=step.task)
+
+        yield progress
+
+
+def _words(metrics: Any) -> str:
+    """One metric, of the model where it is known: a line of a terminal holds no more."""
+    names = [name for name in sorted(metrics) if not name.endswith("/examples")]
+    return f"{names[0]} {metrics[names[0]]:.4g}" if names else ""
+
+
+def _names(result: SimulationResult) -> list[str]:
+    return sorted({name for row in result.rounds for name in row.metrics if not name.endswith("/examples")})
+
+
+def _write_csv(path: Path, result: SimulationResult) -> None:
+    names = sorted({name for row in result.rounds for name in row.metrics} | set(result.first))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["round", *names, "answered", "seconds", "model"])
+        writer.writerow([0, *(result.first.get(name, "") for name in names), "", "", ""])
+        for row in result.rounds:
+            values = (row.metrics.get(name, "") for name in names)
+            writer.writerow([row.round, *values, len(row.answered), f"{row.seconds:.6f}", row.model.digest])
+
+
+def _plain(result: SimulationResult, scores: dict[str, dict[str, float]]) -> dict[str, Any]:
+    return {
+        "model": {"digest": result.digest, "size": result.size},
+        "silos": list(result.silos),
+        "rounds": [
+            {
+                "round": row.round,
+                "metrics": dict(row.metrics),
+                "answered": list(row.answered),
+                "missing": list(row.missing),
+                "seconds": row.seconds,
+                "model": row.model.digest,
+            }
+            for row in result.rounds
+        ],
+        "first": dict(result.first),
+        "metrics": dict(result.metrics),
+        "silo_metrics": {name: dict(values) for name, values in result.answers.items()},
+        "bytes": result.transferred,
+        "seconds": result.seconds,
+        "skipped": list(result.skipped),
+        "config": result.config.to_dict(),
+        **({"baselines": scores} if scores else {}),
+    }
+
+
+def _show(
+    result: SimulationResult, scores: dict[str, dict[str, float]], csv_file: Path | None, out: Path | None
+) -> None:
+    names = _names(result)
+    most = 12
+    rows = [row for row in result.rounds if len(result.rounds) <= most or row.round in _some(len(result.rounds), most)]
+    table(
+        f"\n{len(result.rounds)} rounds over {len(result.silos)} silos",
+        ["round", *names, "answered", "seconds"],
+        [
+            (row.round, *(_cell(row.metrics.get(name)) for name in names), len(row.answered), f"{row.seconds:.2f}")
+            for row in rows
+        ],
+        right=["round", *names, "answered", "seconds"],
+    )
+    measured = sorted({name for values in result.answers.values() for name in values})
+    if measured:
+        table(
+            "\nThe final model in each silo",
+            ["silo", *measured],
+            [(silo, *(_cell(values.get(name)) for name in measured)) for silo, values in result.answers.items()],
+            right=measured,
+        )
+    if scores:
+        judged = sorted({name for values in scores.values() for name in values if name != "eval/examples"})
+        table(
+            "\nOn the test rows of all silos",
+            ["model", *judged],
+            [(name, *(_cell(values.get(metric)) for metric in judged)) for name, values in scores.items()],
+            right=judged,
+        )
+    for line in result.skipped:
+        click.secho(f"left out: {line}", fg="yellow")
+    click.echo()
+    pairs: list[tuple[str, Any]] = [
+        ("model", result.digest),
+        ("size", size(result.size)),
+        ("bytes exchanged", size(result.transferred)),
+        ("seconds", f"{result.seconds:.1f}"),
+    ]
+    pairs += [("metrics", csv_file)] if csv_file else []
+    pairs += [("written to", out)] if out else []
+    facts("", pairs)
+
+
+def _some(count: int, most: int) -> set[int]:
+    """Evenly spread round numbers, the first and the last among them."""
+    return {1 + round(i * (count - 1) / (most - 1)) for i in range(most)}
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.0f}" if value == int(value) and abs(value) >= 2 else f"{value:.4f}"

@@ -1,0 +1,174 @@
+"""Virtual silos: an engine in this process, or the runner's own launcher with several workers. Needs torch."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from octopus_desktop.aggregation import filters
+from octopus_desktop.aggregation.events import Dispatch
+from octopus_desktop.aggregation.facts import AnswerFacts, Bar, Blob
+from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.storage.blobs import BlobStore
+from octopus_desktop.training import frames
+from octopus_desktop.training.spec import DataSource, RunnerSpec
+from octopus_desktop.wire.errors import UserError
+
+
+class VirtualSilo(Protocol):
+    def run(self, order: Dispatch, words: Mapping[str, Any]) -> AnswerFacts:
+        """Do the task; the update lies in the store then. ``words``: the strategy's, from the task's configuration.
+
+        Raises:
+            UserError: what the silo would have answered as its error.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+def make_silo(
+    name: str, package: Path, trainer: str, config: RunConfig, sources: Mapping[str, DataSource], work: Path
+) -> VirtualSilo:
+    """``config.resources.workers`` decides: one worker is an engine here, several are processes as in deployment."""
+    if config.resources.workers > 1:
+        return ManyWorkers(name, package, trainer, config, sources, work)
+    return OneWorker(name, package, trainer, config, sources, work)
+
+
+class OneWorker:
+    """One engine in this process."""
+
+    def __init__(
+        self,
+        name: str,
+        package: Path,
+        trainer: str,
+        config: RunConfig,
+        sources: Mapping[str, DataSource],
+        work: Path,
+    ) -> None:
+        from octopus_desktop.training.engine import Engine
+
+        self._name, self._store = name, BlobStore(work / "blobs")
+        self._out = work / f"update-{name}.safetensors"
+        self._engine = Engine(
+            package, trainer, config, name, sources, threads=max(1, config.resources.threads_per_worker)
+        )
+
+    def run(self, order: Dispatch, words: Mapping[str, Any]) -> AnswerFacts:
+        from octopus_desktop.training.engine import TaskInput
+
+        task = TaskInput(
+            task=order.task,
+            round=order.round,
+            rounds=self._engine.config.rounds,
+            model=self._store.path(order.model.digest),
+            config=dict(words),
+        )
+        result = self._engine.run(task, self._out)
+        update = None
+        if result.update:
+            model = self._store.path(order.model.digest)
+            update = _leave(self._engine.config, self._store, result.update, model, result.digest, result.size)
+        return AnswerFacts(
+            silo=self._name,
+            examples=result.examples,
+            steps=result.steps,
+            metrics=result.metrics,
+            update=update,
+            train_seconds=result.train_seconds,
+            bars=tuple(Bar(lane=lane, step=step, start=a, end=b) for lane, step, a, b in result.spans),
+        )
+
+    def close(self) -> None:
+        self._out.unlink(missing_ok=True)
+
+
+class ManyWorkers:
+    """The launcher's DDP workers on this node, kept warm; an asyncio loop on a thread of its own talks to them."""
+
+    def __init__(
+        self,
+        name: str,
+        package: Path,
+        trainer: str,
+        config: RunConfig,
+        sources: Mapping[str, DataSource],
+        work: Path,
+    ) -> None:
+        from octopus_desktop.training.launcher import Workers
+
+        self._name, self._store, self._config = name, BlobStore(work / "blobs"), config
+        folder = work / f"silo-{name}"
+        (folder / "work").mkdir(parents=True)
+        self._out = folder / "update.safetensors"
+        spec = RunnerSpec(
+            run_id="simulation",
+            silo=name,
+            package=str(package),
+            trainer=trainer,
+            config=config.to_dict(),
+            blobs=str(work / "blobs"),
+            workers=config.resources.workers,
+            threads=max(1, config.resources.threads_per_worker),
+            data=tuple(asdict(source) for source in sources.values()),
+        )
+        spec.write(folder / "runner.json")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"workers of {name}", daemon=True)
+        self._thread.start()
+        self._workers = Workers(folder, spec, self)
+        self._wait(self._workers.start())
+
+    def run(self, order: Dispatch, words: Mapping[str, Any]) -> AnswerFacts:
+        from octopus_desktop.training.launcher import TaskFailed
+
+        task = {
+            "task": order.task,
+            "round": order.round,
+            "rounds": self._config.rounds,
+            "model": str(self._store.path(order.model.digest)),
+            "config": dict(words),
+            "out": str(self._out),
+        }
+        try:
+            result = self._wait(self._workers.run(task))
+        except TaskFailed as error:
+            fault = error.fault
+            raise UserError(fault["code"], fault["what"], fault["why"], fault["next"]) from error
+        update = None
+        if order.task == "train":
+            model = self._store.path(order.model.digest)
+            update = _leave(self._config, self._store, self._out, model, result["digest"], result["size"])
+        return AnswerFacts(
+            silo=self._name,
+            examples=result["examples"],
+            steps=result["steps"],
+            metrics=result["metrics"],
+            update=update,
+            train_seconds=result["train_seconds"],
+            bars=tuple(Bar(lane=lane, step=step, start=a, end=b) for lane, step, a, b in result["spans"]),
+        )
+
+    def close(self) -> None:
+        self._wait(self._workers.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def heard(self, frame: frames.Frame) -> None:
+        """Live words of the workers are for a window; a simulation has its rounds."""
+
+    def _wait(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def _leave(config: RunConfig, store: BlobStore, update: Path, model: Path, digest: str, size: int) -> Blob:
+    """As the runner does it: filtered, then into the store."""
+    filtered = filters.leave(config.privacy, update=update, base=model, kind=config.update)
+    return Blob(digest=store.adopt_hashed(update, filtered.digest if filtered else digest), size=size)

@@ -1,0 +1,217 @@
+"""Runs a job on virtual silos: the round loop, the strategy and the fold of the coordinator, without its mailbox.
+
+Deadlines and leases mean nothing here: every silo answers, one after the other. Needs torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from octopus_desktop.aggregation import events as ev
+from octopus_desktop.aggregation import strategies
+from octopus_desktop.aggregation.facts import AnswerFacts, Blob
+from octopus_desktop.aggregation.fold import RejectedUpdates, fold
+from octopus_desktop.aggregation.rounds import RoundLoop
+from octopus_desktop.aggregation.runnable import require_runnable
+from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.jobs.toml import apply_overrides
+from octopus_desktop.simulation.jobs import Job
+from octopus_desktop.simulation.silos import VirtualSilo, make_silo
+from octopus_desktop.storage.blobs import BlobStore
+from octopus_desktop.training.spec import DataSource
+from octopus_desktop.wire.errors import UserError
+
+SiloData = Mapping[str, Mapping[str, DataSource]]
+FOLD_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Progress: ``silo`` has done ``task`` of ``round``; ``done`` of ``total`` such steps are behind us. ``row`` is the
+    newest row of the federation's rounds, when it changed."""
+
+    silo: str
+    task: str
+    round: int
+    rounds: int
+    done: int
+    total: int
+    row: ev.Report | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationResult:
+    """``model`` is the final model's file below the work folder. ``rounds``: one row a round, ``first``: metrics of the
+    model that the run began with. ``answers``: silo to its last evaluation's metrics. ``transferred``: bytes that a
+    deployment would have carried, both ways. ``skipped``: what silos could not do, in words."""
+
+    model: Path
+    digest: str
+    size: int
+    rounds: tuple[ev.Report, ...]
+    first: Mapping[str, float]
+    answers: Mapping[str, Mapping[str, float]]
+    metrics: Mapping[str, float]
+    seconds: float
+    transferred: int
+    config: RunConfig
+    silos: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass
+class _Run:
+    job: Job
+    config: RunConfig
+    data: SiloData
+    work: Path
+    progress: Callable[[Step], None]
+    silos: dict[str, VirtualSilo] = field(default_factory=dict)
+    rows: dict[int, ev.Report] = field(default_factory=dict)
+    last: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    errors: list[tuple[str, UserError]] = field(default_factory=list)
+    transferred: int = 0
+    done: int = 0
+
+
+def simulate(
+    job: Job,
+    data: SiloData,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    work: Path,
+    config: RunConfig | None = None,
+    progress: Callable[[Step], None] = lambda step: None,
+) -> SimulationResult:
+    """Run the job. The order of ``data`` is the order of sums: give the silos in the order that a deployment has.
+
+    Args:
+        overrides: tables of job.toml laid over the job's own, as a coordinator may.
+        config: a whole configuration in place of the job's (then without ``overrides``).
+        work: an empty folder, which afterwards holds the models of all rounds.
+
+    Raises:
+        UserError: what ended the run: of a silo's own code or data when the quorum fails by it, OCT-STRATEGY-PARAMETER,
+            OCT-CONFIG-INVALID, OCT-RUN-QUORUM.
+    """
+    began = time.time()
+    work.mkdir(parents=True, exist_ok=True)
+    settings = config or apply_overrides(job.manifest.config, overrides or {}, strategies=tuple(strategies.STRATEGIES))
+    order = tuple(data)
+    strategy = require_runnable(settings)
+    loop = RoundLoop(settings, order)
+    run = _Run(job, settings, data, work, progress)
+    store = BlobStore(work / "blobs")
+    try:
+        todo = deque(loop.apply(ev.Started(model=_first_model(job, settings, store, work), now=time.time())))
+        while todo:
+            instruction = todo.popleft()
+            match instruction:
+                case ev.Dispatch():
+                    todo += loop.apply(_answer(run, instruction, strategy.configure(instruction.round)))
+                case ev.Aggregate():
+                    todo += loop.apply(_aggregate(run, instruction, strategy, store))
+                case ev.Report(round=round):
+                    run.rows[round] = replace(instruction, bars=())
+                    progress(_step(run, "", "round", round, instruction))
+                case ev.Discard(blobs=blobs):
+                    for blob in blobs:
+                        store.remove(blob.digest)
+                case ev.Fail(code=code, reason=reason):
+                    if run.errors:
+                        raise run.errors[-1][1]
+                    raise UserError(code, "The simulated run failed.", reason, "Correct the job or its settings.")
+                case ev.Complete(model=model, metrics=metrics):
+                    return SimulationResult(
+                        model=store.path(model.digest),
+                        digest=model.digest,
+                        size=model.size,
+                        rounds=tuple(run.rows[number] for number in sorted(run.rows)),
+                        first=loop.state.first,
+                        answers=run.last,
+                        metrics=metrics,
+                        seconds=time.time() - began,
+                        transferred=run.transferred,
+                        config=settings,
+                        silos=order,
+                        skipped=tuple(f"{silo}: {error.what} [{error.code}]" for silo, error in run.errors),
+                    )
+    finally:
+        for silo in run.silos.values():
+            silo.close()
+    raise RuntimeError(f"the round loop stands still: {loop.to_dict()}")
+
+
+def _first_model(job: Job, config: RunConfig, store: BlobStore, work: Path) -> Blob:
+    import torch
+
+    from octopus_desktop.training.engine import initial_model
+
+    torch.set_num_threads(1)  # as in the process that builds it for a coordinator
+    out = work / "initial.safetensors"
+    written = initial_model(job.folder, job.manifest.trainer, config, out)
+    return Blob(digest=store.adopt_hashed(out, written.digest), size=written.size)
+
+
+def _answer(run: _Run, order: ev.Dispatch, words: Mapping[str, Any]) -> ev.Answered:
+    facts, error = AnswerFacts(silo=order.silo), None
+    try:
+        if order.silo not in run.silos:
+            sources = run.data[order.silo]
+            trainer = run.job.manifest.trainer
+            run.silos[order.silo] = make_silo(order.silo, run.job.folder, trainer, run.config, sources, run.work)
+        facts = run.silos[order.silo].run(order, words)
+        run.last[order.silo] = {name: value for name, value in facts.metrics.items() if name.startswith("eval/")}
+        run.transferred += order.model.size + (facts.update.size if facts.update else 0)
+    except UserError as caught:
+        error = caught
+        run.errors.append((order.silo, caught))
+    run.done += 1
+    run.progress(_step(run, order.silo, order.task, order.round, None))
+    return ev.Answered(
+        silo=order.silo,
+        round=order.round,
+        task=order.task,
+        epoch=order.epoch,
+        facts=facts,
+        now=time.time(),
+        error=f"{error.what} {error.why}" if error else "",
+        error_code=error.code if error else "",
+    )
+
+
+def _aggregate(
+    run: _Run, order: ev.Aggregate, strategy: strategies.Strategy, store: BlobStore
+) -> ev.Aggregated | ev.Rejected:
+    try:
+        folded = fold(
+            strategy,
+            model=store.path(order.model.digest),
+            updates=[(a.silo, store.path(a.update.digest) if a.update else None) for a in order.answers],
+            weights=strategy.weights(order.answers),
+            slots={name: store.path(blob.digest) for name, blob in order.slots.items()},
+            round=order.round,
+            store=store,
+            label="simulation",
+            threads=FOLD_THREADS,
+        )
+    except RejectedUpdates as rejected:
+        run.errors += rejected.faults.items()
+        faults = {silo: (error.code, f"{error.what} {error.why}") for silo, error in rejected.faults.items()}
+        return ev.Rejected(round=order.round, faults=faults, now=time.time())
+    return ev.Aggregated(
+        round=order.round,
+        model=Blob(digest=folded.model.digest, size=folded.model.size),
+        slots={name: Blob(digest=w.digest, size=w.size) for name, w in folded.slots.items()},
+        now=time.time(),
+    )
+
+
+def _step(run: _Run, silo: str, task: str, round: int, row: ev.Report | None) -> Step:
+    total = len(run.data) * (run.config.rounds + 1)
+    return Step(silo=silo, task=task, round=round, rounds=run.config.rounds, done=run.done, total=total, row=row)
