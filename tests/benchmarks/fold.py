@@ -1,8 +1,8 @@
 """What a round's aggregation costs: ``python -m tests.benchmarks.fold [--mib 256] [--silos 2 8]``.
 
-Beside three floors of the same run: a plain ``torch.add_`` loop over whole tensors in memory (the sum alone), SHA-256 of
-one model, and writing one model with fsync. The fold reads all updates from files, sums, checks, hashes and writes, so
-the time that is left beside the sum is to be compared with the two others.
+Beside three floors of the same run: a plain ``torch.add_`` loop over whole tensors in memory (the sum alone), SHA-256
+of one model, and writing one model with fsync. The fold reads all updates from files, sums, checks, hashes and writes,
+so the time that is left beside the sum is to be compared with the two others.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def measure(root: Path, mib: int, silos: int) -> None:
     summed = best(loop)
     rate = silos * mib / 1024
     print(
-        f"{silos:>2} silos x {mib} MiB: fold {folded:.3f} s ({rate / folded:.1f} GiB/s, +{grown / 1024:.0f} MiB resident) | "
+        f"{silos:>2} silos x {mib} MiB: fold {folded:.3f} s ({rate / folded:.1f} GiB/s, +{grown / 1024:.0f} MiB RSS) | "
         f"torch loop {summed:.3f} s ({rate / summed:.1f} GiB/s) | sha256 {hashed:.3f} s | write+fsync {written:.3f} s"
     )
 
