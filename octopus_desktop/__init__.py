@@ -13,4 +13,11 @@ Three habits hold everywhere. *Crash-only*: any process may be killed at any ins
 instructions, without I/O; thin shells around them do the I/O.
 """
 
+import os
+
 __version__ = "0.1.0"
+
+# gRPC for Python has no setting for the lowest TLS version, and reads this variable once, when it is loaded. It names
+# the suites of TLS 1.2 alone: with one for RSA certificates only, and the federation's being ECDSA, no handshake below
+# TLS 1.3 can succeed.
+os.environ.setdefault("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384")

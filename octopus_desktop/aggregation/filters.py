@@ -131,6 +131,13 @@ def apply(filters: Sequence[Filter], *, update: Path, base: Path, kind: str, out
     return Filtered(digest=digest, size=layout.size, metrics=metrics)
 
 
+def leave(privacy: Mapping[str, Any], *, update: Path, base: Path, kind: str) -> Filtered | None:
+    """What a silo does before an update leaves it: ``update`` is replaced by what the run's [privacy] leaves of it.
+    None when no filter is asked for. The same in deployment and simulation. Raises like ``make`` and ``apply``."""
+    filters = make(privacy)
+    return apply(filters, update=update, base=base, kind=kind, out=update) if filters else None
+
+
 def _rewrite(step: Filter, total: float, layout: Layout, source: Path, base: Path, kind: str, target: Path) -> str:
     sha = hashlib.sha256()
     with disk_errors(target), target.open("wb") as file, source.open("rb") as old:

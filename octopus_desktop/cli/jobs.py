@@ -315,7 +315,8 @@ def _own_key(key_file: Path | None) -> SigningKey:
 
 def _examine(raw: bytes) -> tuple[JobManifest | None, list[dict[str, str]]]:
     """The manifest, and every mistake of job.toml, its strategy's parameters included."""
-    from octopus_desktop.aggregation.strategies import STRATEGIES, make
+    from octopus_desktop.aggregation.runnable import require_runnable
+    from octopus_desktop.aggregation.strategies import STRATEGIES
     from octopus_desktop.jobs.toml import examine
 
     try:
@@ -329,7 +330,7 @@ def _examine(raw: bytes) -> tuple[JobManifest | None, list[dict[str, str]]]:
     ]
     if manifest is not None:
         try:
-            make(manifest.config.strategy, manifest.config.strategy_parameters, manifest.config.update)
+            require_runnable(manifest.config)
         except UserError as error:
             rows.append(_row(error))
     return manifest, rows

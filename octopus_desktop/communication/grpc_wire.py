@@ -20,6 +20,7 @@ from octopus_desktop.wire.pb.federation_pb2 import Chunk, Fault
 SERVICE = "octopus.v1.Carrier"
 MESSAGE_LIMIT_BYTES = 4 << 20
 KEEPALIVE_MS = 20_000
+WINDOW_BYTES = 4 << 20  # bytes of one stream on the way: 40 MB/s at a round trip of 100 ms
 
 OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
@@ -27,6 +28,8 @@ OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
     ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.bdp_probe", 0),  # its estimate grows with a slow receiver, and the memory with it
+    ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
 ]
 SERVER_OPTIONS: list[tuple[str, Any]] = [
     *OPTIONS,
@@ -60,7 +63,8 @@ class Piece:
 
 
 def server_credentials(*, root: bytes, key: bytes, chain: bytes) -> grpc.ServerCredentials:
-    """Mutual TLS: clients must show a certificate that ``root`` issued. All PEM."""
+    """Mutual TLS: clients must show a certificate that ``root`` issued. All PEM. That nothing below TLS 1.3 gets in is
+    set where the package is first imported, for gRPC reads it once, when it is loaded."""
     return grpc.ssl_server_credentials([(key, chain)], root_certificates=root, require_client_auth=True)
 
 

@@ -30,12 +30,13 @@ from pathlib import Path
 from typing import Any
 
 from octopus_desktop.aggregation import events as ev
-from octopus_desktop.aggregation import strategies
 from octopus_desktop.aggregation.facts import Bar, Blob, task_config
 from octopus_desktop.aggregation.fold import Folded, FoldStopped, RejectedUpdates, fold, sweep
 from octopus_desktop.aggregation.rounds import RoundLoop
+from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.communication.contract import SERVER
 from octopus_desktop.server import coordinator_mail as mail
+from octopus_desktop.server.coordinator_held import Held
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.storage.mailbox import Mailbox
 from octopus_desktop.training import initial
@@ -85,7 +86,8 @@ class Coordinator:
         self.config = self.spec.run_config
         self.mailbox = Mailbox(run_dir / MAILBOX)
         self.store = BlobStore(Path(self.spec.blobs))
-        self.strategy = strategies.make(self.config.strategy, self.config.strategy_parameters, self.config.update)
+        self.held = Held(run_dir / "held", self.store)
+        self.strategy = require_runnable(self.config)
         self.heard: queue.SimpleQueue[_Heard | _Built | _Folded | None] = queue.SimpleQueue()
         self.stopping = threading.Event()
         self.retry: tuple[float, ev.Aggregate] | None = None
@@ -233,6 +235,7 @@ class Coordinator:
 
     def _after(self, todo: Sequence[ev.Instruction]) -> None:
         """What follows a committed step and is repeated after a crash."""
+        self._hold()
         if any(isinstance(x, ev.Dispatch | ev.Report | ev.Complete | ev.Fail) for x in todo):
             self.link.say("outbox")
         for order in todo:
@@ -264,9 +267,9 @@ class Coordinator:
             result = fold(
                 self.strategy,
                 model=self.store.path(order.model.digest),
-                updates=[(a.silo, self._update(a.update)) for a in order.answers],
+                updates=[(a.silo, self.held.path(a.update.digest) if a.update else None) for a in order.answers],
                 weights=self.strategy.weights(order.answers),
-                slots={name: self.store.path(blob.digest) for name, blob in order.slots.items()},
+                slots=self._slots(order),
                 round=order.round,
                 store=self.store,
                 label=self.spec.run_id,
@@ -279,8 +282,9 @@ class Coordinator:
             return
         self.heard.put(_Folded(order, result))
 
-    def _update(self, blob: Blob | None) -> Path | None:
-        return self.store.path(blob.digest) if blob and self.store.has(blob.digest) else None
+    def _slots(self, order: ev.Aggregate) -> dict[str, Path]:
+        found = {name: self.held.path(blob.digest) for name, blob in order.slots.items()}
+        return {name: path or self.store.path(order.slots[name].digest) for name, path in found.items()}
 
     def _folded(self, order: ev.Aggregate, result: Folded | UserError | RejectedUpdates) -> None:
         now = time.time()
@@ -341,6 +345,7 @@ class Coordinator:
     def _repair(self) -> None:
         """What a killed predecessor had committed and not yet done."""
         sweep(self.store, self.spec.run_id)
+        self._hold()
         for leftover in self.run_dir.glob("initial-*"):
             leftover.unlink(missing_ok=True)
         self._remove(json.loads(self.mailbox.read("discard") or b"[]"))
@@ -349,11 +354,21 @@ class Coordinator:
         if self.loop.state.phase != "waiting":
             self.link.say("outbox")
 
+    def _needed(self) -> set[str]:
+        """What is still to be folded."""
+        state = self.loop.state
+        updates = {facts.update.digest for facts in state.answers.values() if facts.update}
+        return updates | {blob.digest for blob in state.slots.values()}
+
+    def _hold(self) -> None:
+        needed = self._needed()
+        self.held.keep_only(needed)
+        for digest in needed:
+            self.held.hold(digest)
+
     def _remove(self, digests: Sequence[str]) -> None:
         """Remove blobs, except those that the run's state, or mail that waits, refers to by the same bytes."""
-        state = self.loop.state
-        kept = {*state.models, *(blob.digest for blob in state.slots.values())}
-        kept |= {facts.update.digest for facts in state.answers.values() if facts.update}
+        kept = self._needed() | set(self.loop.state.models)
         kept |= {blob.digest for _, envelope in self.mailbox.inbox() for blob in envelope.blobs}
         for digest in digests:
             if digest not in kept:

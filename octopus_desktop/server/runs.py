@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from octopus_desktop.aggregation import strategies
+from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.package import unpack
 from octopus_desktop.jobs.toml import apply_overrides
@@ -83,7 +84,7 @@ class Runs:
         job = self._catalogue.find(request.job)
         package = await asyncio.to_thread(self._catalogue.package, job)
         config = _with_overrides(package.manifest.config, request.overrides_json)
-        strategies.make(config.strategy, config.strategy_parameters, config.update)  # refused before anybody is asked
+        require_runnable(config)  # refused before anybody is asked
         silos = self._chosen(list(request.silos), config)
         if request.request_id and (known := self._db.answered(request.request_id)):
             return self.info(known.decode())  # it was asked twice at the same time

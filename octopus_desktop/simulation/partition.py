@@ -173,9 +173,12 @@ def _read_parquet(path: Path) -> dict[str, Any]:
 
 def _read_npz(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise _kind(path, "it holds one bare array; save it with numpy.savez")
+        with archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, AttributeError) as error:
+    except (ValueError, OSError, EOFError) as error:
         raise _kind(path, str(error)) from error
 
 

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from octopus_desktop.aggregation import filters
 from octopus_desktop.aggregation.events import Dispatch
 from octopus_desktop.aggregation.facts import AnswerFacts, Bar, Blob
 from octopus_desktop.jobs.manifest import RunConfig
@@ -38,13 +37,6 @@ def make_silo(
     if config.resources.workers > 1:
         return ManyWorkers(name, package, trainer, config, sources, work)
     return OneWorker(name, package, trainer, config, sources, work)
-
-
-def _take(store: BlobStore, config: RunConfig, out: Path, model: Path, metrics: dict[str, float]) -> Blob:
-    """What the runner does to an update before it leaves, filters included; but nothing here must survive a crash."""
-    clean = leaving.prepare(out, model, config.update, filters.make(config.privacy), durable=False)
-    metrics.update(clean.metrics)
-    return Blob(digest=store.adopt_hashed(clean.path, clean.digest), size=clean.size)
 
 
 class OneWorker:
@@ -78,14 +70,14 @@ class OneWorker:
             config=dict(words),
         )
         result = self._engine.run(task, self._out, digest=False)
-        metrics, update = dict(result.metrics), None
+        update = None
         if result.update:
-            update = _take(self._store, self._engine.config, result.update, task.model, metrics)
+            update = _leave(self._engine.config, self._store, result.update, task.model)
         return AnswerFacts(
             silo=self._name,
             examples=result.examples,
             steps=result.steps,
-            metrics=metrics,
+            metrics=result.metrics,
             update=update,
             train_seconds=result.train_seconds,
             bars=tuple(Bar(lane=lane, step=step, start=a, end=b) for lane, step, a, b in result.spans),
@@ -148,14 +140,14 @@ class ManyWorkers:
         except TaskFailed as error:
             fault = error.fault
             raise UserError(fault["code"], fault["what"], fault["why"], fault["next"]) from error
-        metrics, update = dict(result["metrics"]), None
+        update = None
         if order.task == "train":
-            update = _take(self._store, self._config, self._out, model, metrics)
+            update = _leave(self._config, self._store, self._out, model)
         return AnswerFacts(
             silo=self._name,
             examples=result["examples"],
             steps=result["steps"],
-            metrics=metrics,
+            metrics=result["metrics"],
             update=update,
             train_seconds=result["train_seconds"],
             bars=tuple(Bar(lane=lane, step=step, start=a, end=b) for lane, step, a, b in result["spans"]),
@@ -172,3 +164,9 @@ class ManyWorkers:
 
     def _wait(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def _leave(config: RunConfig, store: BlobStore, update: Path, model: Path) -> Blob:
+    """As the runner does it, filters included; but nothing here must survive a crash."""
+    clean = leaving.prepare(update, model, config, durable=False)
+    return Blob(digest=store.adopt_hashed(update, clean.digest), size=clean.size)

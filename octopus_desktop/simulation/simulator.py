@@ -17,6 +17,7 @@ from octopus_desktop.aggregation import strategies
 from octopus_desktop.aggregation.facts import AnswerFacts, Blob
 from octopus_desktop.aggregation.fold import RejectedUpdates, fold
 from octopus_desktop.aggregation.rounds import RoundLoop
+from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.toml import apply_overrides
 from octopus_desktop.simulation.jobs import Job
@@ -102,7 +103,7 @@ def simulate(
     work.mkdir(parents=True, exist_ok=True)
     settings = config or apply_overrides(job.manifest.config, overrides or {}, strategies=tuple(strategies.STRATEGIES))
     order = tuple(data)
-    strategy = strategies.make(settings.strategy, settings.strategy_parameters, settings.update)
+    strategy = require_runnable(settings)
     loop = RoundLoop(settings, order)
     run = _Run(job, settings, data, work, progress)
     store = BlobStore(work / "blobs")

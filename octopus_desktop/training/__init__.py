@@ -1,4 +1,4 @@
-"""Inside a silo's run: the SDK, the runner, the DDP workers, their launcher, the sandbox.
+"""Inside a silo's run: the SDK, the runner, the DDP workers, their launcher.
 
 Contract (the modules and what others may call):
 

@@ -106,6 +106,10 @@ class Workers:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._kill()
+        for writer in self._group.writers.values():
+            writer.close()  # torchrun's workers lead groups of their own: the end of their link ends them
+        if self._process:
+            await self._process.wait()
         if self._server:
             self._server.close()
         shutil.rmtree(self._folder, ignore_errors=True)

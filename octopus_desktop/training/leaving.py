@@ -8,39 +8,35 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.storage.blobs import disk_errors, file_digest
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import read_layout, require_same
 
-if TYPE_CHECKING:
-    from octopus_desktop.aggregation.filters import Filter
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaving:
-    """``path``: the file to send, durable on the disk; ``metrics``: what the filters may tell ("filter/…")."""
+    """The file's digest and bytes, as they may leave. ``metrics`` is what the filters found ("filter/…"): it stays at
+    home, since the norm of an update says something of the data."""
 
-    path: Path
     digest: str
     size: int
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def prepare(written: Path, model: Path, kind: str, steps: Sequence[Filter], *, durable: bool = True) -> Leaving:
-    """Check an update against the model it comes from, and apply the run's privacy filters. Blocks.
+def prepare(written: Path, model: Path, config: RunConfig, *, durable: bool = True) -> Leaving:
+    """Check an update against the model it comes from, and make of it, in place, what the run's filters leave. Blocks.
 
     Args:
-        kind: "weights" or "difference": what the file holds.
         durable: see that the bytes are on the disk.
 
     Raises:
-        UserError: OCT-MODEL-SHAPE when it is no plain file in the model's layout, OCT-DISK-FULL.
+        UserError: OCT-MODEL-SHAPE when it is no plain file in the model's layout; OCT-CONFIG-INVALID for a filter that
+            is not known; OCT-DISK-FULL.
     """
     found = written.lstat() if written.exists() or written.is_symlink() else None
     if found is None or not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
@@ -51,20 +47,17 @@ def prepare(written: Path, model: Path, kind: str, steps: Sequence[Filter], *, d
             "Nothing was sent. Look at what the job's code does with files.",
         )
     require_same(read_layout(model), read_layout(written), "The update")
-    if steps:
+    if config.privacy:
         from octopus_desktop.aggregation import filters  # numpy, which most runners do not need
 
-        clean = filters.apply(steps, update=written, base=model, kind=kind, out=written.with_suffix(".leaving"))
-        written.unlink()
-        return Leaving(
-            path=written.with_suffix(".leaving"), digest=clean.digest, size=clean.size, metrics=clean.metrics
-        )
+        if clean := filters.leave(config.privacy, update=written, base=model, kind=config.update):
+            return Leaving(digest=clean.digest, size=clean.size, metrics=clean.metrics)
     with ThreadPoolExecutor(1) as pool:  # the disk writes while the digest is computed
         syncing = pool.submit(_to_disk, written) if durable else None
         digest = file_digest(written)
         if syncing:
             syncing.result()
-    return Leaving(path=written, digest=digest, size=found.st_size)
+    return Leaving(digest=digest, size=found.st_size)
 
 
 def _to_disk(path: Path) -> None:

@@ -35,7 +35,6 @@ class Runner:
         self._mailbox = Mailbox(run_dir / MAILBOX)
         self._blobs = BlobStore(Path(self._spec.blobs))
         self._config = self._spec.run_config
-        self._filters = _filters(self._config.privacy)
         self._workers = Workers(run_dir, self._spec, self, confine=True)
         self._mail = asyncio.Event()
         self._mail.set()
@@ -134,8 +133,8 @@ class Runner:
         out = self._run_dir / "work" / f"update-{envelope.round}.safetensors"
         out.parent.mkdir(exist_ok=True)
         began = time.time()
-        metrics: dict[str, float] = {}
         try:
+            _require_keepable(self._config.privacy)
             model = self._blobs.path(task.model.digest)
             words = {
                 "task": task.task,
@@ -145,33 +144,24 @@ class Runner:
                 "config": config.get("strategy", {}),
                 "out": str(out),
             }
-            result = await self._workers.run(words)
-            spans = [Span(lane=lane, step=step, start=start, end=end) for lane, step, start, end in result["spans"]]
-            update = None
+            answer = _read_result(task, await self._workers.run(words))
             if task.task == "train":
-                update, span = await self._take(out, model, metrics)
-                spans.append(span)
+                update, span = await self._take(out, model)
+                answer.update.CopyFrom(update)
+                answer.spans.append(span)
         except (TaskFailed, UserError) as error:
             return self._failure(task, error, out)
-        answer = Answer(
-            task=task.task,
-            epoch=task.epoch,
-            examples=result["examples"],
-            metrics={**result["metrics"], **metrics},
-            train_seconds=result["train_seconds"],
-            steps=result["steps"],
-            spans=spans,
-            update=update,
-        )
         self._parent.log("info", "runner", f"Round {envelope.round}: {task.task} took {time.time() - began:.2f} s.")
         return answer
 
-    async def _take(self, out: Path, model: Path, metrics: dict[str, float]) -> tuple[BlobRef, Span]:
+    async def _take(self, out: Path, model: Path) -> tuple[BlobRef, Span]:
         """Check and filter the workers' file, and make it a durable blob."""
         began = time.time()
-        clean = await asyncio.to_thread(leaving.prepare, out, model, self._config.update, self._filters)
-        self._blobs.adopt_hashed(clean.path, clean.digest)
-        metrics.update(clean.metrics)
+        clean = await asyncio.to_thread(leaving.prepare, out, model, self._config)
+        self._blobs.adopt_hashed(out, clean.digest)
+        if clean.metrics:
+            told = ", ".join(f"{name} {value:.4g}" for name, value in clean.metrics.items())
+            self._parent.log("info", "runner", f"Round {self._current[0]}: privacy filters: {told}.")
         span = Span(lane="silo", step="filter", start=began, end=time.time())
         self._parent.say("span", lane=span.lane, step=span.step, round=self._current[0], start=began, end=span.end)
         return BlobRef(digest=clean.digest, size=clean.size, encoding="none"), span
@@ -215,13 +205,33 @@ class Runner:
             self._parent.say(word, **fields)
 
 
-def _filters(privacy: dict[str, Any]) -> list[Any]:
-    """What the run promised to do to each update. Raises OCT-CONFIG-INVALID for a promise that cannot be kept."""
-    if not privacy:
-        return []
-    from octopus_desktop.aggregation import filters  # numpy, which most runners do not need
+def _read_result(task: Task, result: frames.Frame) -> Answer:
+    """The workers' word of what they did. Foreign code ran there, so that even its form is checked."""
+    try:
+        return Answer(
+            task=task.task,
+            epoch=task.epoch,
+            examples=result["examples"],
+            metrics=result["metrics"],
+            train_seconds=result["train_seconds"],
+            steps=result["steps"],
+            spans=[Span(lane=lane, step=step, start=start, end=end) for lane, step, start, end in result["spans"]],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            "OCT-RUN-TRAINER",
+            "The workers' answer cannot be read.",
+            "The job's code has changed how a worker speaks to its runner.",
+            "Nothing was sent. Look at what the job's code does with sockets.",
+        ) from error
 
-    return list(filters.make(privacy))
+
+def _require_keepable(privacy: dict[str, Any]) -> None:
+    """Raise OCT-CONFIG-INVALID for a promise of privacy that cannot be kept, before anything is trained for it."""
+    if privacy:
+        from octopus_desktop.aggregation import filters  # numpy, which most runners do not need
+
+        filters.make(privacy)
 
 
 def main(arguments: list[str]) -> None:

@@ -39,9 +39,11 @@ class Link:
             self._socket.sendall(frames.pack(word, **fields))
 
     def _read(self) -> None:
-        while frame := frames.receive(self._socket):
-            self.tasks.put(frame)
-        os._exit(0)
+        try:
+            while frame := frames.receive(self._socket):
+                self.tasks.put(frame)
+        finally:  # an end is also a reset, when the runner went with a word of ours unread
+            os._exit(0)
 
 
 class LinkReporter:

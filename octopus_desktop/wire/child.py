@@ -3,7 +3,8 @@
 The words are hints and live reports only; what must not be lost lies in the run's mailbox. A child ends when its stdin
 ends, so that no child outlives its parent. Knows nothing of asyncio, torch or the rooms above.
 
-Parent to child: ``inbox`` (new rows in the inbox), ``pause``, ``resume``, ``stop`` {reason}.
+Parent to child: ``inbox`` (new rows in the inbox), ``pause``, ``resume``, ``stop`` {reason}; to a coordinator also
+``live`` {silo, round, fraction, state} and ``silo`` {silo, up}.
 Child to parent: ``ready``, ``outbox`` (new rows in the outbox), ``progress`` {state, round, task, epoch, fraction},
 ``metrics`` {points: [[name, source, round, step, value, at], ...]}, ``span`` {lane, step, round, start, end},
 ``log`` {level, source, text, at}, ``round`` {...} (coordinator: a round's row changed), ``ended`` {state, reason,

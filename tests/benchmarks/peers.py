@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import queue
 import resource
 import socket
 import ssl
@@ -86,6 +87,7 @@ class Tls:
         self.context.load_verify_locations(root / f"{name}-root.pem")
         self.context.verify_mode = ssl.CERT_REQUIRED
         self.role, self.links = role, list[ssl.SSLSocket]()
+        self.arriving = queue.SimpleQueue[ssl.SSLSocket]()
         if role == "server":
             listener = socket.create_server(("127.0.0.1", 0))
             threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
@@ -98,10 +100,12 @@ class Tls:
     def _accept(self, listener: socket.socket) -> None:
         while True:
             raw, _ = listener.accept()
-            self.links.append(self.context.wrap_socket(raw, server_side=True))
+            self.arriving.put(self.context.wrap_socket(raw, server_side=True))
 
     def prepare(self, size: int, silos: int) -> None:
         self.size = size
+        while self.role == "server" and len(self.links) < silos:
+            self.links.append(self.arriving.get())
 
     def go(self) -> None:
         if self.role == "server":

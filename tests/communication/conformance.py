@@ -216,7 +216,7 @@ class CarrierConformance:
             assert any(s.fault and s.fault.code == "OCT-LINK-ENVELOPE" for s in silo.owner.states)
 
     async def test_a_large_blob_arrives_whole_and_memory_stays_flat(self, tmp_path: Path) -> None:
-        size = 2048 * MIB if BIG else 64 * MIB
+        size = 2048 * MIB if BIG else 192 * MIB
         async with self.wiring(tmp_path) as wiring, running(wiring) as silo:
             down, up = wiring.server.blob(size), silo.owner.blob(size)
             reset_peak_rss()
@@ -228,8 +228,7 @@ class CarrierConformance:
             await silo.owner.until(lambda: len(silo.owner.accepted) == 1)
             await wiring.server.until(lambda: len(wiring.server.accepted) == 1)
             assert silo.owner.store.size(down.digest) == wiring.server.store.size(up.digest) == size
-            # two transfers, both ends of each in this one process
-            assert peak_rss_mib() - before < 4 * 24
+            assert peak_rss_mib() - before < 160  # two transfers, both ends of each in this one process
 
     async def test_a_slow_receiver_does_not_fill_the_senders_memory(self, tmp_path: Path) -> None:
         async with self.wiring(tmp_path) as wiring:

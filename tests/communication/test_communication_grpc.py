@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,21 +13,24 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from octopus_desktop.communication.contract import LinkPhase
+from octopus_desktop.communication import grpc_silo
+from octopus_desktop.communication.contract import SERVER, LinkPhase
 from octopus_desktop.communication.grpc_server import GrpcServerEnd
 from octopus_desktop.communication.grpc_silo import GrpcSiloEnd
 from octopus_desktop.communication.grpc_wire import (
     SERVER_OPTIONS,
     ClientCredentials,
+    client_channel,
     decode_chunk,
     encode_data,
     encode_head,
     server_credentials,
+    to_user_error,
 )
 from octopus_desktop.wire.pb.envelope_pb2 import BlobRef
-from octopus_desktop.wire.pb.federation_pb2 import Chunk
-from tests.communication.conformance import NetworkConformance, revoked, running
-from tests.communication.parts import Keys, Owner, authenticate
+from octopus_desktop.wire.pb.federation_pb2 import Chunk, GetRequest
+from tests.communication.conformance import NetworkConformance, PeerProcess, revoked, running
+from tests.communication.parts import ANSWER, MIB, Keys, Owner, authenticate
 from tests.communication.proxy import Proxy
 
 
@@ -94,6 +100,89 @@ class TestGrpc(NetworkConformance):
             async with running(wiring, alpha, credentials=old, wait_up=False) as silo:
                 await alpha.until(lambda: silo.end.state.phase is LinkPhase.DOWN)
                 assert silo.end.state.fault is not None and silo.end.state.fault.code == "OCT-CERT-EXPIRED"
+
+    async def test_a_server_that_never_greets_counts_as_down(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(grpc_silo, "DIAL_S", 0.3)
+        async with self.wiring(tmp_path) as wiring:
+            wiring.proxy.frozen = True
+            alpha = wiring.owner("alpha")
+            async with running(wiring, alpha, wait_up=False) as silo:
+                await alpha.until(lambda: silo.end.state.phase is LinkPhase.DOWN)
+                fault = silo.end.state.fault
+                assert fault is not None and fault.code == "OCT-LINK-DOWN" and "greet" in fault.why
+
+    async def test_a_bug_behind_one_side_is_told_in_the_log_and_the_link_comes_back(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with self.wiring(tmp_path) as wiring, running(wiring) as silo:
+            for owner in (wiring.server, silo.owner):
+                owner.before_accept = fail_once(owner)
+            down = wiring.server.post("alpha")
+            wiring.server_end.outbox_changed("alpha")
+            await silo.owner.until(lambda: silo.owner.accepted == [down.id])
+            up = silo.owner.post(SERVER, kind=ANSWER)
+            silo.end.outbox_changed()
+            await wiring.server.until(lambda: wiring.server.accepted == [up.id])
+            assert sum("broke" in record.message for record in caplog.records) == 2
+
+    async def test_a_transfer_that_begins_elsewhere_or_names_nothing_is_refused(self, tmp_path: Path) -> None:
+        async with self.wiring(tmp_path) as wiring:
+            alpha = wiring.owner("alpha")
+            ref = alpha.blob(MIB)
+            channel = client_channel(f"127.0.0.1:{wiring.port}", wiring.keys.silo("alpha"))
+            for first, code in (
+                (encode_head(ref, 5, "run-a"), "OCT-BLOB-OFFSET"),
+                (encode_data(b"no head"), "OCT-LINK-ENVELOPE"),
+                (b"\xff\xff", "OCT-LINK-ENVELOPE"),
+                (encode_head(BlobRef(digest="../../etc/passwd", size=1), 0, "run-a"), "OCT-BLOB-CORRUPT"),
+            ):
+                call: Any = channel.stream_unary("/octopus.v1.Carrier/Put")(iter([first]))
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call
+                assert to_user_error(caught.value, "").code == code
+            for wanted, code in ((ref, "OCT-BLOB-MISSING"), (BlobRef(digest="x"), "OCT-BLOB-CORRUPT")):
+                get = channel.unary_stream("/octopus.v1.Carrier/Get", GetRequest.SerializeToString)
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    async for _ in get(GetRequest(blob=wanted, run_id="run-a")):
+                        pass
+                assert to_user_error(caught.value, "").code == code
+            await channel.close()
+
+    async def test_only_tls_1_3_gets_in(self, tmp_path: Path) -> None:
+        keys = Keys()
+        mine = keys.silo("alpha")
+        for name, pem in (("key", mine.key), ("chain", mine.chain), ("root", mine.root)):
+            (tmp_path / f"{name}.pem").write_bytes(pem)
+        peer = await PeerProcess.start(self.peer_module, tmp_path / "peer", keys)
+
+        def dial(version: ssl.TLSVersion) -> str | None:
+            context = ssl.create_default_context(cafile=tmp_path / "root.pem")
+            context.load_cert_chain(tmp_path / "chain.pem", tmp_path / "key.pem")
+            context.maximum_version = version
+            context.set_alpn_protocols(["h2"])
+            with (
+                socket.create_connection(("127.0.0.1", peer.port)) as raw,
+                context.wrap_socket(raw, server_hostname="127.0.0.1") as secured,
+            ):
+                return secured.version()
+
+        try:
+            assert await asyncio.to_thread(dial, ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await asyncio.to_thread(dial, ssl.TLSVersion.TLSv1_2)
+        finally:
+            peer.process.kill()
+            await asyncio.to_thread(peer.process.wait)
+
+
+def fail_once(owner: Owner) -> Callable[[object], None]:
+    def failing(_: object) -> None:
+        owner.before_accept = lambda envelope: None
+        raise RuntimeError("a bug")
+
+    return failing
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 16383, 16384, 1 << 20])

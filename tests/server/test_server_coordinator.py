@@ -246,6 +246,43 @@ def test_an_update_with_nan_is_named_and_the_round_goes_on_without_it(make_run: 
     assert run.ended()["state"] == "completed"
 
 
+def test_what_another_run_removes_from_the_common_store_is_not_missing_here(make_run: Any) -> None:
+    run = make_run(rounds=1, silos=("ada", "bob"))
+    run.start()
+    run.until(lambda w: w["word"] == "outbox", serve=False)
+    run.serve(only=("bob",))
+    held = run.dir / "held"
+    deadline = time.monotonic() + 20
+    while not any(held.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    (update,) = [place.name for place in held.iterdir()]
+    run.store.remove(update)
+    run.serve(only=("ada",))
+    assert run.until(lambda w: w["word"] == "round")["answered"] == ["ada", "bob"]
+    assert run.ended()["state"] == "completed"
+    assert list(held.iterdir()) == []
+
+
+def test_an_update_that_is_nowhere_is_laid_aside_with_its_reason(make_run: Any) -> None:
+    run = make_run(rounds=1, quorum=1, silos=("ada", "bob"))
+    answer = run.answer
+
+    def lose(envelope: Envelope, **changes: Any) -> bool:
+        before = run.blobs()
+        done = answer(envelope, **changes)
+        if envelope.recipient == "bob":
+            for digest in run.blobs() - before:
+                run.store.remove(digest)
+        return done
+
+    run.answer = lose
+    run.start()
+    assert run.until(lambda w: w["word"] == "round")["missing"] == ["bob"]
+    assert any("OCT-BLOB-MISSING" in w.get("text", "") for w in run.words)
+    assert run.ended()["state"] == "completed"
+
+
 def test_a_revoked_approval_takes_the_silo_out_of_the_run(make_run: Any) -> None:
     run = make_run(rounds=2, quorum=2)
     run.start()

@@ -164,7 +164,8 @@ class ApproveDialog(QDialog):
             self._choices[need].setCurrentIndex(place)
 
     def _data_section(self) -> QWidget:
-        frame, form = _section(self.tr("Data"), self.tr("Mounted read-only; the job sees these columns only."))
+        reads = self.tr("The job is handed these columns; its code runs as the daemon's user.")
+        frame, form = _section(self.tr("Data"), reads)
         needs: dict[str, list[pb.DataMatch]] = {}
         for match in self._review.data:
             needs.setdefault(match.need, []).append(match)

@@ -99,6 +99,6 @@ def _features(columns):
 
 def _held_out(columns) -> np.ndarray:
     """True for the rows that only test the model: about 30 %, chosen by a hash of the row."""
-    rows = zip(*(columns[name] for name in ("age", "trestbps", "chol", "thalch", "oldpeak")), strict=True)
-    shares = (int(hashlib.sha256(repr([float(v) for v in row]).encode()).hexdigest()[:8], 16) / 2**32 for row in rows)
+    rows = zip(*(columns[name].tolist() for name in (*NUMBERS, *WORDS)), strict=True)
+    shares = (int(hashlib.sha256(repr([str(v) for v in row]).encode()).hexdigest()[:8], 16) / 2**32 for row in rows)
     return np.array([share < TEST_SHARE for share in shares])

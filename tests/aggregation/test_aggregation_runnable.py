@@ -1,0 +1,31 @@
+"""Nothing that a configuration promises is passed over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from octopus_desktop.aggregation.runnable import require_runnable
+from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.wire.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("wish", "code"),
+    [
+        ({"mode": "async"}, "OCT-CONFIG-INVALID"),
+        ({"encoding": "int8"}, "OCT-CONFIG-INVALID"),
+        ({"privacy": {"epsilon": 1.0}}, "OCT-CONFIG-INVALID"),
+        ({"strategy": "fedmagic"}, "OCT-STRATEGY-PARAMETER"),
+        ({"strategy_parameters": {"server_rate": -1}}, "OCT-STRATEGY-PARAMETER"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_by_name(wish: dict[str, Any], code: str) -> None:
+    with pytest.raises(UserError) as error:
+        require_runnable(RunConfig(**wish))
+    assert error.value.code == code
+
+
+def test_what_can_be_kept_gives_the_strategy() -> None:
+    assert require_runnable(RunConfig(strategy="fedadam", privacy={"clip_norm": 1.0})).name == "fedadam"

@@ -1,0 +1,251 @@
+"""A job on virtual silos: repeatable to the bit, the same with several workers' processes, errors told."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from octopus_desktop.simulation import layout
+from octopus_desktop.simulation.jobs import Job, open_job
+from octopus_desktop.simulation.simulator import SimulationResult, Step, simulate
+from octopus_desktop.wire.errors import UserError
+
+TOML = """
+[job]
+name = "line"
+version = "1.0.0"
+trainer = "trainer:Line"
+
+[[data]]
+alias = "points"
+
+[data.columns]
+x = "number"
+y = "number"
+
+[run]
+rounds = 3
+seed = 5
+"""
+TRAINER = """
+import numpy as np
+import torch
+from octopus_desktop.training.sdk import ClientTrainer
+
+class Line(ClientTrainer):
+    def build_model(self, ctx):
+        return torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1))
+
+    def rows(self, ctx):
+        columns = ctx.dataset("points").columns(["x", "y"])
+        return [torch.from_numpy(np.array(columns[n], dtype=np.float32)[:, None]) for n in ("x", "y")]
+
+    def train(self, ctx, model):
+        optimiser = torch.optim.SGD(model.parameters(), lr=float(ctx.hyperparameters.get("lr", 0.05)))
+        for x, y in ctx.loader(tuple(self.rows(ctx)), batch_size=8):
+            loss = torch.nn.functional.mse_loss(model(x), y)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        return {"loss": loss.item()}
+
+    def evaluate(self, ctx, model):
+        x, y = self.rows(ctx)
+        ctx.examples = len(x)
+        return {"loss": torch.nn.functional.mse_loss(model(x), y).item()}
+"""
+
+
+class Lab:
+    """A job with three silos' data on disk."""
+
+    def __init__(self, root: Path, trainer: str = TRAINER) -> None:
+        self.root, self.folder = root, root / "job"
+        (self.folder / "code").mkdir(parents=True)
+        (self.folder / "job.toml").write_text(TOML)
+        (self.folder / "code" / "trainer.py").write_text(trainer)
+        random = np.random.default_rng(3)
+        self.silos = {}
+        for number, name in enumerate(("ada", "bob", "cyd")):
+            x = random.normal(size=24 + 8 * number)
+            lines = ["x,y", *(f"{a},{2 * a + number}" for a in x)]
+            self.silos[name] = root / f"{name}.csv"
+            self.silos[name].write_text("\n".join(lines) + "\n")
+
+    def words(self) -> list[str]:
+        return [f"{name}:points={path}" for name, path in self.silos.items()]
+
+    def run(self, name: str, job: Job, overrides: dict[str, Any] | None = None, **more: Any) -> SimulationResult:
+        data = layout.explicit(job, self.words())
+        return simulate(job, data, overrides, work=self.root / name, **more)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(tmp_path)
+
+
+@pytest.fixture
+def job(lab: Lab) -> Iterator[Job]:
+    with open_job(lab.folder, lab.root / "opened") as job:
+        yield job
+
+
+def test_the_same_seeds_give_the_same_bits_and_others_do_not(lab: Lab, job: Job) -> None:
+    first, again = lab.run("first", job), lab.run("again", job)
+    assert first.digest == again.digest
+    assert [(r.model, r.metrics) for r in first.rounds] == [(r.model, r.metrics) for r in again.rounds]
+    assert lab.run("other", job, {"run": {"seed": 6}}).digest != first.digest
+
+
+def test_a_run_learns_and_tells_of_each_round_and_silo(lab: Lab, job: Job) -> None:
+    steps: list[Step] = []
+    result = lab.run("run", job, {"run": {"rounds": 6}}, progress=steps.append)
+    assert [row.round for row in result.rounds] == [1, 2, 3, 4, 5, 6]
+    assert result.rounds[-1].metrics["eval/loss"] < result.first["eval/loss"]
+    assert all(row.answered == ("ada", "bob", "cyd") for row in result.rounds)
+    assert result.metrics["eval/examples"] == 24 + 32 + 40
+    assert set(result.answers) == {"ada", "bob", "cyd"}
+    assert steps[-2].done == steps[-2].total == 3 * 7, "six rounds and the last evaluation, by three silos"
+    assert result.model.stat().st_size == result.size
+    left = {path.name for path in (lab.root / "run" / "blobs").glob("??/*")}
+    assert len(left) == 7, "the models of all rounds stay, no update does"
+
+
+def test_the_order_of_silos_is_the_order_of_sums(lab: Lab, job: Job) -> None:
+    data = layout.explicit(job, lab.words())
+    turned = dict(reversed(data.items()))
+    one, two = simulate(job, data, work=lab.root / "one"), simulate(job, turned, work=lab.root / "two")
+    assert two.silos == ("cyd", "bob", "ada")
+    assert two.metrics["eval/loss"] == pytest.approx(one.metrics["eval/loss"], rel=1e-3)
+
+
+def test_a_package_gives_the_bits_of_its_folder(lab: Lab, job: Job) -> None:
+    from octopus_desktop.jobs.package import build
+
+    build(lab.folder, lab.root / "line.octojob")
+    with open_job(lab.root / "line.octojob", lab.root / "unpacked") as packed:
+        assert lab.run("packed", packed).digest == lab.run("folder", job).digest
+
+
+@pytest.mark.timeout(110)
+def test_several_workers_are_real_processes_that_end_with_the_run(lab: Lab, job: Job) -> None:
+    import psutil
+
+    lab.silos = {"ada": lab.silos["ada"]}
+    seen: set[int] = set()
+
+    def look(step: Step) -> None:
+        seen.update(
+            p.pid for p in psutil.Process().children(recursive=True) if "training.worker" in " ".join(p.cmdline())
+        )
+
+    wish = {"run": {"rounds": 1}, "resources": {"workers": 2}}
+    result = lab.run("two", job, wish, progress=look)
+    assert result.metrics["eval/examples"] == 2 * 24, "each worker evaluates, and their counts are added"
+    assert len(seen) >= 2
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in seen if psutil.pid_exists(pid)], timeout=20)
+    assert alive == []
+
+
+@pytest.mark.parametrize("strategy", ["fedavgm", "fedadam"])
+@pytest.mark.parametrize("update", ["weights", "difference"])
+def test_strategies_with_state_run_over_rounds(lab: Lab, job: Job, strategy: str, update: str) -> None:
+    result = lab.run("run", job, {"strategy": strategy, "run": {"update": update, "rounds": 2}})
+    assert len(result.rounds) == 2
+    assert np.isfinite(result.metrics["eval/loss"])
+
+
+def test_a_clipped_silo_moves_the_model_no_further_than_its_bound(lab: Lab, job: Job) -> None:
+    from safetensors.numpy import load_file
+
+    def moved(name: str, overrides: dict[str, Any]) -> float:
+        result = lab.run(name, job, {"run": {"rounds": 1}, **overrides})
+        blobs = lab.root / name / "blobs"
+        first, last = (load_file(p) for p in sorted(blobs.glob("??/*"), key=lambda p: p.name == result.digest))
+        deltas = [(last[n] - first[n]).astype(np.float64) for n in first if first[n].dtype == np.float32]
+        return float(np.sqrt(sum((d**2).sum() for d in deltas)))
+
+    assert moved("free", {}) > 0.2
+    assert moved("clipped", {"privacy": {"clip_norm": 0.1}}) <= 0.1 * 1.0001
+
+
+def test_a_trainer_that_fails_is_told_by_its_own_error(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, TRAINER.replace("optimiser.step()", "raise ValueError('no step')"))
+    with open_job(lab.folder, tmp_path / "opened") as job, pytest.raises(UserError) as error:
+        lab.run("run", job)
+    assert error.value.code == "OCT-RUN-TRAINER"
+    assert "no step" in str(error.value)
+
+
+def test_a_silo_that_fails_is_left_out_when_the_quorum_allows(lab: Lab, job: Job) -> None:
+    lab.silos["bob"].write_text("x,z\n1,2\n")
+    result = lab.run("run", job, {"run": {"quorum": 2, "rounds": 1}})
+    assert result.rounds[0].missing == ("bob",)
+    assert any("bob" in line and "OCT-DATA-COLUMN" in line for line in result.skipped)
+
+
+def test_impossible_wishes_are_refused(lab: Lab, job: Job) -> None:
+    for wish, code in (
+        ({"run": {"rounds": 0}}, "OCT-CONFIG-INVALID"),
+        ({"strategy": {"name": "fedmagic"}}, "OCT-CONFIG-INVALID"),
+        ({"strategy": {"name": "fedavgm", "momentum": 2.0}}, "OCT-STRATEGY-PARAMETER"),
+        ({"run": {"quorum": 4}}, "OCT-RUN-QUORUM"),
+    ):
+        with pytest.raises(UserError) as error:
+            lab.run(f"run-{code}-{len(str(wish))}", job, wish)
+        assert error.value.code == code
+
+
+# the command
+
+
+def octopus(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "octopus_desktop.cli.main", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100)
+
+
+def test_the_command_prints_writes_and_agrees_with_the_function(lab: Lab, job: Job) -> None:
+    words = [w for word in lab.words() for w in ("--silo", word)]
+    csv_file, model = lab.root / "metrics.csv", lab.root / "model.safetensors"
+    done = octopus(
+        "--json", "simulate", str(lab.folder), *words, "--csv", str(csv_file), "--out", str(model), "--baselines"
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["model"]["digest"] == lab.run("here", job).digest
+    assert set(told["baselines"]) == {"federated", "ada", "bob", "cyd", "pooled"}
+    assert told["baselines"]["federated"]["eval/loss"] == pytest.approx(told["metrics"]["eval/loss"])
+    rows = csv_file.read_text().splitlines()
+    assert rows[0].startswith("round,eval/examples,eval/loss,train/examples,train/loss,answered,seconds,model")
+    assert len(rows) == 1 + 1 + 3
+    assert model.stat().st_size == told["model"]["size"]
+
+
+def test_the_command_shows_a_table_and_a_mistake_by_its_code(lab: Lab) -> None:
+    done = octopus("simulate", str(lab.folder), "--silos", "2", "--data", str(lab.silos["ada"]), "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    assert "1 rounds over 2 silos" in done.stdout
+    assert "The final model in each silo" in done.stdout
+    for words, code in (
+        (["--silos", "2"], "OCT-CLI-USAGE"),
+        (["--silo", "ada:points=nowhere.csv"], "OCT-DATA-MISSING"),
+        (["--silo", "ada"], "OCT-CLI-USAGE"),
+        (["--silo", f"ada:points={lab.silos['ada']}", "--set", "nonsense"], "OCT-CLI-USAGE"),
+    ):
+        done = octopus("simulate", str(lab.folder), *words)
+        assert done.returncode == 1
+        assert code in done.stderr
+    assert "OCT-JOB-UNKNOWN" in octopus("simulate", str(lab.root / "nowhere")).stderr
+
+
+def test_the_command_line_itself_needs_no_torch() -> None:
+    program = "import sys, octopus_desktop.cli.simulate; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
