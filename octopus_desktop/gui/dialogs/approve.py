@@ -164,7 +164,7 @@ class ApproveDialog(QDialog):
             self._choices[need].setCurrentIndex(place)
 
     def _data_section(self) -> QWidget:
-        reads = self.tr("The job is handed these columns; its code runs as the daemon's user.")
+        reads = self.tr("The job is handed these columns only.")
         frame, form = _section(self.tr("Data"), reads)
         needs: dict[str, list[pb.DataMatch]] = {}
         for match in self._review.data:
