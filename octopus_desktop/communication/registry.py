@@ -18,6 +18,7 @@ class Carrier:
         title: as people read it.
         silo, server: ``module:class`` of its two ends, implementing ``SiloEnd`` and ``ServerEnd``.
         sealed: whether blobs and bodies must be sealed end to end, for they pass through somebody else's hands.
+        control: whether it may carry control (offers, decisions); each may carry a run's data.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Carrier:
     silo: str
     server: str
     sealed: bool = False
+    control: bool = True
 
     def silo_end(self) -> type[Any]:
         """The class of the silo's end; each carrier documents its own constructor."""
@@ -43,6 +45,36 @@ CARRIERS: dict[str, Carrier] = {
             title="gRPC, mutual TLS",
             silo=f"{_ROOM}.grpc_silo:GrpcSiloEnd",
             server=f"{_ROOM}.grpc_server:GrpcServerEnd",
+        ),
+        Carrier(
+            name="mqtt",
+            title="MQTT 5, sealed, through a broker",
+            silo=f"{_ROOM}.mqtt:MqttSiloEnd",
+            server=f"{_ROOM}.mqtt:MqttServerEnd",
+            sealed=True,
+        ),
+        Carrier(
+            name="mqtt_s3",
+            title="MQTT 5 and an S3 store, sealed",
+            silo=f"{_ROOM}.mqtt_s3:MqttS3SiloEnd",
+            server=f"{_ROOM}.mqtt_s3:MqttS3ServerEnd",
+            sealed=True,
+        ),
+        Carrier(
+            name="torch_rpc",
+            title="PyTorch RPC in a trusted network",
+            silo=f"{_ROOM}.torch_rpc:TorchRpcSiloEnd",
+            server=f"{_ROOM}.torch_rpc:TorchRpcServerEnd",
+            sealed=True,
+            control=False,
+        ),
+        Carrier(
+            name="mpi",
+            title="MPI, one world",
+            silo=f"{_ROOM}.mpi:MpiSiloEnd",
+            server=f"{_ROOM}.mpi:MpiServerEnd",
+            sealed=True,
+            control=False,
         ),
         Carrier(
             name="loopback",

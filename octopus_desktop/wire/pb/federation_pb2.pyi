@@ -50,20 +50,42 @@ class RenewRequest(_message.Message):
     def __init__(self, csr_der: _Optional[bytes] = ...) -> None: ...
 
 class EnrolReply(_message.Message):
-    __slots__ = ("certificate_der", "ca_der", "name", "federation", "server_signing_key", "expires_at")
+    __slots__ = ("certificate_der", "ca_der", "name", "federation", "server_signing_key", "expires_at", "carriers")
     CERTIFICATE_DER_FIELD_NUMBER: _ClassVar[int]
     CA_DER_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
     SERVER_SIGNING_KEY_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    CARRIERS_FIELD_NUMBER: _ClassVar[int]
     certificate_der: bytes
     ca_der: bytes
     name: str
     federation: str
     server_signing_key: bytes
     expires_at: float
-    def __init__(self, certificate_der: _Optional[bytes] = ..., ca_der: _Optional[bytes] = ..., name: _Optional[str] = ..., federation: _Optional[str] = ..., server_signing_key: _Optional[bytes] = ..., expires_at: _Optional[float] = ...) -> None: ...
+    carriers: _containers.RepeatedCompositeFieldContainer[CarrierOffer]
+    def __init__(self, certificate_der: _Optional[bytes] = ..., ca_der: _Optional[bytes] = ..., name: _Optional[str] = ..., federation: _Optional[str] = ..., server_signing_key: _Optional[bytes] = ..., expires_at: _Optional[float] = ..., carriers: _Optional[_Iterable[_Union[CarrierOffer, _Mapping]]] = ...) -> None: ...
+
+class CarrierOffer(_message.Message):
+    __slots__ = ("name", "settings_json")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_JSON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    settings_json: str
+    def __init__(self, name: _Optional[str] = ..., settings_json: _Optional[str] = ...) -> None: ...
+
+class EnrolRequestFile(_message.Message):
+    __slots__ = ("request", "invitation_id", "invitation_certificate_der", "invitation_signature")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    INVITATION_ID_FIELD_NUMBER: _ClassVar[int]
+    INVITATION_CERTIFICATE_DER_FIELD_NUMBER: _ClassVar[int]
+    INVITATION_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    request: EnrolRequest
+    invitation_id: str
+    invitation_certificate_der: bytes
+    invitation_signature: bytes
+    def __init__(self, request: _Optional[_Union[EnrolRequest, _Mapping]] = ..., invitation_id: _Optional[str] = ..., invitation_certificate_der: _Optional[bytes] = ..., invitation_signature: _Optional[bytes] = ...) -> None: ...
 
 class Frame(_message.Message):
     __slots__ = ("hello", "envelope", "receipt", "heartbeat", "fault")
@@ -80,18 +102,20 @@ class Frame(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., envelope: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "name", "boot_id", "version", "runs")
+    __slots__ = ("protocol", "name", "boot_id", "version", "runs", "carriers")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     RUNS_FIELD_NUMBER: _ClassVar[int]
+    CARRIERS_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     name: str
     boot_id: str
     version: str
     runs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, protocol: _Optional[int] = ..., name: _Optional[str] = ..., boot_id: _Optional[str] = ..., version: _Optional[str] = ..., runs: _Optional[_Iterable[str]] = ...) -> None: ...
+    carriers: _containers.RepeatedCompositeFieldContainer[CarrierOffer]
+    def __init__(self, protocol: _Optional[int] = ..., name: _Optional[str] = ..., boot_id: _Optional[str] = ..., version: _Optional[str] = ..., runs: _Optional[_Iterable[str]] = ..., carriers: _Optional[_Iterable[_Union[CarrierOffer, _Mapping]]] = ...) -> None: ...
 
 class Receipt(_message.Message):
     __slots__ = ("id", "duplicate", "error_code", "error")

@@ -192,7 +192,7 @@ class Snapshot(_message.Message):
     def __init__(self, daemon: _Optional[_Union[DaemonStatus, _Mapping]] = ..., federations: _Optional[_Iterable[_Union[Federation, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., datasets: _Optional[_Iterable[_Union[Dataset, _Mapping]]] = ..., offers: _Optional[_Iterable[_Union[SiloOffer, _Mapping]]] = ..., runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., audit_tail: _Optional[_Iterable[_Union[AuditEntry, _Mapping]]] = ...) -> None: ...
 
 class Federation(_message.Message):
-    __slots__ = ("id", "name", "server", "carrier", "link", "latency_ms", "certificate_expires", "ca_fingerprint", "certificate_fingerprint", "silo_name", "enrolled_at", "bytes_in", "bytes_out", "error_code", "error", "link_since")
+    __slots__ = ("id", "name", "server", "carrier", "link", "latency_ms", "certificate_expires", "ca_fingerprint", "certificate_fingerprint", "silo_name", "enrolled_at", "bytes_in", "bytes_out", "error_code", "error", "link_since", "carriers", "bytes_resumed")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     SERVER_FIELD_NUMBER: _ClassVar[int]
@@ -209,6 +209,8 @@ class Federation(_message.Message):
     ERROR_CODE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     LINK_SINCE_FIELD_NUMBER: _ClassVar[int]
+    CARRIERS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_RESUMED_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     server: str
@@ -225,7 +227,77 @@ class Federation(_message.Message):
     error_code: str
     error: str
     link_since: float
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., server: _Optional[str] = ..., carrier: _Optional[str] = ..., link: _Optional[str] = ..., latency_ms: _Optional[float] = ..., certificate_expires: _Optional[float] = ..., ca_fingerprint: _Optional[str] = ..., certificate_fingerprint: _Optional[str] = ..., silo_name: _Optional[str] = ..., enrolled_at: _Optional[float] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ..., error_code: _Optional[str] = ..., error: _Optional[str] = ..., link_since: _Optional[float] = ...) -> None: ...
+    carriers: _containers.RepeatedCompositeFieldContainer[CarrierView]
+    bytes_resumed: int
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., server: _Optional[str] = ..., carrier: _Optional[str] = ..., link: _Optional[str] = ..., latency_ms: _Optional[float] = ..., certificate_expires: _Optional[float] = ..., ca_fingerprint: _Optional[str] = ..., certificate_fingerprint: _Optional[str] = ..., silo_name: _Optional[str] = ..., enrolled_at: _Optional[float] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ..., error_code: _Optional[str] = ..., error: _Optional[str] = ..., link_since: _Optional[float] = ..., carriers: _Optional[_Iterable[_Union[CarrierView, _Mapping]]] = ..., bytes_resumed: _Optional[int] = ...) -> None: ...
+
+class CarrierView(_message.Message):
+    __slots__ = ("name", "title", "settings_json", "own_json", "link", "latency_ms", "bytes_in", "bytes_out", "bytes_resumed", "error_code", "error", "link_since", "secret_kept", "control", "in_use")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_JSON_FIELD_NUMBER: _ClassVar[int]
+    OWN_JSON_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_IN_FIELD_NUMBER: _ClassVar[int]
+    BYTES_OUT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_RESUMED_FIELD_NUMBER: _ClassVar[int]
+    ERROR_CODE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    LINK_SINCE_FIELD_NUMBER: _ClassVar[int]
+    SECRET_KEPT_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_FIELD_NUMBER: _ClassVar[int]
+    IN_USE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    title: str
+    settings_json: str
+    own_json: str
+    link: str
+    latency_ms: float
+    bytes_in: int
+    bytes_out: int
+    bytes_resumed: int
+    error_code: str
+    error: str
+    link_since: float
+    secret_kept: bool
+    control: bool
+    in_use: bool
+    def __init__(self, name: _Optional[str] = ..., title: _Optional[str] = ..., settings_json: _Optional[str] = ..., own_json: _Optional[str] = ..., link: _Optional[str] = ..., latency_ms: _Optional[float] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ..., bytes_resumed: _Optional[int] = ..., error_code: _Optional[str] = ..., error: _Optional[str] = ..., link_since: _Optional[float] = ..., secret_kept: _Optional[bool] = ..., control: _Optional[bool] = ..., in_use: _Optional[bool] = ...) -> None: ...
+
+class ConfigureCarrierRequest(_message.Message):
+    __slots__ = ("id", "name", "own_json", "secret", "store_secret", "control", "request_id")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OWN_JSON_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    STORE_SECRET_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    own_json: str
+    secret: bytes
+    store_secret: bytes
+    control: bool
+    request_id: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., own_json: _Optional[str] = ..., secret: _Optional[bytes] = ..., store_secret: _Optional[bytes] = ..., control: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class FileReply(_message.Message):
+    __slots__ = ("file", "name")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    file: bytes
+    name: str
+    def __init__(self, file: _Optional[bytes] = ..., name: _Optional[str] = ...) -> None: ...
+
+class EnrolFileLocalRequest(_message.Message):
+    __slots__ = ("file", "request_id")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    file: bytes
+    request_id: str
+    def __init__(self, file: _Optional[bytes] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class InspectRequest(_message.Message):
     __slots__ = ("text",)
@@ -614,7 +686,7 @@ class NoteRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., path: _Optional[str] = ..., line: _Optional[int] = ..., text: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("id", "federation_id", "job_name", "job_version", "package_digest", "state", "reason", "code", "round", "rounds", "fraction", "eta_s", "approved_at", "started_at", "ended_at", "updated_at", "bytes_in", "bytes_out", "metrics", "silos", "silos_present", "workers", "datasets", "approved_by", "conditions_json")
+    __slots__ = ("id", "federation_id", "job_name", "job_version", "package_digest", "state", "reason", "code", "round", "rounds", "fraction", "eta_s", "approved_at", "started_at", "ended_at", "updated_at", "bytes_in", "bytes_out", "metrics", "silos", "silos_present", "workers", "datasets", "approved_by", "conditions_json", "carrier", "encoding", "bytes_resumed", "latency_ms", "link")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -647,6 +719,11 @@ class Run(_message.Message):
     DATASETS_FIELD_NUMBER: _ClassVar[int]
     APPROVED_BY_FIELD_NUMBER: _ClassVar[int]
     CONDITIONS_JSON_FIELD_NUMBER: _ClassVar[int]
+    CARRIER_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
+    BYTES_RESUMED_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
     id: str
     federation_id: str
     job_name: str
@@ -672,7 +749,12 @@ class Run(_message.Message):
     datasets: _containers.RepeatedScalarFieldContainer[str]
     approved_by: str
     conditions_json: str
-    def __init__(self, id: _Optional[str] = ..., federation_id: _Optional[str] = ..., job_name: _Optional[str] = ..., job_version: _Optional[str] = ..., package_digest: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., code: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., fraction: _Optional[float] = ..., eta_s: _Optional[float] = ..., approved_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., updated_at: _Optional[float] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., silos: _Optional[_Iterable[str]] = ..., silos_present: _Optional[_Iterable[str]] = ..., workers: _Optional[int] = ..., datasets: _Optional[_Iterable[str]] = ..., approved_by: _Optional[str] = ..., conditions_json: _Optional[str] = ...) -> None: ...
+    carrier: str
+    encoding: str
+    bytes_resumed: int
+    latency_ms: float
+    link: str
+    def __init__(self, id: _Optional[str] = ..., federation_id: _Optional[str] = ..., job_name: _Optional[str] = ..., job_version: _Optional[str] = ..., package_digest: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., code: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., fraction: _Optional[float] = ..., eta_s: _Optional[float] = ..., approved_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., updated_at: _Optional[float] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., silos: _Optional[_Iterable[str]] = ..., silos_present: _Optional[_Iterable[str]] = ..., workers: _Optional[int] = ..., datasets: _Optional[_Iterable[str]] = ..., approved_by: _Optional[str] = ..., conditions_json: _Optional[str] = ..., carrier: _Optional[str] = ..., encoding: _Optional[str] = ..., bytes_resumed: _Optional[int] = ..., latency_ms: _Optional[float] = ..., link: _Optional[str] = ...) -> None: ...
 
 class StopLocalRequest(_message.Message):
     __slots__ = ("id", "reason", "request_id")

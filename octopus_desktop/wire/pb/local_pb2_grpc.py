@@ -291,6 +291,21 @@ class FederationsStub:
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
                 response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.CheckReply.FromString,
                 _registered_method=True)
+        self.ConfigureCarrier = channel.unary_unary(
+                '/octopus.v1.Federations/ConfigureCarrier',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ConfigureCarrierRequest.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Federation.FromString,
+                _registered_method=True)
+        self.EnrolRequestFile = channel.unary_unary(
+                '/octopus.v1.Federations/EnrolRequestFile',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.EnrolLocalRequest.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.FileReply.FromString,
+                _registered_method=True)
+        self.EnrolFile = channel.unary_unary(
+                '/octopus.v1.Federations/EnrolFile',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.EnrolFileLocalRequest.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Federation.FromString,
+                _registered_method=True)
 
 
 class FederationsServicer:
@@ -327,6 +342,27 @@ class FederationsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ConfigureCarrier(self, request, context):
+        """this silo's side of a carrier; chooses the control carrier
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnrolRequestFile(self, request, context):
+        """for sites without a route: the request as a file
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnrolFile(self, request, context):
+        """the coordinator's answer to it
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FederationsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -354,6 +390,21 @@ def add_FederationsServicer_to_server(servicer, server):
                     servicer.Check,
                     request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.FromString,
                     response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.CheckReply.SerializeToString,
+            ),
+            'ConfigureCarrier': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfigureCarrier,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ConfigureCarrierRequest.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Federation.SerializeToString,
+            ),
+            'EnrolRequestFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnrolRequestFile,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.EnrolLocalRequest.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.FileReply.SerializeToString,
+            ),
+            'EnrolFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnrolFile,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.EnrolFileLocalRequest.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Federation.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -491,6 +542,87 @@ class Federations:
             '/octopus.v1.Federations/Check',
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.CheckReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfigureCarrier(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Federations/ConfigureCarrier',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ConfigureCarrierRequest.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Federation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnrolRequestFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Federations/EnrolRequestFile',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.EnrolLocalRequest.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.FileReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnrolFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Federations/EnrolFile',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.EnrolFileLocalRequest.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Federation.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,6 +8,94 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class CarriersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CarriersReply(_message.Message):
+    __slots__ = ("carriers",)
+    CARRIERS_FIELD_NUMBER: _ClassVar[int]
+    carriers: _containers.RepeatedCompositeFieldContainer[CarrierInfo]
+    def __init__(self, carriers: _Optional[_Iterable[_Union[CarrierInfo, _Mapping]]] = ...) -> None: ...
+
+class CarrierInfo(_message.Message):
+    __slots__ = ("name", "settings_json", "username", "secret_kept", "state", "error_code", "error", "links")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_JSON_FIELD_NUMBER: _ClassVar[int]
+    USERNAME_FIELD_NUMBER: _ClassVar[int]
+    SECRET_KEPT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_CODE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    settings_json: str
+    username: str
+    secret_kept: bool
+    state: str
+    error_code: str
+    error: str
+    links: _containers.RepeatedCompositeFieldContainer[LinkInfo]
+    def __init__(self, name: _Optional[str] = ..., settings_json: _Optional[str] = ..., username: _Optional[str] = ..., secret_kept: _Optional[bool] = ..., state: _Optional[str] = ..., error_code: _Optional[str] = ..., error: _Optional[str] = ..., links: _Optional[_Iterable[_Union[LinkInfo, _Mapping]]] = ...) -> None: ...
+
+class LinkInfo(_message.Message):
+    __slots__ = ("silo", "phase", "since", "latency_ms", "bytes_in", "bytes_out", "bytes_resumed", "error_code", "error")
+    SILO_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_IN_FIELD_NUMBER: _ClassVar[int]
+    BYTES_OUT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_RESUMED_FIELD_NUMBER: _ClassVar[int]
+    ERROR_CODE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    silo: str
+    phase: str
+    since: float
+    latency_ms: float
+    bytes_in: int
+    bytes_out: int
+    bytes_resumed: int
+    error_code: str
+    error: str
+    def __init__(self, silo: _Optional[str] = ..., phase: _Optional[str] = ..., since: _Optional[float] = ..., latency_ms: _Optional[float] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ..., bytes_resumed: _Optional[int] = ..., error_code: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
+
+class PutCarrierRequest(_message.Message):
+    __slots__ = ("name", "settings_json", "username", "secret", "store_key_id", "store_secret")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_JSON_FIELD_NUMBER: _ClassVar[int]
+    USERNAME_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    STORE_KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    STORE_SECRET_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    settings_json: str
+    username: str
+    secret: bytes
+    store_key_id: str
+    store_secret: bytes
+    def __init__(self, name: _Optional[str] = ..., settings_json: _Optional[str] = ..., username: _Optional[str] = ..., secret: _Optional[bytes] = ..., store_key_id: _Optional[str] = ..., store_secret: _Optional[bytes] = ...) -> None: ...
+
+class RemoveCarrierRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class EnrolFileRequest(_message.Message):
+    __slots__ = ("file",)
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    file: bytes
+    def __init__(self, file: _Optional[bytes] = ...) -> None: ...
+
+class EnrolFileReply(_message.Message):
+    __slots__ = ("file", "name")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    file: bytes
+    name: str
+    def __init__(self, file: _Optional[bytes] = ..., name: _Optional[str] = ...) -> None: ...
+
 class StatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -110,6 +110,26 @@ class OperatorStub:
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.ExportModelRequest.SerializeToString,
                 response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_federation__pb2.Chunk.FromString,
                 _registered_method=True)
+        self.Carriers = channel.unary_unary(
+                '/octopus.v1.Operator/Carriers',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.CarriersRequest.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.CarriersReply.FromString,
+                _registered_method=True)
+        self.PutCarrier = channel.unary_unary(
+                '/octopus.v1.Operator/PutCarrier',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.PutCarrierRequest.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.CarrierInfo.FromString,
+                _registered_method=True)
+        self.RemoveCarrier = channel.unary_unary(
+                '/octopus.v1.Operator/RemoveCarrier',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.RemoveCarrierRequest.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.CarriersReply.FromString,
+                _registered_method=True)
+        self.EnrolFile = channel.unary_unary(
+                '/octopus.v1.Operator/EnrolFile',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.EnrolFileRequest.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.EnrolFileReply.FromString,
+                _registered_method=True)
 
 
 class OperatorServicer:
@@ -206,6 +226,32 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Carriers(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutCarrier(self, request, context):
+        """kept in federation.toml; takes effect at once
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveCarrier(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnrolFile(self, request, context):
+        """for sites without a route
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -283,6 +329,26 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.ExportModel,
                     request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.ExportModelRequest.FromString,
                     response_serializer=octopus__desktop_dot_wire_dot_pb_dot_federation__pb2.Chunk.SerializeToString,
+            ),
+            'Carriers': grpc.unary_unary_rpc_method_handler(
+                    servicer.Carriers,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.CarriersRequest.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.CarriersReply.SerializeToString,
+            ),
+            'PutCarrier': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutCarrier,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.PutCarrierRequest.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.CarrierInfo.SerializeToString,
+            ),
+            'RemoveCarrier': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveCarrier,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.RemoveCarrierRequest.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.CarriersReply.SerializeToString,
+            ),
+            'EnrolFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnrolFile,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.EnrolFileRequest.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.EnrolFileReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -690,6 +756,114 @@ class Operator:
             '/octopus.v1.Operator/ExportModel',
             octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.ExportModelRequest.SerializeToString,
             octopus__desktop_dot_wire_dot_pb_dot_federation__pb2.Chunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Carriers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Operator/Carriers',
+            octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.CarriersRequest.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.CarriersReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutCarrier(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Operator/PutCarrier',
+            octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.PutCarrierRequest.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.CarrierInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveCarrier(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Operator/RemoveCarrier',
+            octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.RemoveCarrierRequest.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.CarriersReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnrolFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Operator/EnrolFile',
+            octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.EnrolFileRequest.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.EnrolFileReply.FromString,
             options,
             channel_credentials,
             insecure,
