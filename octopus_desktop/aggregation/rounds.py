@@ -193,7 +193,7 @@ class RoundLoop:
             lease.state, lease.why = "failed", f"{event.error} [{event.error_code or 'no code'}]"
             self._note(f"round {state.round}: {silo} could not {task}: {lease.why}")
             return self._close(event.now)
-        fault = _fault(event)
+        fault = _fault(event, self.config.encoding)
         if fault:
             lease.state, lease.why = "refused", f"{fault[1]} [{fault[0]}]"
             return [*self._ignore(event, fault[1]), *self._close(event.now)]
@@ -416,7 +416,7 @@ class RoundLoop:
         return IllegalMove("The round loop", where, event, self.state.story)
 
 
-def _fault(event: ev.Answered) -> tuple[str, str] | None:
+def _fault(event: ev.Answered, encoding: str) -> tuple[str, str] | None:
     facts = event.facts
     if event.task != TRAIN:
         return None
@@ -424,8 +424,8 @@ def _fault(event: ev.Answered) -> tuple[str, str] | None:
         return "OCT-MODEL-WEIGHT", f"it claims {facts.examples} examples"
     if facts.update is None:
         return "OCT-MODEL-SHAPE", "it bears no update"
-    if facts.update.encoding not in ("", "none"):
-        return "OCT-MODEL-SHAPE", f"its update is encoded as {facts.update.encoding!r}, which was not asked for"
+    if (facts.update.encoding or "none") != encoding:
+        return "OCT-ENCODING-BAD", f"its update is encoded as {facts.update.encoding!r}, and {encoding!r} was agreed"
     return None
 
 

@@ -5,28 +5,27 @@ Nothing that a configuration promises is passed over: what this version cannot d
 
 from __future__ import annotations
 
-from octopus_desktop.aggregation import filters, strategies
+from octopus_desktop.aggregation import encodings, filters, strategies
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.wire.errors import UserError
 
 MODES = ("sync",)
-ENCODINGS = ("none",)
 
 
 def require_runnable(config: RunConfig) -> strategies.Strategy:
     """The run's strategy.
 
     Raises:
-        UserError: OCT-STRATEGY-PARAMETER, or OCT-CONFIG-INVALID for a mode, an encoding or a privacy filter that this
-            version does not have.
+        UserError: OCT-STRATEGY-PARAMETER, or OCT-CONFIG-INVALID for a mode, an encoding (with its parameters) or a
+            privacy filter that this version does not have.
     """
-    for key, value, known in (("mode", config.mode, MODES), ("encoding", config.encoding, ENCODINGS)):
-        if value not in known:
-            raise UserError(
-                "OCT-CONFIG-INVALID",
-                f"A run with {key} = {value!r} cannot be held.",
-                f"This version knows {', '.join(known)}.",
-                f"Set {key} in [run] of job.toml to one of these.",
-            )
+    if config.mode not in MODES:
+        raise UserError(
+            "OCT-CONFIG-INVALID",
+            f"A run with mode = {config.mode!r} cannot be held.",
+            f"This version knows {', '.join(MODES)}.",
+            "Set mode in [run] of job.toml to one of these.",
+        )
+    encodings.make(config.encoding, config.encoding_parameters)
     filters.make(config.privacy)
     return strategies.make(config.strategy, config.strategy_parameters, config.update)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from octopus_desktop.aggregation import encodings, strategies
 from octopus_desktop.aggregation import events as ev
-from octopus_desktop.aggregation import strategies
 from octopus_desktop.aggregation.facts import AnswerFacts, Blob
 from octopus_desktop.aggregation.fold import RejectedUpdates, fold
 from octopus_desktop.aggregation.rounds import RoundLoop
@@ -195,6 +195,7 @@ def _aggregate(
             updates=[(a.silo, store.path(a.update.digest) if a.update else None) for a in order.answers],
             weights=strategy.weights(order.answers),
             slots={name: store.path(blob.digest) for name, blob in order.slots.items()},
+            encoding=encodings.make(run.config.encoding, run.config.encoding_parameters),
             round=order.round,
             store=store,
             label="simulation",
