@@ -48,7 +48,15 @@ from octopus_desktop.communication.transfer import TRANSFERS, BlobLocks, BlobSin
 from octopus_desktop.identity.certificates import read_peer
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import BlobRef, Envelope
-from octopus_desktop.wire.pb.federation_pb2 import Frame, GetRequest, HaveReply, HaveRequest, Hello, PutReply
+from octopus_desktop.wire.pb.federation_pb2 import (
+    CarrierOffer,
+    Frame,
+    GetRequest,
+    HaveReply,
+    HaveRequest,
+    Hello,
+    PutReply,
+)
 
 DIAL_S = 20.0  # a server that accepts and does not greet within this time counts as down
 HEALTHY_S = 5.0  # a link that lived this long was healthy: its loss is answered by dialling at once
@@ -73,6 +81,7 @@ class GrpcSiloEnd:
             it asks for a login), and ``ca_file``, a CA that may stand for the server beside the federation's.
         secrets: see ``own``. Raises OCT-CONFIG-INVALID where the CA's file cannot be read.
         heartbeat_s, silence_s, chunk_bytes: see ``contract``.
+        on_carriers: told what the federation offers, at each greeting.
     """
 
     def __init__(
@@ -90,8 +99,9 @@ class GrpcSiloEnd:
         heartbeat_s: float = HEARTBEAT_S,
         silence_s: float = SILENCE_S,
         chunk_bytes: int = CHUNK_BYTES,
+        on_carriers: Callable[[Sequence[CarrierOffer]], None] = lambda offers: None,
     ) -> None:
-        self._address, self._owner = address, owner
+        self._address, self._owner, self._on_carriers = address, owner, on_carriers
         self._hello = Hello(protocol=protocol, name=owner.name, boot_id=boot_id, version=version)
         proxy, believed = Proxy.of(own, secrets), with_own_ca(credentials, own)
         self._proxy = proxy.url
@@ -207,12 +217,14 @@ class GrpcSiloEnd:
             faulty=lambda _, fault: self._show(fault=fault),
             heartbeat_s=self._heartbeat_s,
             silence_s=self._silence_s,
+            greeted=lambda hello: self._on_carriers(list(hello.carriers)),
         )
         blobs.heard = link.heard
         self._link = link
         self._up_at = time.monotonic()
         self._show(phase=LinkPhase.UP)
         self._owner.peer_greeted(SERVER, list(first.hello.runs))
+        self._on_carriers(list(first.hello.carriers))
         await link.run(frames())
 
     def _check(self, hello: Hello) -> None:

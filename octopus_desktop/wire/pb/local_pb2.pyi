@@ -825,7 +825,7 @@ class RoundSpan(_message.Message):
     def __init__(self, round: _Optional[int] = ..., span: _Optional[_Union[_envelope_pb2.Span, _Mapping]] = ...) -> None: ...
 
 class Left(_message.Message):
-    __slots__ = ("at", "round", "kind", "bytes", "digest", "encoding", "recipient", "layers")
+    __slots__ = ("at", "round", "kind", "bytes", "digest", "encoding", "recipient", "layers", "carrier")
     AT_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -834,6 +834,7 @@ class Left(_message.Message):
     ENCODING_FIELD_NUMBER: _ClassVar[int]
     RECIPIENT_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
+    CARRIER_FIELD_NUMBER: _ClassVar[int]
     at: float
     round: int
     kind: str
@@ -842,7 +843,8 @@ class Left(_message.Message):
     encoding: str
     recipient: str
     layers: _containers.RepeatedCompositeFieldContainer[LayerSummary]
-    def __init__(self, at: _Optional[float] = ..., round: _Optional[int] = ..., kind: _Optional[str] = ..., bytes: _Optional[int] = ..., digest: _Optional[str] = ..., encoding: _Optional[str] = ..., recipient: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerSummary, _Mapping]]] = ...) -> None: ...
+    carrier: str
+    def __init__(self, at: _Optional[float] = ..., round: _Optional[int] = ..., kind: _Optional[str] = ..., bytes: _Optional[int] = ..., digest: _Optional[str] = ..., encoding: _Optional[str] = ..., recipient: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerSummary, _Mapping]]] = ..., carrier: _Optional[str] = ...) -> None: ...
 
 class LayerSummary(_message.Message):
     __slots__ = ("name", "shape", "norm", "elements")
