@@ -62,6 +62,9 @@ class LoopbackServerEnd:
         if joint := self._links.get(peer):
             joint.cut(fault)
 
+    def announce(self) -> None:
+        """Nothing: within one process there is no choice of carriers."""
+
     def states(self) -> Sequence[LinkState]:
         return list(self._states.values())
 
