@@ -34,13 +34,16 @@ from octopus_desktop.communication.contract import (
 from octopus_desktop.communication.grpc_wire import (
     SERVICE,
     ClientCredentials,
+    Proxy,
     client_channel,
     decode_chunk,
     encode_data,
     encode_head,
     to_user_error,
+    with_own_ca,
 )
 from octopus_desktop.communication.links import Link, LinkEnded, link_down, protocol_differs
+from octopus_desktop.communication.settings import OwnSide, Secrets
 from octopus_desktop.communication.transfer import TRANSFERS, BlobLocks, BlobSink, blob_pieces
 from octopus_desktop.identity.certificates import read_peer
 from octopus_desktop.wire.errors import UserError
@@ -74,7 +77,9 @@ class GrpcSiloEnd:
         boot_id: new with each start of this process.
         protocol: what this side speaks.
         server_name: the name to expect in the server's certificate, where it differs from the address's host.
-        proxy: ``http://host:port`` of an HTTP CONNECT proxy, or "".
+        own: this silo's own side: ``proxy`` (an HTTP CONNECT proxy, with ``username`` and the secret ``password`` where
+            it asks for a login), and ``ca_file``, a CA that may stand for the server beside the federation's.
+        secrets: see ``own``. Raises OCT-CONFIG-INVALID where the CA's file cannot be read.
         heartbeat_s, silence_s, chunk_bytes: see ``contract``.
         on_carriers: told what the federation offers, at each greeting.
     """
@@ -89,7 +94,8 @@ class GrpcSiloEnd:
         boot_id: str,
         protocol: int = PROTOCOL,
         server_name: str = "",
-        proxy: str = "",
+        own: OwnSide | None = None,
+        secrets: Secrets | None = None,
         heartbeat_s: float = HEARTBEAT_S,
         silence_s: float = SILENCE_S,
         chunk_bytes: int = CHUNK_BYTES,
@@ -97,7 +103,9 @@ class GrpcSiloEnd:
     ) -> None:
         self._address, self._owner, self._on_carriers = address, owner, on_carriers
         self._hello = Hello(protocol=protocol, name=owner.name, boot_id=boot_id, version=version)
-        self._dial = lambda: client_channel(address, credentials, server_name=server_name, proxy=proxy)
+        proxy, believed = Proxy.of(own, secrets), with_own_ca(credentials, own)
+        self._proxy = proxy.url
+        self._dial = lambda: client_channel(address, believed, server_name=server_name, proxy=proxy)
         self._expires = read_peer(credentials.chain).not_after
         self._heartbeat_s, self._silence_s, self._chunk_bytes = heartbeat_s, silence_s, chunk_bytes
         self._state = LinkState(peer=SERVER, phase=LinkPhase.CONNECTING, since=time.time())
@@ -157,7 +165,7 @@ class GrpcSiloEnd:
         except UserError as error:
             return error
         except grpc.RpcError as error:
-            return to_user_error(error, self._address)
+            return to_user_error(error, self._address, self._proxy)
         except TimeoutError:
             return link_down(self._address, f"The server did not greet within {DIAL_S:.0f} s.")
         except Exception as error:  # a bug, told in the log; the link must outlive it
@@ -275,7 +283,7 @@ class _Blobs:
                     if offset < ref.size or not ref.size:
                         await self._send(ref, offset, envelope.run_id)
             except grpc.RpcError as error:
-                raise to_user_error(error, self._end._address) from error
+                raise to_user_error(error, self._end._address, self._end._proxy) from error
 
     async def _send(self, ref: BlobRef, offset: int, run_id: str) -> None:
         path = self._store.path(ref.digest)
@@ -325,7 +333,7 @@ class _Blobs:
                 if (status := await _status(call)).code() is not grpc.StatusCode.OK:
                     raise status
             except grpc.RpcError as error:
-                raise to_user_error(error, self._end._address) from error
+                raise to_user_error(error, self._end._address, self._end._proxy) from error
             except TimeoutError as error:
                 raise link_down(self._end._address, "A blob's transfer stood still.") from error
             finally:

@@ -18,6 +18,7 @@ from octopus_desktop.aggregation.facts import AnswerFacts
 from octopus_desktop.aggregation.strategies.base import (
     Array,
     Range,
+    Synchronous,
     Tile,
     by_examples,
     parameters,
@@ -26,7 +27,7 @@ from octopus_desktop.aggregation.strategies.base import (
 )
 
 
-class FedAvg:
+class FedAvg(Synchronous):
     """Parameter ``server_rate`` η > 0, 1 by default."""
 
     name = "fedavg"
