@@ -1,5 +1,5 @@
-"""What the server is told of its carriers, as files: tables ``[carriers.NAME]`` of federation.toml, which people read or
-change, and secrets in ``keys/`` (0600), which no command ever prints. Starts nothing."""
+"""What the server is told of its carriers, as files: tables ``[carriers.NAME]`` of federation.toml, which people read
+and change, and secrets in ``keys/`` (0600), which no command ever prints. Starts nothing."""
 
 from __future__ import annotations
 
