@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from octopus_desktop.aggregation.encodings.base import Encoding
-from octopus_desktop.aggregation.encodings.sources import Source, open_sequential, open_source
+from octopus_desktop.aggregation.encodings.sources import Plain, Source, open_sequential, open_source
 from octopus_desktop.aggregation.files import read_full, write_full
 from octopus_desktop.aggregation.numbers import WORK_TYPE, Array, finite, known, narrow, stored_type, widen
 from octopus_desktop.aggregation.strategies.base import Strategy, Tile
@@ -90,6 +90,7 @@ def fold(
     round: int = 1,
     slots: Mapping[str, Path] | None = None,
     encoding: Encoding | None = None,
+    bases: Sequence[Path | None] = (),
     label: str = "",
     threads: int = 2,
     tile_bytes: int = TILE_BYTES,
@@ -102,6 +103,8 @@ def fold(
         weights: one factor an update, from ``strategy.weights``.
         slots: the strategy's state after the round before; {} or None in the first round.
         encoding: how the updates are encoded; None when they are not.
+        bases: for each update the model that its silo trained from, None where that is the current one; empty: all.
+            An encoded difference becomes weights by it.
         label: goes into the names of unfinished files, by which ``sweep`` finds them.
 
     Raises:
@@ -119,6 +122,9 @@ def fold(
             strategy, layout, model, silos, sources, weights, store, round, slots or {}, label, tile_bytes, stack
         )
         work.lifted = encoding is not None and strategy.update == "weights"
+        if work.lifted:
+            work.current = Plain(layout, model, "The global model", stack)
+            work.bases = [Plain(layout, path, "An earlier global model", stack) if path else None for path in bases]
         work.stop = stop
         try:
             work.compute(max(1, threads))
@@ -154,6 +160,8 @@ class _Fold:
         self.strategy, self.layout, self.weights, self.round = strategy, layout, tuple(weights), round
         self.silos, self.sources = silos, sources
         self.lifted = False  # differences come, and weights are wanted
+        self.current: Plain
+        self.bases: Sequence[Plain | None] = ()
         self.stop: Callable[[], bool] = lambda: False
         self.runs, slot_layout = _plan(layout)
         self.tiles = list(_tiles(self.runs, tile_bytes))
@@ -223,9 +231,9 @@ class _Fold:
         """Who sent the NaN or infinity that was met, or codes that mean nothing: a second look at every update, in the
         silos' order."""
         faults = {}
-        for silo, source in zip(self.silos, self.sources, strict=True):
+        for i, (silo, source) in enumerate(zip(self.silos, self.sources, strict=True)):
             try:
-                tensor = self._first_bad(source)
+                tensor = self._first_bad(source, self.base_of(i))
             except UserError as error:
                 faults[silo] = error
                 continue
@@ -245,7 +253,11 @@ class _Fold:
             "Lower the learning rates of silos and server, or compute the model in a wider type.",
         )
 
-    def _first_bad(self, source: Source) -> str:
+    def base_of(self, i: int) -> Plain | None:
+        """The model by which update ``i`` becomes weights, where it is not the current one."""
+        return self.bases[i] if self.bases else None
+
+    def _first_bad(self, source: Source, own: Plain | None) -> str:
         """The tensor with the first element that is not finite; "" when there is none."""
         for run, start, count in self.tiles:
             if run.dtype not in WORK_TYPE:
@@ -254,8 +266,7 @@ class _Fold:
             at = run.begin + start * stored.itemsize
             raw, base = np.empty(count, stored), None
             if self.lifted:
-                read_full(self.model, raw, at)
-                base = widen(raw, run.dtype, np.empty(count, kind)).copy()
+                base = (own or self.current).floating(run.dtype, at, raw, np.empty(count, kind), None).copy()
             with np.errstate(all="ignore"):
                 values = source.floating(run.dtype, at, raw, np.empty(count, kind), base)
             if not finite(values, "F64"):
@@ -271,7 +282,7 @@ class _Desk:
         self.work = work
         self.raw = np.empty(work.most * 8, np.uint8)
         self.current = np.empty(work.most * 8, np.uint8)
-        self.wide = [np.empty(work.most * 8, np.uint8) for _ in range(5 if work.lifted else 4)]
+        self.wide = [np.empty(work.most * 8, np.uint8) for _ in range(7 if work.lifted else 4)]
         self.slots = {name: np.empty(work.most * 8, np.uint8) for name in work.slots}
 
     def do(self, index: int) -> None:
@@ -309,8 +320,11 @@ class _Desk:
             np.copyto(base, current)
 
         def read(i: int) -> Array:
+            from_here, own = base, work.base_of(i)
+            if own is not None:
+                from_here = own.floating(run.dtype, at, self.wide[5].view(stored)[:count], wide[6], None)
             try:
-                return work.sources[i].floating(run.dtype, at, raw, wide[0], base)
+                return work.sources[i].floating(run.dtype, at, raw, wide[0], from_here)
             except UserError as error:
                 raise work.culprits() from error
 

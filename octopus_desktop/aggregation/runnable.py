@@ -9,7 +9,8 @@ from octopus_desktop.aggregation import encodings, filters, strategies
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.wire.errors import UserError
 
-MODES = ("sync",)
+MODES = ("sync", "async")
+ORDER_STATISTICS = ("median", "trimmed_mean")
 
 
 def require_runnable(config: RunConfig) -> strategies.Strategy:
@@ -28,4 +29,20 @@ def require_runnable(config: RunConfig) -> strategies.Strategy:
         )
     encodings.make(config.encoding, config.encoding_parameters)
     filters.make(config.privacy)
-    return strategies.make(config.strategy, config.strategy_parameters, config.update)
+    strategy = strategies.make(config.strategy, config.strategy_parameters, config.update)
+    if config.mode not in strategy.modes:
+        fitting = [n for n, kind in strategies.STRATEGIES.items() if config.mode in kind.modes]
+        raise UserError(
+            "OCT-STRATEGY-PARAMETER",
+            f"The strategy {config.strategy!r} does not work in {config.mode} mode.",
+            f"In {config.mode} mode there are {', '.join(fitting)}.",
+            "Set mode in [run] or name in [strategy] of job.toml to ones that fit.",
+        )
+    if config.encoding == "topk" and config.strategy in ORDER_STATISTICS:
+        raise UserError(
+            "OCT-CONFIG-INVALID",
+            f"The strategy {config.strategy!r} cannot be used with the encoding 'topk'.",
+            "Each silo sends other elements; where most send none, the result would be that nothing changes.",
+            "Set encoding in [run] to int8 or int4, or choose another strategy in [strategy] of job.toml.",
+        )
+    return strategy

@@ -14,7 +14,10 @@ from octopus_desktop.wire.errors import UserError
 @pytest.mark.parametrize(
     ("wish", "code"),
     [
-        ({"mode": "async"}, "OCT-CONFIG-INVALID"),
+        ({"mode": "turns"}, "OCT-CONFIG-INVALID"),
+        ({"mode": "async", "strategy": "fedavg"}, "OCT-STRATEGY-PARAMETER"),
+        ({"mode": "sync", "strategy": "fedasync"}, "OCT-STRATEGY-PARAMETER"),
+        ({"mode": "async", "strategy": "fedbuff", "update": "weights"}, "OCT-STRATEGY-PARAMETER"),
         ({"encoding": "int3"}, "OCT-CONFIG-INVALID"),
         ({"encoding": "int8", "encoding_parameters": {"block": 100}}, "OCT-CONFIG-INVALID"),
         ({"encoding": "fp16", "encoding_parameters": {"fraction": 0.1}}, "OCT-CONFIG-INVALID"),
