@@ -153,6 +153,10 @@ class GrpcServerEnd:
             self._end(known, fault)
             self._cancel_transfers(known)
 
+    @property
+    def fault(self) -> UserError | None:
+        return None
+
     def announce(self) -> None:
         for peer in self._peers.values():
             if peer.link:
