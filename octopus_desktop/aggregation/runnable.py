@@ -45,4 +45,11 @@ def require_runnable(config: RunConfig) -> strategies.Strategy:
             "Each silo sends other elements; where most send none, the result would be that nothing changes.",
             "Set encoding in [run] to int8 or int4, or choose another strategy in [strategy] of job.toml.",
         )
+    if config.mode == "async" and config.per_round:
+        raise UserError(
+            "OCT-CONFIG-INVALID",
+            "per_round has no meaning in async mode.",
+            "There every silo trains at its own pace, and there are no rounds to be drawn for.",
+            'Leave per_round out of [run] in job.toml, or set mode = "sync".',
+        )
     return strategy

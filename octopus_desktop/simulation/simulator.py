@@ -144,7 +144,8 @@ def simulate(
     patient = replace(settings, lease_s=2 * settings.round_deadline_s)
     loop = make_loop(patient, order, strategy)
     run = _Run(job, settings, data, work, progress)
-    run.total = len(order) + settings.rounds * (strategy.asynchronous[0] if settings.mode == "async" else len(order))
+    asked = strategy.asynchronous[0] if settings.mode == "async" else settings.per_round or len(order)
+    run.total = len(order) + settings.rounds * min(asked, len(order))
     store = BlobStore(work / "blobs")
     clock = Clock(speeds or {}, virtual=bool(speeds) or settings.mode == "async")
     try:
