@@ -213,6 +213,7 @@ class GrpcSiloEnd:
             bring=blobs.bring,
             fetch=blobs.fetch,
             latency=self._latency,
+            clock=self._clock,
             moved=self._moved,
             faulty=lambda _, fault: self._show(fault=fault),
             heartbeat_s=self._heartbeat_s,
@@ -233,6 +234,9 @@ class GrpcSiloEnd:
 
     def _latency(self, ms: float) -> None:
         self._show(latency_ms=ms, fault=self._state.fault)
+
+    def _clock(self, seconds: float) -> None:
+        self._state = dataclasses.replace(self._state, clock_s=seconds)
 
     def _moved(self, incoming: int, outgoing: int, resumed: int = 0) -> None:
         state = self._state
