@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from octopus_desktop.aggregation.encodings import Encoding, make
+from octopus_desktop.aggregation.encodings import FEW, Encoding, make
 from octopus_desktop.aggregation.encodings.encode import encode
 from octopus_desktop.aggregation.encodings.sources import open_source
 from octopus_desktop.aggregation.numbers import WORK_TYPE, Array, stored_type
@@ -73,3 +74,39 @@ class Desk:
                         values[start : start + count] = source.floating(spec.dtype, at, raw, wide, held)
                 found[spec.name] = values.reshape(spec.shape)
         return found
+
+
+def a_model(seed: int = 0, dtype: Any = np.float32) -> Tensors:
+    draw = np.random.default_rng(seed)
+    return {
+        "conv.weight": draw.normal(size=(9, 7, 3, 3)).astype(dtype),
+        "conv.bias": draw.normal(size=9).astype(dtype),
+        "norm.num_batches_tracked": np.array(10 + seed),
+        "mask": np.array([True, False, seed % 2 == 0]),
+        "head.weight": draw.normal(size=(21, 77)).astype(dtype),
+        "empty": np.zeros((0, 4), dtype),
+        "flat": draw.normal(size=FEW + 3).astype(dtype),
+    }
+
+
+def a_change(seed: int = 1, scale: float = 1e-3, dtype: Any = np.float32) -> Tensors:
+    draw = np.random.default_rng(seed)
+    return {
+        name: (draw.normal(size=value.shape) * scale).astype(dtype) if value.dtype == dtype else value
+        for name, value in a_model(seed, dtype).items()
+    }
+
+
+def parts(path: Path) -> dict[str, tuple[str, list[int], list[Any]]]:
+    """The file read by the header alone: name -> (dtype, shape, raw elements)."""
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    types = {"I8": "i1", "U8": "u1", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I32": "<i4", "I64": "<i8", "BOOL": "?"}
+    found = {}
+    for name, spec in header.items():
+        if name != "__metadata__":
+            begin, end = (8 + length + offset for offset in spec["data_offsets"])
+            values = np.frombuffer(raw[begin:end], types[spec["dtype"]]).tolist()
+            found[name] = (spec["dtype"], spec["shape"], values)
+    return found
