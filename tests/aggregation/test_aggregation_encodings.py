@@ -122,7 +122,7 @@ def test_sizes_are_what_the_review_says(tmp_path: Path, name: str, share: float)
 
 FLOATS = st.floats(-(2.0**100), 2.0**100, width=32)
 ROWS = hnp.arrays(np.float32, st.tuples(st.just(3), st.integers(1, 150)), elements=FLOATS)
-CLOSE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+CLOSE = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def through(root: Path, how: Encoding, delta: Array) -> Array:
