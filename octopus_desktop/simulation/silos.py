@@ -54,7 +54,7 @@ class OneWorker:
     ) -> None:
         from octopus_desktop.training.engine import Engine
 
-        self._name, self._store = name, BlobStore(work / "blobs")
+        self._name, self._store = name, BlobStore(work / "blobs", durable=False)
         self._out, self._keep = work / f"update-{name}.safetensors", work / f"memory-{name}"
         self._engine = Engine(
             package, trainer, config, name, sources, threads=max(1, config.resources.threads_per_worker)
@@ -104,7 +104,7 @@ class ManyWorkers:
     ) -> None:
         from octopus_desktop.training.launcher import Workers
 
-        self._name, self._store, self._config = name, BlobStore(work / "blobs"), config
+        self._name, self._store, self._config = name, BlobStore(work / "blobs", durable=False), config
         folder = work / f"silo-{name}"
         (folder / "work").mkdir(parents=True)
         self._out, self._keep = folder / "update.safetensors", folder / "work" / "memory"
