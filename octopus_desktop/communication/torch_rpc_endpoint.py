@@ -34,6 +34,7 @@ from typing import Any
 from octopus_desktop.communication.relay_client import RelayClient
 from octopus_desktop.communication.relay_frames import MESSAGE_BYTES, NAME_BYTES
 from octopus_desktop.communication.wires import Lane
+from octopus_desktop.system.sandbox import scope_itself
 from octopus_desktop.wire.errors import UserError
 
 SERVER = "server"
@@ -422,6 +423,7 @@ def _limit_itself() -> None:
     """A peer that fills the memory of this process ends it, and nothing else on the machine."""
     import resource
 
+    scope_itself()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     bound = DATA_BYTES if most == resource.RLIM_INFINITY else min(DATA_BYTES, most)
