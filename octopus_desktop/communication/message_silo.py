@@ -185,7 +185,7 @@ class MessageSiloEnd:
     def _greeting(self, message: bytes) -> None:
         if self._link:
             if fault := told_unknown(message, self._link.seals, self._party):
-                self._link.end(fault)
+                self._link.told(fault)
         elif self._dialling and self._agreed and not self._agreed.done():
             try:
                 seals = self._dialling.accepted(message)

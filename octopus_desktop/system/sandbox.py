@@ -107,9 +107,9 @@ async def obstacle(confinement: Confinement, environment: Mapping[str, str], imp
 
 
 def scope_itself() -> bool:
-    """From inside a sandbox with a shared network: from now on this thread, and what it starts, reaches no abstract Unix
-    socket and signals no process outside. The kernel's file view does not cover abstract sockets (a desktop's X server
-    has one). Landlock from ABI 6 on (Linux 6.12); returns whether it is in force."""
+    """For use inside a sandbox with a shared network: from now on this thread, and what it starts, reaches no abstract
+    Unix socket outside and signals no process there. A view of files does not cover such sockets, and a desktop's X
+    server has one. By landlock, from ABI 6 on (Linux 6.12); returns whether it is in force."""
     if not sys.platform.startswith("linux"):
         return False
     libc = ctypes.CDLL(None, use_errno=True)

@@ -1,7 +1,8 @@
-"""Endpoints of PyTorch RPC without the second that each import of torch takes: ``python -m tests.communication.rpc_zygote
-DESCRIPTOR`` imports it once and forks an endpoint for each plan that comes, with its socket, over the descriptor.
+"""Endpoints of PyTorch RPC without the second that each import of torch takes.
 
-For tests of what the link does; the sandbox and the real start are tested with real starts.
+``python -m tests.communication.rpc_zygote DESCRIPTOR PARENT`` imports it once, and forks an endpoint for each plan that
+comes, with its socket, over the descriptor. For tests of what the link does; the sandbox and the real start are tested
+with real starts.
 """
 
 from __future__ import annotations
