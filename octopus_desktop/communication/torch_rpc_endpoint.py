@@ -126,8 +126,11 @@ class _Lane:
                 while self._queue and held + len(self._queue[0]) <= BATCH_BYTES and len(batch) < 1024:
                     batch.append(self._queue.popleft())
                     held += len(batch[-1])
-            self._endpoint.send(self._peer, self._lane, batch)
-            self._endpoint.client.room(self._peer, self._lane, held)
+            try:
+                self._endpoint.send(self._peer, self._lane, batch)
+                self._endpoint.client.room(self._peer, self._lane, held)
+            except OSError:  # the end is gone
+                self._endpoint.leave()
 
 
 class Endpoint:
