@@ -38,4 +38,11 @@ def require_runnable(config: RunConfig) -> strategies.Strategy:
             f"In {config.mode} mode there are {', '.join(fitting)}.",
             "Set mode in [run] or name in [strategy] of job.toml to ones that fit.",
         )
+    if config.mode == "async" and config.per_round:
+        raise UserError(
+            "OCT-CONFIG-INVALID",
+            "per_round has no meaning in async mode.",
+            "There every silo trains at its own pace, and there are no rounds to be drawn for.",
+            'Leave per_round out of [run] in job.toml, or set mode = "sync".',
+        )
     return strategy

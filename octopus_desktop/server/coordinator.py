@@ -88,6 +88,7 @@ class Coordinator:
         self.store = BlobStore(Path(self.spec.blobs))
         self.held = Held(run_dir / "held", self.store)
         self.strategy = require_runnable(self.config)
+        self.strategy.cohort = len(self.spec.silos)
         self.heard: queue.SimpleQueue[_Heard | _Built | _Folded | None] = queue.SimpleQueue()
         self.stopping = threading.Event()
         self.retry: tuple[float, ev.Aggregate] | None = None
@@ -196,7 +197,7 @@ class Coordinator:
                     for _, old in box.pending(order.silo):
                         if old.kind == TASK:
                             box.withdraw(old.id)
-                    box.post(mail.task_envelope(run, order, self._task_config(order.round)))
+                    box.post(mail.task_envelope(run, order, self._task_config(order.round), self._shared(order)))
                 case ev.Report():
                     key = f"row/{order.round:06d}"
                     turn = "again" if box.read(key) else "first"
@@ -374,6 +375,10 @@ class Coordinator:
 
     def _task_config(self, round: int) -> dict[str, Any]:
         return task_config(self.config, self.strategy.update, self.strategy.configure(round))
+
+    def _shared(self, order: ev.Dispatch) -> dict[str, Blob]:
+        slots = self.loop.state.slots
+        return {name: slots[name] for name in self.strategy.shared if name in slots and order.task == "train"}
 
     def _old_spans(self, key: str) -> list[Any]:
         spans: list[Any] = json.loads(self.mailbox.read(key) or b"{}").get("spans", [])

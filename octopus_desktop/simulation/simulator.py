@@ -139,11 +139,13 @@ def simulate(
     settings = config or apply_overrides(job.manifest.config, overrides or {}, strategies=tuple(strategies.STRATEGIES))
     order = tuple(data)
     strategy = require_runnable(settings)
+    strategy.cohort = len(order)
     # The virtual clock knows no progress, so a task is waited for until its round's deadline, not its lease's end.
     patient = replace(settings, lease_s=2 * settings.round_deadline_s)
     loop = make_loop(patient, order, strategy)
     run = _Run(job, settings, data, work, progress)
-    run.total = len(order) + settings.rounds * (strategy.asynchronous[0] if settings.mode == "async" else len(order))
+    asked = strategy.asynchronous[0] if settings.mode == "async" else settings.per_round or len(order)
+    run.total = len(order) + settings.rounds * min(asked, len(order))
     store = BlobStore(work / "blobs")
     clock = Clock(speeds or {}, virtual=bool(speeds) or settings.mode == "async")
     try:
@@ -158,7 +160,9 @@ def simulate(
             instruction = todo.popleft()
             match instruction:
                 case ev.Dispatch():
-                    clock.later(_answer(run, instruction, strategy.configure(instruction.round)))
+                    slots = loop.state.slots if instruction.task == "train" else {}
+                    shared = {name: store.path(slots[name].digest) for name in strategy.shared if name in slots}
+                    clock.later(_answer(run, instruction, strategy.configure(instruction.round), shared))
                 case ev.Aggregate():
                     todo += loop.apply(_aggregate(run, instruction, strategy, store, clock))
                 case ev.Report(round=round):
@@ -203,14 +207,14 @@ def _first_model(job: Job, config: RunConfig, store: BlobStore, work: Path) -> B
     return Blob(digest=store.adopt_hashed(out, written.digest), size=written.size)
 
 
-def _answer(run: _Run, order: ev.Dispatch, words: Mapping[str, Any]) -> ev.Answered:
+def _answer(run: _Run, order: ev.Dispatch, words: Mapping[str, Any], shared: Mapping[str, Path]) -> ev.Answered:
     facts, error = AnswerFacts(silo=order.silo), None
     try:
         if order.silo not in run.silos:
             sources = run.data[order.silo]
             trainer = run.job.manifest.trainer
             run.silos[order.silo] = make_silo(order.silo, run.job.folder, trainer, run.config, sources, run.work)
-        facts = run.silos[order.silo].run(order, words)
+        facts = run.silos[order.silo].run(order, words, shared)
         run.last[order.silo] = {name: value for name, value in facts.metrics.items() if name.startswith("eval/")}
         run.transferred += order.model.size + (facts.update.size if facts.update else 0)
     except UserError as caught:

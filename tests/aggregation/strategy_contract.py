@@ -14,10 +14,17 @@ from octopus_desktop.wire.errors import UserError
 SILOS, LENGTH, ROUNDS = 3, 1000, 4
 EXAMPLES = (304, 293, 123)
 STEPS = (10, 40, 5)
+LOCAL_RATE = 0.1
+COHORT = 5  # of which SILOS answer
 
 
 def facts() -> list[AnswerFacts]:
-    return [AnswerFacts(silo=f"s{i}", examples=n, steps=STEPS[i], staleness=i) for i, n in enumerate(EXAMPLES)]
+    return [
+        AnswerFacts(
+            silo=f"s{i}", examples=n, steps=STEPS[i], staleness=i, metrics={"train/rate_sum": STEPS[i] * LOCAL_RATE}
+        )
+        for i, n in enumerate(EXAMPLES)
+    ]
 
 
 class StrategyContract:
@@ -31,7 +38,9 @@ class StrategyContract:
         raise AssertionError("say what the paper says")
 
     def make(self, update: str) -> Strategy:
-        return make(self.name, self.parameters, update)
+        strategy = make(self.name, self.parameters, update)
+        strategy.cohort = COHORT
+        return strategy
 
     def rounds(self, update: str, cuts: list[int]) -> tuple[Any, Any]:
         """(by the strategy in tiles that end at ``cuts``, by the reference), after a few rounds."""

@@ -16,6 +16,7 @@ from octopus_desktop.wire.errors import UserError
     [
         ({"mode": "turns"}, "OCT-CONFIG-INVALID"),
         ({"mode": "async", "strategy": "fedavg"}, "OCT-STRATEGY-PARAMETER"),
+        ({"mode": "async", "strategy": "fedasync", "per_round": 2}, "OCT-CONFIG-INVALID"),
         ({"mode": "sync", "strategy": "fedasync"}, "OCT-STRATEGY-PARAMETER"),
         ({"mode": "async", "strategy": "fedbuff", "update": "weights"}, "OCT-STRATEGY-PARAMETER"),
         ({"encoding": "int8"}, "OCT-CONFIG-INVALID"),

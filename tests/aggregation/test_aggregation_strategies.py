@@ -10,7 +10,7 @@ import pytest
 from octopus_desktop.aggregation.facts import AnswerFacts
 from octopus_desktop.aggregation.strategies import Tile, make
 from octopus_desktop.wire.errors import UserError
-from tests.aggregation.strategy_contract import EXAMPLES, STEPS, StrategyContract
+from tests.aggregation.strategy_contract import COHORT, EXAMPLES, LOCAL_RATE, STEPS, StrategyContract, facts
 
 
 def mean(deltas: list[Any], weights: list[float]) -> Any:
@@ -110,6 +110,63 @@ class TestFedNova(StrategyContract):
         with pytest.raises(UserError, match="s1 report no local optimiser step") as error:
             make("fednova", {}).weights([AnswerFacts(silo="s1", examples=3)])
         assert error.value.code == "OCT-MODEL-WEIGHT"
+
+
+class TestFedProx(TestFedAvg):
+    name = "fedprox"
+    parameters = {"mu": 0.3}
+
+    def test_it_asks_the_silos_to_stay_near(self) -> None:
+        assert make("fedprox", {"mu": 0.3}).configure(1) == {"name": "fedprox", "proximal": 0.3}
+
+
+class TestFedSGD(TestFedAvgWithServerRate):
+    name = "fedsgd"
+
+    def test_it_asks_for_one_step_on_all_examples(self) -> None:
+        assert make("fedsgd", {}).configure(1) == {"name": "fedsgd", "full_batch": True, "steps": 1}
+
+
+class TestScaffold(StrategyContract):
+    name = "scaffold"
+    parameters = {"server_rate": 0.8}
+
+    def reference(self, x: Any, deltas: list[Any], weights: list[float], state: dict[str, Any]) -> Any:
+        """By the silos' own control variates, as the algorithm is written."""
+        c = state.get("c", np.zeros_like(x))
+        own = state.setdefault("own", [np.zeros_like(x) for _ in deltas])
+        changes = []
+        for k, delta in enumerate(deltas):
+            new = own[k] - c - delta / (STEPS[k] * LOCAL_RATE)
+            changes.append(new - own[k])
+            own[k] = new
+        state["c"] = c + sum(changes) / COHORT
+        return x + 0.8 * sum(deltas) / len(deltas)
+
+    def test_its_state_follows_the_silos_own(self) -> None:
+        """c after each round is the paper's, though no silo sends its c_k."""
+        strategy, random = self.make("difference"), np.random.default_rng(2)
+        x, state, c = np.zeros(50), {}, np.zeros(50, np.float32)
+        for _ in range(5):
+            deltas = [random.normal(size=50).astype(np.float32) for _ in STEPS]
+            x = self.reference(x, deltas, [], state)
+            tile = Tile.of(np.zeros(50, np.float32), deltas, strategy.weights(facts()), slots={"c": c})
+            strategy.combine(tile)
+            np.testing.assert_allclose(c, state["c"], rtol=1e-4, atol=1e-5)
+
+    def test_a_silo_without_rates_is_named(self) -> None:
+        with pytest.raises(UserError, match="s1 report no learning rate"):
+            make("scaffold", {}).weights([AnswerFacts(silo="s1", examples=3)])
+
+
+class TestFedDyn(StrategyContract):
+    name = "feddyn"
+    rate = "alpha"
+    parameters = {"alpha": 0.4}
+
+    def reference(self, x: Any, deltas: list[Any], weights: list[float], state: dict[str, Any]) -> Any:
+        state["h"] = state.get("h", 0.0) - 0.4 / COHORT * sum(deltas)
+        return x + sum(deltas) / len(deltas) - state["h"] / 0.4
 
 
 class TestMedian(StrategyContract):

@@ -12,9 +12,13 @@ from octopus_desktop.aggregation.strategies.fedasync import FedAsync
 from octopus_desktop.aggregation.strategies.fedavg import FedAvg
 from octopus_desktop.aggregation.strategies.fedavgm import FedAvgM
 from octopus_desktop.aggregation.strategies.fedbuff import FedBuff
+from octopus_desktop.aggregation.strategies.feddyn import FedDyn
 from octopus_desktop.aggregation.strategies.fednova import FedNova
+from octopus_desktop.aggregation.strategies.fedprox import FedProx
+from octopus_desktop.aggregation.strategies.fedsgd import FedSGD
 from octopus_desktop.aggregation.strategies.fedyogi import FedYogi
 from octopus_desktop.aggregation.strategies.order_statistics import Median, TrimmedMean
+from octopus_desktop.aggregation.strategies.scaffold import Scaffold
 
 STRATEGIES: dict[str, Any] = {
     "fedavg": FedAvg,
@@ -23,6 +27,10 @@ STRATEGIES: dict[str, Any] = {
     "fedadam": FedAdam,
     "fedyogi": FedYogi,
     "fednova": FedNova,
+    "fedsgd": FedSGD,
+    "fedprox": FedProx,
+    "scaffold": Scaffold,
+    "feddyn": FedDyn,
     "median": Median,
     "trimmed_mean": TrimmedMean,
     "fedasync": FedAsync,

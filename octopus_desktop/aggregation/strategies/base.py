@@ -76,6 +76,10 @@ class Strategy(Protocol):
     """"weights" or "difference": what silos are asked to send."""
     modes: Sequence[str]
     """"sync", "async", or both."""
+    shared: Sequence[str]
+    """Names of slots that go to the silos with each training task."""
+    cohort: int
+    """How many silos take part in the run; whoever drives the round loop sets it before anything is combined."""
 
     @property
     def asynchronous(self) -> tuple[int, int]:
@@ -137,6 +141,8 @@ class Synchronous:
     """What strategies of sync mode have in common."""
 
     modes: Sequence[str] = ("sync",)
+    shared: Sequence[str] = ()
+    cohort: int = 0
 
     @property
     def asynchronous(self) -> tuple[int, int]:

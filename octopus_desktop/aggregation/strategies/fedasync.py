@@ -36,6 +36,8 @@ class FedAsync:
 
     name = "fedasync"
     modes: Sequence[str] = ("async",)
+    shared: Sequence[str] = ()
+    cohort: int = 0
     known = {
         "mixing": Range(0.6, 0.0, 1.0, open_least=True),
         "a": Range(0.5, 0.0, open_least=True),

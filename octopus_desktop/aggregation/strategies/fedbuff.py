@@ -32,6 +32,8 @@ class FedBuff:
 
     name = "fedbuff"
     modes: Sequence[str] = ("async",)
+    shared: Sequence[str] = ()
+    cohort: int = 0
     known = {
         "buffer": Range(2.0, 1.0, 1e6),
         "server_rate": Range(1.0, 0.0, open_least=True),
