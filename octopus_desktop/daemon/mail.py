@@ -2,8 +2,9 @@
 nothing about runs.
 
 Small messages that belong to the daemon (decisions, audit heads) wait in the silo's database; tasks and answers in the
-run's mailbox, which the runner shares. Those go by the federation's control carrier, these by the run's. What is handed to the carrier is signed, and recorded, at that moment: the
-record may tell of a message that then did not get through, never the other way round.
+run's mailbox, which the runner shares. Those go by the federation's control carrier, these by the run's. What
+is handed to a carrier is signed, and recorded, at that moment: the record may tell of a message that then did not get
+through, never the other way round.
 """
 
 from __future__ import annotations

@@ -15,7 +15,9 @@ class FederationsApi:
         return self._federations.inspect(request.text)
 
     async def Enrol(self, request: pb.EnrolLocalRequest) -> pb.Federation:
-        return await self._federations.enrol(request.text, request.name, request.contact)
+        return await self._federations.enrol(
+            request.text, request.name, request.contact, request.own_json, request.secret
+        )
 
     async def Renew(self, request: pb.ById) -> pb.Federation:
         return await self._federations.renew(request.id)

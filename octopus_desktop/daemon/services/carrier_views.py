@@ -13,7 +13,6 @@ from octopus_desktop.communication import registry
 from octopus_desktop.communication.settings import (
     CONTROL,
     MpiOffer,
-    MqttOffer,
     Offer,
     OwnSide,
     TorchRpcOffer,
@@ -87,8 +86,8 @@ def reason_not_ready(carrier: pb.CarrierView) -> str:
         return ""  # nothing of the silo's own is needed
     if not carrier.own_json:
         return "it is not set up here" if offered.name != "grpc" else "this silo was enrolled without a route to it"
-    if isinstance(offered, MqttOffer) and own.username and not carrier.secret_kept:
-        return f"no password of the broker's user {own.username!r} is kept"
+    if own.username and not carrier.secret_kept:
+        return f"no password of the user {own.username!r} is kept"
     return ""
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from octopus_desktop.communication.settings import CONTROL, MqttOffer, MqttS3Offer, Offer, OwnSide
+from octopus_desktop.communication.settings import CONTROL, MqttS3Offer, Offer, OwnSide, own_ca
 from octopus_desktop.daemon.core import Silo, when_possible
 from octopus_desktop.daemon.services import carrier_views as views
 from octopus_desktop.daemon.services.credentials import PASSWORD, STORE, Credentials
@@ -39,11 +38,11 @@ class Carriers:
         federation = self._known(request.id)
         carrier = self._offered(federation, request.name)
         own_json = request.own_json or carrier.own_json or "{}"
-        own = _own_side(own_json)
+        own = read_own_side(own_json)
         if request.control and request.name not in CONTROL:
             raise views.needs_control(request.name)
         kept = await asyncio.to_thread(self._credentials.secrets, request.id, request.name)
-        _check(
+        check_own_side(
             views.offer_of(carrier), own,
             password=bool(request.secret or kept.password), store=bool(request.store_secret or kept.store_secret),
         )  # fmt: skip
@@ -133,7 +132,8 @@ class Carriers:
         return carrier
 
 
-def _own_side(text: str) -> OwnSide:
+def read_own_side(text: str) -> OwnSide:
+    """What an administrator gave. Raises OCT-CONFIG-INVALID."""
     try:
         value = json.loads(text)
         if not isinstance(value, dict):
@@ -145,17 +145,11 @@ def _own_side(text: str) -> OwnSide:
     return OwnSide.from_dict(value)
 
 
-def _check(offered: Offer, own: OwnSide, *, password: bool, store: bool) -> None:
+def check_own_side(offered: Offer, own: OwnSide, *, password: bool, store: bool) -> None:
     """What an end would stumble over later."""
-    if own.ca_file:
-        try:
-            good = b"-----BEGIN CERTIFICATE" in Path(own.ca_file).read_bytes()
-        except OSError as error:
-            raise _invalid(f"The CA file {own.ca_file} cannot be read: {error.strerror}.", "Give its path.") from error
-        if not good:
-            raise _invalid(f"{own.ca_file} holds no certificate.", "Give a file with certificates in PEM.")
-    if isinstance(offered, MqttOffer) and own.username and not password:
-        why = f"No password of the broker's user {own.username!r} is given, and none is kept."
+    own_ca(own)
+    if own.username and not password:
+        why = f"No password of the user {own.username!r} is given, and none is kept."
         raise _invalid(why, "Give it too; it goes into the store of secrets.")
     if isinstance(offered, MqttS3Offer) and own.store_key_id and not store:
         why = f"No secret of the store's key {own.store_key_id!r} is given, and none is kept."

@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from octopus_desktop.communication.settings import GrpcOffer, OwnSide, Secrets
 from octopus_desktop.daemon.core import Silo
 from octopus_desktop.daemon.services import carrier_views as views
-from octopus_desktop.daemon.services.credentials import Credentials
+from octopus_desktop.daemon.services.carriers import check_own_side, read_own_side
+from octopus_desktop.daemon.services.credentials import PASSWORD, Credentials
 from octopus_desktop.daemon.services.link_check import examine
 from octopus_desktop.daemon.services.links import GONE, Links
 from octopus_desktop.daemon.services.signing import SiloKeys
@@ -61,13 +63,19 @@ class Federations:
             id=invitation.id,
         )
 
-    async def enrol(self, text: str, name: str, contact: str) -> pb.Federation:
-        """Use an invitation. Interrupted, it may be called again with the same one: the key is kept meanwhile."""
+    async def enrol(self, text: str, name: str, contact: str, own_json: str = "", secret: bytes = b"") -> pb.Federation:
+        """Use an invitation. Interrupted, it may be called again with the same one: the key is kept meanwhile.
+
+        ``own_json``, ``secret``: this silo's own side of gRPC (proxy, CA file), used for this call and kept.
+        """
+        own = read_own_side(own_json or "{}")
+        check_own_side(GrpcOffer(), own, password=bool(secret), store=False)
         invitation, key_pem, request = await self._request(text, name, contact)
         invitation_key, invitation_chain = invitations.tls_identity(invitation)
         reply: EnrolReply = await self._call(
-            "Enrol", request, invitation.server, invitation.ca_der, invitation_key, invitation_chain
-        )
+            "Enrol", request, invitation.server, invitation.ca_der, invitation_key, invitation_chain,
+            own, Secrets(password=secret.decode(errors="replace")),
+        )  # fmt: skip
         if reply.ca_der != invitation.ca_der:
             raise UserError(
                 "OCT-ENROL-CA",
@@ -77,6 +85,11 @@ class Federations:
             )
         federation = self._joined(reply, key_pem, invitation.server, invitation.federation)
         self._add_carriers(federation, reply, "grpc")
+        grpc = views.view(federation, "grpc")
+        assert grpc is not None
+        grpc.own_json, grpc.secret_kept = own.to_json(), bool(secret)  # it carried the enrolment: it is set up
+        if secret:
+            await asyncio.to_thread(self._credentials.keep_secret, federation.id, "grpc", PASSWORD, secret)
         await self._keep(federation, reply, key_pem, "federation.enrolled", asked=invitation.id)
         self._links.settle(federation.id)
         return federation
@@ -137,10 +150,11 @@ class Federations:
         row = self._credentials.row(federation_id)
         old = await asyncio.to_thread(self._credentials.open, row)
         key_pem, csr_der = member.make_request(federation.silo_name)
-        proxy = views.own_side(grpc).proxy if grpc else ""
+        assert grpc is not None
+        secrets = await asyncio.to_thread(self._credentials.secrets, federation_id, "grpc")
         reply: EnrolReply = await self._call(
             "Renew", RenewRequest(csr_der=csr_der), federation.server, old.ca_der, old.key_pem,
-            to_pem(old.certificate_der), proxy,
+            to_pem(old.certificate_der), views.own_side(grpc), secrets,
         )  # fmt: skip
         peer = member.accept_certificate(reply.certificate_der, old.ca_der, key_pem)
         federation = self._known(federation_id)
@@ -201,6 +215,7 @@ class Federations:
                     federation = self._known(federation.id)
                     self._add_carriers(federation, EnrolReply(), "grpc")
                     carrier = federation.carriers[0]
+                    carrier.own_json = "{}"
                     carrier.bytes_in, carrier.bytes_out = federation.bytes_in, federation.bytes_out
                     self._silo.put("federation", federation)
 
@@ -304,24 +319,29 @@ class Federations:
             federation.carriers.append(views.new_view(control))
         for carrier in federation.carriers:
             carrier.control = carrier.name == control
-            if carrier.name == control == "grpc":
-                carrier.own_json = "{}"  # it carried the enrolment: it is set up
 
     async def _call(
-        self, method: str, request: Any, address: str, ca_der: bytes, key_pem: bytes, chain_pem: bytes, proxy: str = ""
-    ) -> Any:
+        self, method: str, request: Any, address: str, ca_der: bytes, key_pem: bytes, chain_pem: bytes,
+        own: OwnSide, secrets: Secrets,
+    ) -> Any:  # fmt: skip
         """One call of the Enrolment service over mutual TLS."""
         import grpc
 
-        from octopus_desktop.communication.grpc_wire import ClientCredentials, client_channel, to_user_error
+        from octopus_desktop.communication.grpc_wire import (
+            ClientCredentials,
+            Proxy,
+            client_channel,
+            to_user_error,
+            with_own_ca,
+        )
         from octopus_desktop.wire.pb.federation_pb2_grpc import EnrolmentStub
 
         credentials = ClientCredentials(root=to_pem(ca_der), key=key_pem, chain=to_pem(chain_pem))
-        channel = client_channel(address, credentials, proxy=proxy)
+        channel = client_channel(address, with_own_ca(credentials, own), proxy=Proxy.of(own, secrets))
         try:
             return await getattr(EnrolmentStub(channel), method)(request, timeout=CALL_S)
         except grpc.RpcError as error:
-            known = to_user_error(error, address)
+            known = to_user_error(error, address, own.proxy)
             if known.code == "OCT-LINK-TLS":
                 known = UserError(
                     "OCT-ENROL-CA",

@@ -17,7 +17,7 @@ from octopus_desktop import __version__
 from octopus_desktop.communication import registry
 from octopus_desktop.communication.contract import SERVER, LinkPhase, LinkState, MailOwner, SiloEnd
 from octopus_desktop.communication.parties import SiloParty
-from octopus_desktop.communication.settings import GrpcOffer, MqttOffer, OwnSide
+from octopus_desktop.communication.settings import GrpcOffer, MqttOffer
 from octopus_desktop.daemon.core import Silo
 from octopus_desktop.daemon.mail import SiloMail
 from octopus_desktop.daemon.services import carrier_views as views
@@ -112,8 +112,17 @@ class Links:
             kept.end.send_live(envelope)
 
     def state(self, federation_id: str, name: str) -> LinkState | None:
+        """Of the end; where there is none, what the row says of the last one."""
         kept = self._kept.get((federation_id, name))
-        return kept.end.state if kept and kept.end else None
+        if kept and kept.end:
+            return kept.end.state
+        federation = self._silo.get("federation", federation_id)
+        carrier = views.view(federation, name) if federation else None
+        if carrier is None or not carrier.error_code:
+            return None
+        phase = LinkPhase.REVOKED if carrier.link == "revoked" else LinkPhase.DOWN
+        fault = UserError(carrier.error_code, carrier.error)
+        return LinkState(peer=SERVER, phase=phase, since=carrier.link_since, fault=fault)
 
     # which ends
 
@@ -154,27 +163,28 @@ class Links:
         carrier = views.view(federation, name)
         assert carrier is not None
         offered, own = views.offer_of(carrier), views.own_side(carrier)
-        kind = registry.carrier(name).silo_end()
         options: dict[str, Any] = {
+            "own": own,
             "owner": owner,
             "version": __version__,
             "boot_id": self._silo.boot_id,
             "on_carriers": lambda offers: self.offered(federation.id, offers),
         }
-        if isinstance(offered, GrpcOffer):
-            end: SiloEnd = kind(**options, **_grpc(federation, offered, own, enrolled))
-            return end
-        options["party"] = SiloParty(
-            name=federation.silo_name,
-            federation=federation.ca_fingerprint,
-            signing=self._keys.silo,
-            server_key=enrolled.server_key,
-        )
-        if isinstance(offered, MqttOffer):
+        if isinstance(offered, GrpcOffer | MqttOffer):
             options["secrets"] = secrets
         else:
             options["run_dir"] = private_dir(self._silo.home.runtime)
-        end = kind(offer=offered, own=own, **options)
+        if isinstance(offered, GrpcOffer):
+            options |= _grpc(federation, offered, enrolled)
+        else:
+            options["offer"] = offered
+            options["party"] = SiloParty(
+                name=federation.silo_name,
+                federation=federation.ca_fingerprint,
+                signing=self._keys.silo,
+                server_key=enrolled.server_key,
+            )
+        end: SiloEnd = registry.carrier(name).silo_end()(**options)
         return end
 
     def _fails(self, federation_id: str, name: str, error: UserError) -> None:
@@ -307,26 +317,13 @@ class Links:
             self._silo.notify("warning", "OCT-LINK-DOWN", text, "federation", federation_id)
 
 
-def _grpc(federation: pb.Federation, offered: GrpcOffer, own: OwnSide, enrolled: Enrolled) -> dict[str, Any]:
-    from pathlib import Path
-
+def _grpc(federation: pb.Federation, offered: GrpcOffer, enrolled: Enrolled) -> dict[str, Any]:
     from octopus_desktop.communication.grpc_wire import ClientCredentials
 
-    root = to_pem(enrolled.ca_der)
-    if own.ca_file:
-        try:
-            root += b"\n" + Path(own.ca_file).read_bytes()
-        except OSError as error:
-            raise UserError(
-                "OCT-CONFIG-INVALID",
-                "The site's own CA cannot be read.",
-                f"{own.ca_file}: {error.strerror}.",
-                "Give the path of a PEM file with 'octopus federation carrier grpc --ca-file'.",
-            ) from error
+    root, chain = to_pem(enrolled.ca_der), to_pem(enrolled.certificate_der)
     return {
         "address": federation.server,
-        "credentials": ClientCredentials(root=root, key=enrolled.key_pem, chain=to_pem(enrolled.certificate_der)),
-        "proxy": own.proxy,
+        "credentials": ClientCredentials(root=root, key=enrolled.key_pem, chain=chain),
         "chunk_bytes": offered.chunk_bytes,
     }
 
