@@ -105,6 +105,7 @@ class MessageLink:
             bring=self._way.bring,
             fetch=_cannot_fetch,
             latency=lambda ms: shown.show(latency_ms=ms),
+            clock=shown.clock,
             moved=lambda incoming, outgoing: None,  # the lanes count what passes, sealed
             faulty=lambda _, fault: shown.show(fault=fault),
             heartbeat_s=heartbeat_s,

@@ -18,7 +18,7 @@ from octopus_desktop.daemon.core import Silo
 from octopus_desktop.daemon.services import carrier_views as views
 from octopus_desktop.daemon.services.carriers import check_own_side, read_own_side
 from octopus_desktop.daemon.services.credentials import PASSWORD, Credentials
-from octopus_desktop.daemon.services.link_check import examine
+from octopus_desktop.daemon.services.link_check import CarrierCase, Case, examine
 from octopus_desktop.daemon.services.links import GONE, Links
 from octopus_desktop.daemon.services.signing import SiloKeys
 from octopus_desktop.identity import enrol_files, invitations, member
@@ -189,8 +189,29 @@ class Federations:
         federation = self._known(federation_id)
         row = self._credentials.row(federation_id)
         enrolled = await asyncio.to_thread(self._credentials.open, row)
-        state = self._links.state(federation_id, federation.carrier)
-        return await examine(federation, enrolled.key_pem, enrolled.certificate_der, enrolled.ca_der, state)
+        cases = []
+        for carrier in federation.carriers:
+            secrets = await asyncio.to_thread(self._credentials.secrets, federation_id, carrier.name)
+            cases.append(
+                CarrierCase(
+                    offer=views.offer_of(carrier),
+                    own=views.own_side(carrier),
+                    secrets=secrets,
+                    state=self._links.state(federation_id, carrier.name),
+                    wanted=carrier.control or carrier.in_use,
+                )
+            )
+        return await examine(
+            Case(
+                server=federation.server,
+                silo=federation.silo_name,
+                ca_fingerprint=federation.ca_fingerprint,
+                certificate_der=enrolled.certificate_der,
+                ca_der=enrolled.ca_der,
+                key_pem=enrolled.key_pem,
+                carriers=cases,
+            )
+        )
 
     async def renew_in_time(self) -> None:
         """Look a few times a day whether a certificate comes to its end, and renew it where that can be done: a silo
