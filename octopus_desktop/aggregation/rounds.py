@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from octopus_desktop.aggregation import events as ev
@@ -102,7 +103,7 @@ class RoundLoop:
         timers: list[tuple[float, ev.Event]] = [
             (
                 lease.until,
-                ev.LeaseExpired(silo=silo, round=state.round, task=task, epoch=lease.epoch, now=lease.until),
+                ev.LeaseExpired(silo=silo, round=self._round_of(lease), task=task, epoch=lease.epoch, now=lease.until),
             )
             for silo, lease in state.leases.items()
             if lease.state == "out" and silo not in state.away
@@ -119,19 +120,21 @@ class RoundLoop:
                 return self._started(event)
             case ev.Resumed():
                 state.away = []
-                return [self._aggregate()] if state.phase == "aggregating" else []
+                return self._resumed()
             case ev.Answered():
                 return self._answered(event)
             case ev.Live(silo=silo, round=round):
                 lease = state.leases.get(silo)
-                if lease and lease.state == "out" and round == state.round and not self.ended:
+                if lease and lease.state == "out" and round == self._round_of(lease) and not self.ended:
                     lease.until = max(lease.until, event.now + self.config.lease_s)
                 return []
             case ev.LeaseExpired(silo=silo):
                 lease = state.leases.get(silo)
-                if (event.round, event.task) != (state.round, TASK_OF.get(state.phase)) or silo in state.away:
+                if lease is None or silo in state.away:
                     return []
-                if not lease or lease.state != "out" or lease.epoch != event.epoch or event.now < lease.until:
+                if (event.round, event.task) != (self._round_of(lease), TASK_OF.get(state.phase)):
+                    return []
+                if lease.state != "out" or lease.epoch != event.epoch or event.now < lease.until:
                     return []
                 return [self._dispatch(silo, event.now)]
             case ev.DeadlinePassed():
@@ -179,7 +182,7 @@ class RoundLoop:
             return self._ignore(event, "the silo does not take part in this run")
         if silo in state.withdrawn:
             return self._ignore(event, "the silo withdrew from this run")
-        if (event.round, event.task) != (state.round, task) or lease is None:
+        if lease is None or (event.round, event.task) != (self._round_of(lease), task):
             where = f"{task} of round {state.round}" if task else state.phase
             return self._ignore(event, f"it answers {event.task} of round {event.round}, the run is at: {where}")
         if lease.state != "out":
@@ -197,18 +200,13 @@ class RoundLoop:
         if fault:
             lease.state, lease.why = "refused", f"{fault[1]} [{fault[0]}]"
             return [*self._ignore(event, fault[1]), *self._close(event.now)]
-        facts = event.facts
-        state.answers[silo] = AnswerFacts(
-            silo=silo,
-            examples=facts.examples,
-            steps=facts.steps,
-            metrics=finite(facts.metrics),
-            update=facts.update,
-            train_seconds=facts.train_seconds,
-            bars=facts.bars,
-        )
         lease.state = "answered"
-        return self._close(event.now)
+        return self._count(replace(event.facts, silo=silo, metrics=finite(event.facts.metrics), staleness=0), event.now)
+
+    def _count(self, facts: AnswerFacts, now: float) -> list[ev.Instruction]:
+        """A sound answer to the newest lease."""
+        self.state.answers[facts.silo] = facts
+        return self._close(now)
 
     def _withdrew(self, silo: str, reason: str, now: float) -> list[ev.Instruction]:
         state = self.state
@@ -269,6 +267,13 @@ class RoundLoop:
         return out + self._open(state.round, "evaluating", event.now)
 
     # steps
+
+    def _round_of(self, lease: Lease) -> int:
+        """The round that a lease's task belongs to."""
+        return self.state.round
+
+    def _resumed(self) -> list[ev.Instruction]:
+        return [self._aggregate()] if self.state.phase == "aggregating" else []
 
     def _shift(self, seconds: float) -> None:
         state = self.state
@@ -394,7 +399,7 @@ class RoundLoop:
     def _discard(self, answers: Sequence[AnswerFacts], slots: Sequence[Blob]) -> list[ev.Instruction]:
         """Blobs of these that the state no longer refers to (two silos may have sent the same bytes)."""
         state = self.state
-        kept = {a.update.digest for a in state.answers.values() if a.update}
+        kept = {a.update.digest for a in (*state.answers.values(), *state.folding.values()) if a.update}
         kept |= {blob.digest for blob in state.slots.values()}
         kept |= set(state.models)
         gone = {b.digest: b for b in [*(a.update for a in answers if a.update), *slots] if b.digest not in kept}

@@ -34,18 +34,29 @@ from octopus_desktop.communication.contract import (
 from octopus_desktop.communication.grpc_wire import (
     SERVICE,
     ClientCredentials,
+    Proxy,
     client_channel,
     decode_chunk,
     encode_data,
     encode_head,
     to_user_error,
+    with_own_ca,
 )
 from octopus_desktop.communication.links import Link, LinkEnded, link_down, protocol_differs
+from octopus_desktop.communication.settings import OwnSide, Secrets
 from octopus_desktop.communication.transfer import TRANSFERS, BlobLocks, BlobSink, blob_pieces
 from octopus_desktop.identity.certificates import read_peer
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import BlobRef, Envelope
-from octopus_desktop.wire.pb.federation_pb2 import Frame, GetRequest, HaveReply, HaveRequest, Hello, PutReply
+from octopus_desktop.wire.pb.federation_pb2 import (
+    CarrierOffer,
+    Frame,
+    GetRequest,
+    HaveReply,
+    HaveRequest,
+    Hello,
+    PutReply,
+)
 
 DIAL_S = 20.0  # a server that accepts and does not greet within this time counts as down
 HEALTHY_S = 5.0  # a link that lived this long was healthy: its loss is answered by dialling at once
@@ -66,8 +77,11 @@ class GrpcSiloEnd:
         boot_id: new with each start of this process.
         protocol: what this side speaks.
         server_name: the name to expect in the server's certificate, where it differs from the address's host.
-        proxy: ``http://host:port`` of an HTTP CONNECT proxy, or "".
+        own: this silo's own side: ``proxy`` (an HTTP CONNECT proxy, with ``username`` and the secret ``password`` where
+            it asks for a login), and ``ca_file``, a CA that may stand for the server beside the federation's.
+        secrets: see ``own``. Raises OCT-CONFIG-INVALID where the CA's file cannot be read.
         heartbeat_s, silence_s, chunk_bytes: see ``contract``.
+        on_carriers: told what the federation offers, at each greeting.
     """
 
     def __init__(
@@ -80,14 +94,18 @@ class GrpcSiloEnd:
         boot_id: str,
         protocol: int = PROTOCOL,
         server_name: str = "",
-        proxy: str = "",
+        own: OwnSide | None = None,
+        secrets: Secrets | None = None,
         heartbeat_s: float = HEARTBEAT_S,
         silence_s: float = SILENCE_S,
         chunk_bytes: int = CHUNK_BYTES,
+        on_carriers: Callable[[Sequence[CarrierOffer]], None] = lambda offers: None,
     ) -> None:
-        self._address, self._owner = address, owner
+        self._address, self._owner, self._on_carriers = address, owner, on_carriers
         self._hello = Hello(protocol=protocol, name=owner.name, boot_id=boot_id, version=version)
-        self._dial = lambda: client_channel(address, credentials, server_name=server_name, proxy=proxy)
+        proxy, believed = Proxy.of(own, secrets), with_own_ca(credentials, own)
+        self._proxy = proxy.url
+        self._dial = lambda: client_channel(address, believed, server_name=server_name, proxy=proxy)
         self._expires = read_peer(credentials.chain).not_after
         self._heartbeat_s, self._silence_s, self._chunk_bytes = heartbeat_s, silence_s, chunk_bytes
         self._state = LinkState(peer=SERVER, phase=LinkPhase.CONNECTING, since=time.time())
@@ -147,7 +165,7 @@ class GrpcSiloEnd:
         except UserError as error:
             return error
         except grpc.RpcError as error:
-            return to_user_error(error, self._address)
+            return to_user_error(error, self._address, self._proxy)
         except TimeoutError:
             return link_down(self._address, f"The server did not greet within {DIAL_S:.0f} s.")
         except Exception as error:  # a bug, told in the log; the link must outlive it
@@ -199,12 +217,14 @@ class GrpcSiloEnd:
             faulty=lambda _, fault: self._show(fault=fault),
             heartbeat_s=self._heartbeat_s,
             silence_s=self._silence_s,
+            greeted=lambda hello: self._on_carriers(list(hello.carriers)),
         )
         blobs.heard = link.heard
         self._link = link
         self._up_at = time.monotonic()
         self._show(phase=LinkPhase.UP)
         self._owner.peer_greeted(SERVER, list(first.hello.runs))
+        self._on_carriers(list(first.hello.carriers))
         await link.run(frames())
 
     def _check(self, hello: Hello) -> None:
@@ -263,7 +283,7 @@ class _Blobs:
                     if offset < ref.size or not ref.size:
                         await self._send(ref, offset, envelope.run_id)
             except grpc.RpcError as error:
-                raise to_user_error(error, self._end._address) from error
+                raise to_user_error(error, self._end._address, self._end._proxy) from error
 
     async def _send(self, ref: BlobRef, offset: int, run_id: str) -> None:
         path = self._store.path(ref.digest)
@@ -313,7 +333,7 @@ class _Blobs:
                 if (status := await _status(call)).code() is not grpc.StatusCode.OK:
                     raise status
             except grpc.RpcError as error:
-                raise to_user_error(error, self._end._address) from error
+                raise to_user_error(error, self._end._address, self._end._proxy) from error
             except TimeoutError as error:
                 raise link_down(self._end._address, "A blob's transfer stood still.") from error
             finally:

@@ -142,10 +142,11 @@ def _silos(offer: Offer) -> str:
 
 def _strategy(config: RunConfig) -> str:
     parameters = ", ".join(f"{key} = {value}" for key, value in sorted(config.strategy_parameters.items()))
+    how = f"Updates are combined by {config.strategy}{f' ({parameters})' if parameters else ''}"
+    if config.mode == "async":
+        return f"{how}, as they come: no silo waits for another, and a slow silo's update may count less."
     quorum = f"a round counts with {config.quorum} answers" if config.quorum else "a round needs every silo's answer"
-    return (
-        f"Updates are combined by {config.strategy}{f' ({parameters})' if parameters else ''}, {config.mode}; {quorum}."
-    )
+    return f"{how}, in rounds; {quorum}."
 
 
 def _count(number: int, noun: str) -> str:
