@@ -1,25 +1,26 @@
-"""What tests of the object store are built of: one real SeaweedFS, and two sides whose sessions are queues in memory."""
+"""What tests of the object store are built of: sides without a wire, and sessions in memory between them."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from octopus_desktop.communication.contract import SERVER
-from octopus_desktop.communication.object_store import Access
+from octopus_desktop.communication.object_store import Access, ObjectStore
 from octopus_desktop.communication.parties import Session
+from octopus_desktop.communication.seaweed import Seaweed
 from octopus_desktop.communication.store_desk import MadeObjects, StoreDesk
 from octopus_desktop.communication.store_intake import Intake
 from octopus_desktop.communication.store_keeper import Keeper
 from octopus_desktop.communication.store_way import StoreWay
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.sealed_pb2 import Inner
-from tests.communication.parts import MIB, Keys, Owner
+from tests.communication.parts import MIB, PATIENCE_S, Keys, Owner
+from tests.communication.proxy import Proxy
 
 PART_BYTES = 5 * MIB
 
@@ -76,10 +77,41 @@ class Side:
                 await asyncio.wait([task])
             await self.desk.close()
 
+    # what lies in the bucket
+
+    async def names(self) -> list[str]:
+        return [name for name, _ in await self.ask(lambda: list(self.store.names(self.desk.prefix)))]
+
+    async def uploads(self) -> list[str]:
+        return [name for name, _, _ in await self.ask(lambda: list(self.store.uploads(self.desk.prefix)))]
+
+    async def until_names(self, wanted: Callable[[list[str]], bool]) -> list[str]:
+        """Wait until the bucket's content is so."""
+
+        async def so() -> bool:
+            return wanted(await self.names())
+
+        await asked_until(so)
+        return await self.names()
+
+    @property
+    def store(self) -> ObjectStore:
+        assert self.desk.store is not None
+        return self.desk.store
+
+    @property
+    def ask(self) -> Callable[..., Any]:
+        return self.desk.ask
+
 
 @asynccontextmanager
-async def linked(server: Side, silo: Side) -> AsyncIterator[tuple[StoreWay, StoreWay]]:
-    """One session of both: (the server's way, the silo's). Messages arrive a turn of the loop later, as copies."""
+async def linked(
+    server: Side, silo: Side, before: Callable[[Inner], Awaitable[None]] | None = None
+) -> AsyncIterator[tuple[StoreWay, StoreWay]]:
+    """One session of both: (the server's way, the silo's). Messages arrive a turn of the loop later, as copies.
+
+    ``before``: looks at each message before it is delivered.
+    """
     loop = asyncio.get_running_loop()
     ends: dict[str, StoreWay] = {}
 
@@ -87,6 +119,8 @@ async def linked(server: Side, silo: Side) -> AsyncIterator[tuple[StoreWay, Stor
         async def say(inner: Inner) -> None:
             raw = inner.SerializeToString()
             assert len(raw) <= 64 << 10, "fits the smallest wire"
+            if before:
+                await before(inner)
             loop.call_soon(lambda: to in ends and ends[to].heard(Inner.FromString(raw)))
 
         return say
@@ -108,14 +142,19 @@ async def linked(server: Side, silo: Side) -> AsyncIterator[tuple[StoreWay, Stor
                 raise error
 
 
+async def asked_until(so: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for something in the store, which tells nobody and has to be asked."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not await so():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def line_to(seaweed: Seaweed) -> AsyncIterator[tuple[Proxy, Access]]:
+    """A line to the store that can be cut and slowed down, and the access over it."""
+    async with Proxy(int(seaweed.endpoint.rpartition(":")[2])) as line:
+        yield line, replace(seaweed.access(), endpoint=f"http://127.0.0.1:{line.port}")
+
+
 def keyless(access: Access, **changes: Any) -> Access:
     return replace(access, key_id="", secret="", **changes)
-
-
-def damage(path: Path, at: int) -> None:
-    with open(path, "r+b") as file:
-        file.seek(at)
-        byte = file.read(1)
-        file.seek(at)
-        file.write(bytes([byte[0] ^ 1]))
-        os.fsync(file.fileno())
