@@ -1,8 +1,9 @@
 """The round loop: one reducer that the coordinator and the simulator both drive. No I/O, no clock, no tensors.
 
 Sync mode, for each round: every silo gets the global model and trains it; the round closes when all silos that still
-take part have answered, or at its deadline with a quorum; the answers are folded in the silos' order. Late answers are
-dropped. After the last round every silo evaluates the final model, so that its metrics exist; nothing fails by that.
+take part have answered, or at its deadline with a quorum; the answers are folded in the silos' order. With
+``per_round`` each round asks that many silos, drawn by the run's seed. Late answers are dropped. After the last round
+every silo evaluates the final model, so that its metrics exist; nothing fails by that.
 
     waiting ─Started→ training ─(closed)→ aggregating ─Aggregated→ training … evaluating ─→ completed
                           └──────────── quorum impossible, stopped ───────────→ failed
@@ -35,6 +36,7 @@ from octopus_desktop.aggregation.facts import (
 )
 from octopus_desktop.aggregation.state import Lease, Row, State
 from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.wire.canonical import derive_seed
 from octopus_desktop.wire.errors import IllegalMove, UserError
 
 TRAIN, EVALUATE = "train", "evaluate"
@@ -58,12 +60,13 @@ class RoundLoop:
 
     def __init__(self, config: RunConfig, silos: Sequence[str], state: State | None = None) -> None:
         self.config, self.silos = config, tuple(silos)
-        self.needed = config.quorum or len(self.silos)
-        if not self.silos or self.needed > len(self.silos):
+        asked = min(config.per_round, len(self.silos)) if config.per_round else len(self.silos)
+        self.needed = config.quorum or asked
+        if not self.silos or self.needed > asked:
             raise UserError(
                 "OCT-RUN-QUORUM",
                 "The run has too few silos.",
-                f"{len(self.silos)} take part; {max(self.needed, 1)} must answer each round.",
+                f"{asked} are asked in each round; {max(self.needed, 1)} must answer.",
                 "Invite more silos to approve, or lower the quorum.",
             )
         self.state = state or State()
@@ -196,12 +199,13 @@ class RoundLoop:
             lease.state, lease.why = "failed", f"{event.error} [{event.error_code or 'no code'}]"
             self._note(f"round {state.round}: {silo} could not {task}: {lease.why}")
             return self._close(event.now)
-        fault = _fault(event)
+        fault = _fault(event, self.config.encoding)
         if fault:
             lease.state, lease.why = "refused", f"{fault[1]} [{fault[0]}]"
             return [*self._ignore(event, fault[1]), *self._close(event.now)]
         lease.state = "answered"
-        return self._count(replace(event.facts, silo=silo, metrics=finite(event.facts.metrics), staleness=0), event.now)
+        facts = replace(event.facts, silo=silo, metrics=finite(event.facts.metrics), staleness=0, base="")
+        return self._count(facts, event.now)
 
     def _count(self, facts: AnswerFacts, now: float) -> list[ev.Instruction]:
         """A sound answer to the newest lease."""
@@ -252,7 +256,7 @@ class RoundLoop:
             round=state.round,
             metrics=average_metrics(answers, "train/"),
             answered=[a.silo for a in answers],
-            missing=[s for s in self.silos if s not in state.answers],
+            missing=[s for s in self.silos if s in state.leases and s not in state.answers],
             seconds=max(0.0, event.now - state.opened),
             model=event.model,
         )
@@ -292,12 +296,21 @@ class RoundLoop:
         state.phase, state.round, state.opened = phase, round, now
         state.deadline = now + self.config.round_deadline_s
         state.answers = {}
-        state.leases = {silo: Lease() for silo in self.silos if silo not in state.withdrawn}
+        state.leases = {silo: Lease() for silo in self._asked(phase)}
         if phase == "training" and len(state.leases) < self.needed:
             return self._no_quorum(len(state.leases))
         if not state.leases:
             return self._close(now)
         return [self._dispatch(silo, now) for silo in state.leases]
+
+    def _asked(self, phase: str) -> list[str]:
+        """Who gets this round's task: all who still take part, or the round's draw of them."""
+        state = self.state
+        there = [silo for silo in self.silos if silo not in state.withdrawn]
+        if phase != "training" or not 0 < self.config.per_round < len(there):
+            return there
+        ranks = {silo: derive_seed(self.config.seed, "sample", state.round, silo) for silo in there}
+        return in_order(sorted(there, key=lambda silo: (ranks[silo], silo))[: self.config.per_round], self.silos)
 
     def _dispatch(self, silo: str, now: float) -> ev.Dispatch:
         state = self.state
@@ -382,7 +395,7 @@ class RoundLoop:
             if lease.state not in ("answered", "out")
         )
         where = f"Round {state.round}" if state.round else "The first round"
-        why = f"{where} needs {self.needed} answers and can have {possible} of {len(self.silos)}."
+        why = f"{where} needs {self.needed} answers and can have {possible} of {len(state.leases) or len(self.silos)}."
         return self._fail("OCT-RUN-QUORUM", f"{why} {reasons}".rstrip())
 
     def _fail(self, code: str, reason: str) -> list[ev.Instruction]:
@@ -421,7 +434,7 @@ class RoundLoop:
         return IllegalMove("The round loop", where, event, self.state.story)
 
 
-def _fault(event: ev.Answered) -> tuple[str, str] | None:
+def _fault(event: ev.Answered, encoding: str) -> tuple[str, str] | None:
     facts = event.facts
     if event.task != TRAIN:
         return None
@@ -429,8 +442,8 @@ def _fault(event: ev.Answered) -> tuple[str, str] | None:
         return "OCT-MODEL-WEIGHT", f"it claims {facts.examples} examples"
     if facts.update is None:
         return "OCT-MODEL-SHAPE", "it bears no update"
-    if facts.update.encoding not in ("", "none"):
-        return "OCT-MODEL-SHAPE", f"its update is encoded as {facts.update.encoding!r}, which was not asked for"
+    if (facts.update.encoding or "none") != encoding:
+        return "OCT-ENCODING-BAD", f"its update is encoded as {facts.update.encoding!r}, and {encoding!r} was agreed"
     return None
 
 

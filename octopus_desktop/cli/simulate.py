@@ -31,6 +31,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--label", default="", help="The label's column, for dirichlet and shards.")
 @click.option("--partition-seed", default=0, show_default=True, help="Cuts the data in another way.")
 @click.option("--rounds", type=int, help="In place of the job's.")
+@click.option("--per-round", type=int, help="How many silos, drawn anew, train in each round; in place of the job's.")
 @click.option("--seed", type=int, help="In place of the job's.")
 @click.option("--workers", type=int, help="DDP workers of each silo, in place of the job's.")
 @click.option("--strategy", help="In place of the job's.")
@@ -126,6 +127,7 @@ def _speeds(given: tuple[str, ...], silos: Collection[str]) -> dict[str, float]:
 
 def _overrides(
     rounds: int | None,
+    per_round: int | None,
     seed: int | None,
     workers: int | None,
     strategy: str | None,
@@ -137,7 +139,7 @@ def _overrides(
     def put(table_name: str, key: str, value: Any) -> None:
         tables.setdefault(table_name, {})[key] = value
 
-    for key, value in (("rounds", rounds), ("seed", seed)):
+    for key, value in (("rounds", rounds), ("per_round", per_round), ("seed", seed)):
         if value is not None:
             put("run", key, value)
     if workers is not None:

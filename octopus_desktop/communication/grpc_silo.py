@@ -7,9 +7,7 @@ neither heartbeats nor the small messages of other runs. Knows nothing of what t
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
-import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +18,6 @@ import grpc
 import grpc.aio
 
 from octopus_desktop.communication.contract import (
-    BACKOFF_FIRST_S,
-    BACKOFF_MOST_S,
     CHUNK_BYTES,
     HEARTBEAT_S,
     PROTOCOL,
@@ -43,6 +39,7 @@ from octopus_desktop.communication.grpc_wire import (
     with_own_ca,
 )
 from octopus_desktop.communication.links import Link, LinkEnded, link_down, protocol_differs
+from octopus_desktop.communication.redial import Shown, keep_dialling
 from octopus_desktop.communication.settings import OwnSide, Secrets
 from octopus_desktop.communication.transfer import TRANSFERS, BlobLocks, BlobSink, blob_pieces
 from octopus_desktop.identity.certificates import read_peer
@@ -59,9 +56,6 @@ from octopus_desktop.wire.pb.federation_pb2 import (
 )
 
 DIAL_S = 20.0  # a server that accepts and does not greet within this time counts as down
-HEALTHY_S = 5.0  # a link that lived this long was healthy: its loss is answered by dialling at once
-FOR_GOOD = ("OCT-CERT-REVOKED",)
-RARELY = ("OCT-LINK-REPLACED", "OCT-LINK-PROTOCOL", "OCT-ENROL-ROLE", "OCT-CERT-EXPIRED")  # dialling often cannot help
 
 _log = logging.getLogger(__name__)
 
@@ -108,13 +102,13 @@ class GrpcSiloEnd:
         self._dial = lambda: client_channel(address, believed, server_name=server_name, proxy=proxy)
         self._expires = read_peer(credentials.chain).not_after
         self._heartbeat_s, self._silence_s, self._chunk_bytes = heartbeat_s, silence_s, chunk_bytes
-        self._state = LinkState(peer=SERVER, phase=LinkPhase.CONNECTING, since=time.time())
+        self._shown = Shown(owner, SERVER)
+        self._show, self._moved = self._shown.show, self._shown.moved
         self._link: Link | None = None
-        self._up_at = 0.0
 
     @property
     def state(self) -> LinkState:
-        return self._state
+        return self._shown.state
 
     def outbox_changed(self) -> None:
         if self._link:
@@ -126,28 +120,10 @@ class GrpcSiloEnd:
 
     async def run(self) -> None:
         """See ``SiloEnd``. After it returned, ``state`` is revoked and says why."""
-        most = BACKOFF_FIRST_S
-        try:
-            while True:
-                fault = await self._connection()
-                if fault.code in FOR_GOOD:
-                    self._show(phase=LinkPhase.REVOKED, fault=fault)
-                    return
-                self._show(phase=LinkPhase.DOWN, fault=fault)
-                if self._up_at and time.monotonic() - self._up_at > HEALTHY_S and fault.code not in RARELY:
-                    most = BACKOFF_FIRST_S
-                    continue
-                most = BACKOFF_MOST_S if fault.code in RARELY else most
-                await asyncio.sleep(random.uniform(0, most))  # full jitter: silos do not come back all at once
-                most = min(2 * most, BACKOFF_MOST_S)
-        finally:
-            if self._state.phase is not LinkPhase.REVOKED:
-                self._show(phase=LinkPhase.DOWN)
+        await keep_dialling(self._connection, self._shown)
 
     async def _connection(self) -> UserError:
         """One connection, from dialling to its end; returns why it ended."""
-        self._show(phase=LinkPhase.CONNECTING, fault=self._state.fault)
-        self._up_at = 0.0
         if self._expires < time.time():  # said here, for the server's refusal of it looks like any broken connection
             return UserError(
                 "OCT-CERT-EXPIRED",
@@ -213,6 +189,7 @@ class GrpcSiloEnd:
             bring=blobs.bring,
             fetch=blobs.fetch,
             latency=self._latency,
+            clock=self._shown.clock,
             moved=self._moved,
             faulty=lambda _, fault: self._show(fault=fault),
             heartbeat_s=self._heartbeat_s,
@@ -221,7 +198,6 @@ class GrpcSiloEnd:
         )
         blobs.heard = link.heard
         self._link = link
-        self._up_at = time.monotonic()
         self._show(phase=LinkPhase.UP)
         self._owner.peer_greeted(SERVER, list(first.hello.runs))
         self._on_carriers(list(first.hello.carriers))
@@ -232,23 +208,7 @@ class GrpcSiloEnd:
             raise protocol_differs(hello.protocol, self._hello.protocol, "server")
 
     def _latency(self, ms: float) -> None:
-        self._show(latency_ms=ms, fault=self._state.fault)
-
-    def _moved(self, incoming: int, outgoing: int, resumed: int = 0) -> None:
-        state = self._state
-        self._state = dataclasses.replace(
-            state,
-            bytes_in=state.bytes_in + incoming,
-            bytes_out=state.bytes_out + outgoing,
-            bytes_resumed=state.bytes_resumed + resumed,
-        )
-
-    def _show(self, *, phase: LinkPhase | None = None, **changes: Any) -> None:
-        """Change the state and tell the owner. ``fault`` is cleared by each new phase that does not name one."""
-        if phase is not None and phase is not self._state.phase:
-            changes = {"phase": phase, "since": time.time(), "fault": None, **changes}
-        self._state = dataclasses.replace(self._state, **changes)
-        self._owner.link_changed(self._state)
+        self._show(latency_ms=ms)
 
 
 class _Blobs:
@@ -305,7 +265,7 @@ class _Blobs:
             raise link_down(self._end._address, "A blob's transfer stood still.") from error
         finally:
             call.cancel()
-        self._end._show(fault=self._end._state.fault)
+        self._end._show()
 
     async def fetch(self, envelope: Envelope, missing: Sequence[BlobRef]) -> None:
         """Get what the envelope names and this side lacks. Raises UserError."""
@@ -339,7 +299,7 @@ class _Blobs:
             finally:
                 call.cancel()
             await sink.commit()
-        self._end._show(fault=self._end._state.fault)
+        self._end._show()
 
 
 async def _status(call: Any) -> grpc.aio.AioRpcError:

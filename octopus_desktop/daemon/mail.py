@@ -7,6 +7,7 @@ record may tell of a message that then did not get through, never the other way 
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -231,21 +232,14 @@ class SiloMail:
 
 
 def _layers(blobs: BlobStore, ref: BlobRef) -> list[pb.LayerSummary]:
-    """Names and shapes of what an update holds, read from its header; none when it is encoded otherwise."""
-    from octopus_desktop.wire.tensors import read_layout
+    """Names and shapes of the model's tensors that an update tells of, encoded or not, read from its header."""
+    from octopus_desktop.wire.tensors import described, read_layout
 
     try:
-        layout = read_layout(blobs.path(ref.digest))
+        tensors = described(read_layout(blobs.path(ref.digest)))
     except (UserError, ValueError, OSError):
         return []
     return [
-        pb.LayerSummary(name=t.name, shape="×".join(map(str, t.shape)) or "scalar", elements=_elements(t.shape))
-        for t in layout
+        pb.LayerSummary(name=name, shape="×".join(map(str, shape)) or "scalar", elements=math.prod(shape))
+        for name, _, shape in tensors
     ]
-
-
-def _elements(shape: Sequence[int]) -> int:
-    count = 1
-    for side in shape:
-        count *= side
-    return count

@@ -28,7 +28,8 @@ from octopus_desktop.training.corrections import Corrections, Enough
 from octopus_desktop.training.data import SiloDataset
 from octopus_desktop.training.loading import PackageCode, TrainerError
 from octopus_desktop.training.sdk import ClientTrainer, Context, Reporter, Shelf, Silent, seed_everything
-from octopus_desktop.training.spec import DataSource, derive_seed
+from octopus_desktop.training.spec import DataSource
+from octopus_desktop.wire.canonical import derive_seed
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import read_layout
 

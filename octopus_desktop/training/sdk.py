@@ -23,7 +23,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, Sampler, TensorDataset
 
 from octopus_desktop.training.data import SiloDataset
-from octopus_desktop.training.spec import derive_seed
+from octopus_desktop.wire.canonical import derive_seed
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,8 +14,9 @@ from typing import Any
 
 from octopus_desktop import __version__
 from octopus_desktop.communication.contract import LinkPhase, LinkState, MailOwner, SiloEnd
+from octopus_desktop.communication.settings import GrpcOffer
 from octopus_desktop.daemon.core import Silo
-from octopus_desktop.daemon.services.link_check import examine
+from octopus_desktop.daemon.services.link_check import CarrierCase, Case, examine
 from octopus_desktop.daemon.services.signing import SiloKeys
 from octopus_desktop.identity import invitations, member
 from octopus_desktop.identity.authority import ca_fingerprint
@@ -153,7 +154,17 @@ class Federations:
         federation = self._known(federation_id)
         key, certificate_der, ca_der, _ = self._credentials(federation_id)
         end = self._ends.get(federation_id)
-        return await examine(federation, key, certificate_der, ca_der, end.state if end else None)
+        return await examine(
+            Case(
+                server=federation.server,
+                silo=federation.silo_name,
+                ca_fingerprint=federation.ca_fingerprint,
+                certificate_der=certificate_der,
+                ca_der=ca_der,
+                key_pem=key,
+                carriers=[CarrierCase(offer=GrpcOffer(), state=end.state if end else None)],
+            )
+        )
 
     # links
 
