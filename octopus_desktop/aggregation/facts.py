@@ -39,7 +39,8 @@ class AnswerFacts:
     """What one silo answered to one task.
 
     ``examples`` is the weight that the silo claims, ``steps`` its local optimiser steps, ``metrics`` finite numbers
-    named ``train/…`` and ``eval/…``. ``update`` is None for an evaluation.
+    named ``train/…`` and ``eval/…``. ``update`` is None for an evaluation. ``staleness``: how many models the
+    federation made since the one that this silo trained from; 0 in sync mode.
     """
 
     silo: str
@@ -49,6 +50,7 @@ class AnswerFacts:
     update: Blob | None = None
     train_seconds: float = 0.0
     bars: tuple[Bar, ...] = ()
+    staleness: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "metrics": dict(self.metrics), "bars": [asdict(bar) for bar in self.bars]}

@@ -1,8 +1,9 @@
 """The round loop: one reducer that the coordinator and the simulator both drive. No I/O, no clock, no tensors.
 
 Sync mode, for each round: every silo gets the global model and trains it; the round closes when all silos that still
-take part have answered, or at its deadline with a quorum; the answers are folded in the silos' order. Late answers are
-dropped. After the last round every silo evaluates the final model, so that its metrics exist; nothing fails by that.
+take part have answered, or at its deadline with a quorum; the answers are folded in the silos' order. With
+``per_round`` each round asks that many silos, drawn by the run's seed. Late answers are dropped. After the last round
+every silo evaluates the final model, so that its metrics exist; nothing fails by that.
 
     waiting ─Started→ training ─(closed)→ aggregating ─Aggregated→ training … evaluating ─→ completed
                           └──────────── quorum impossible, stopped ───────────→ failed
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from octopus_desktop.aggregation import events as ev
@@ -34,6 +36,7 @@ from octopus_desktop.aggregation.facts import (
 )
 from octopus_desktop.aggregation.state import Lease, Row, State
 from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.wire.canonical import derive_seed
 from octopus_desktop.wire.errors import IllegalMove, UserError
 
 TRAIN, EVALUATE = "train", "evaluate"
@@ -57,12 +60,13 @@ class RoundLoop:
 
     def __init__(self, config: RunConfig, silos: Sequence[str], state: State | None = None) -> None:
         self.config, self.silos = config, tuple(silos)
-        self.needed = config.quorum or len(self.silos)
-        if not self.silos or self.needed > len(self.silos):
+        asked = min(config.per_round, len(self.silos)) if config.per_round else len(self.silos)
+        self.needed = config.quorum or asked
+        if not self.silos or self.needed > asked:
             raise UserError(
                 "OCT-RUN-QUORUM",
                 "The run has too few silos.",
-                f"{len(self.silos)} take part; {max(self.needed, 1)} must answer each round.",
+                f"{asked} are asked in each round; {max(self.needed, 1)} must answer.",
                 "Invite more silos to approve, or lower the quorum.",
             )
         self.state = state or State()
@@ -102,7 +106,7 @@ class RoundLoop:
         timers: list[tuple[float, ev.Event]] = [
             (
                 lease.until,
-                ev.LeaseExpired(silo=silo, round=state.round, task=task, epoch=lease.epoch, now=lease.until),
+                ev.LeaseExpired(silo=silo, round=self._round_of(lease), task=task, epoch=lease.epoch, now=lease.until),
             )
             for silo, lease in state.leases.items()
             if lease.state == "out" and silo not in state.away
@@ -119,19 +123,21 @@ class RoundLoop:
                 return self._started(event)
             case ev.Resumed():
                 state.away = []
-                return [self._aggregate()] if state.phase == "aggregating" else []
+                return self._resumed()
             case ev.Answered():
                 return self._answered(event)
             case ev.Live(silo=silo, round=round):
                 lease = state.leases.get(silo)
-                if lease and lease.state == "out" and round == state.round and not self.ended:
+                if lease and lease.state == "out" and round == self._round_of(lease) and not self.ended:
                     lease.until = max(lease.until, event.now + self.config.lease_s)
                 return []
             case ev.LeaseExpired(silo=silo):
                 lease = state.leases.get(silo)
-                if (event.round, event.task) != (state.round, TASK_OF.get(state.phase)) or silo in state.away:
+                if lease is None or silo in state.away:
                     return []
-                if not lease or lease.state != "out" or lease.epoch != event.epoch or event.now < lease.until:
+                if (event.round, event.task) != (self._round_of(lease), TASK_OF.get(state.phase)):
+                    return []
+                if lease.state != "out" or lease.epoch != event.epoch or event.now < lease.until:
                     return []
                 return [self._dispatch(silo, event.now)]
             case ev.DeadlinePassed():
@@ -179,7 +185,7 @@ class RoundLoop:
             return self._ignore(event, "the silo does not take part in this run")
         if silo in state.withdrawn:
             return self._ignore(event, "the silo withdrew from this run")
-        if (event.round, event.task) != (state.round, task) or lease is None:
+        if lease is None or (event.round, event.task) != (self._round_of(lease), task):
             where = f"{task} of round {state.round}" if task else state.phase
             return self._ignore(event, f"it answers {event.task} of round {event.round}, the run is at: {where}")
         if lease.state != "out":
@@ -197,18 +203,13 @@ class RoundLoop:
         if fault:
             lease.state, lease.why = "refused", f"{fault[1]} [{fault[0]}]"
             return [*self._ignore(event, fault[1]), *self._close(event.now)]
-        facts = event.facts
-        state.answers[silo] = AnswerFacts(
-            silo=silo,
-            examples=facts.examples,
-            steps=facts.steps,
-            metrics=finite(facts.metrics),
-            update=facts.update,
-            train_seconds=facts.train_seconds,
-            bars=facts.bars,
-        )
         lease.state = "answered"
-        return self._close(event.now)
+        return self._count(replace(event.facts, silo=silo, metrics=finite(event.facts.metrics), staleness=0), event.now)
+
+    def _count(self, facts: AnswerFacts, now: float) -> list[ev.Instruction]:
+        """A sound answer to the newest lease."""
+        self.state.answers[facts.silo] = facts
+        return self._close(now)
 
     def _withdrew(self, silo: str, reason: str, now: float) -> list[ev.Instruction]:
         state = self.state
@@ -254,7 +255,7 @@ class RoundLoop:
             round=state.round,
             metrics=average_metrics(answers, "train/"),
             answered=[a.silo for a in answers],
-            missing=[s for s in self.silos if s not in state.answers],
+            missing=[s for s in self.silos if s in state.leases and s not in state.answers],
             seconds=max(0.0, event.now - state.opened),
             model=event.model,
         )
@@ -269,6 +270,13 @@ class RoundLoop:
         return out + self._open(state.round, "evaluating", event.now)
 
     # steps
+
+    def _round_of(self, lease: Lease) -> int:
+        """The round that a lease's task belongs to."""
+        return self.state.round
+
+    def _resumed(self) -> list[ev.Instruction]:
+        return [self._aggregate()] if self.state.phase == "aggregating" else []
 
     def _shift(self, seconds: float) -> None:
         state = self.state
@@ -287,12 +295,21 @@ class RoundLoop:
         state.phase, state.round, state.opened = phase, round, now
         state.deadline = now + self.config.round_deadline_s
         state.answers = {}
-        state.leases = {silo: Lease() for silo in self.silos if silo not in state.withdrawn}
+        state.leases = {silo: Lease() for silo in self._asked(phase)}
         if phase == "training" and len(state.leases) < self.needed:
             return self._no_quorum(len(state.leases))
         if not state.leases:
             return self._close(now)
         return [self._dispatch(silo, now) for silo in state.leases]
+
+    def _asked(self, phase: str) -> list[str]:
+        """Who gets this round's task: all who still take part, or the round's draw of them."""
+        state = self.state
+        there = [silo for silo in self.silos if silo not in state.withdrawn]
+        if phase != "training" or not 0 < self.config.per_round < len(there):
+            return there
+        ranks = {silo: derive_seed(self.config.seed, "sample", state.round, silo) for silo in there}
+        return in_order(sorted(there, key=lambda silo: (ranks[silo], silo))[: self.config.per_round], self.silos)
 
     def _dispatch(self, silo: str, now: float) -> ev.Dispatch:
         state = self.state
@@ -377,7 +394,7 @@ class RoundLoop:
             if lease.state not in ("answered", "out")
         )
         where = f"Round {state.round}" if state.round else "The first round"
-        why = f"{where} needs {self.needed} answers and can have {possible} of {len(self.silos)}."
+        why = f"{where} needs {self.needed} answers and can have {possible} of {len(state.leases) or len(self.silos)}."
         return self._fail("OCT-RUN-QUORUM", f"{why} {reasons}".rstrip())
 
     def _fail(self, code: str, reason: str) -> list[ev.Instruction]:
@@ -394,7 +411,7 @@ class RoundLoop:
     def _discard(self, answers: Sequence[AnswerFacts], slots: Sequence[Blob]) -> list[ev.Instruction]:
         """Blobs of these that the state no longer refers to (two silos may have sent the same bytes)."""
         state = self.state
-        kept = {a.update.digest for a in state.answers.values() if a.update}
+        kept = {a.update.digest for a in (*state.answers.values(), *state.folding.values()) if a.update}
         kept |= {blob.digest for blob in state.slots.values()}
         kept |= set(state.models)
         gone = {b.digest: b for b in [*(a.update for a in answers if a.update), *slots] if b.digest not in kept}

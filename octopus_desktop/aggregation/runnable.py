@@ -9,7 +9,7 @@ from octopus_desktop.aggregation import filters, strategies
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.wire.errors import UserError
 
-MODES = ("sync",)
+MODES = ("sync", "async")
 ENCODINGS = ("none",)
 
 
@@ -29,4 +29,20 @@ def require_runnable(config: RunConfig) -> strategies.Strategy:
                 f"Set {key} in [run] of job.toml to one of these.",
             )
     filters.make(config.privacy)
-    return strategies.make(config.strategy, config.strategy_parameters, config.update)
+    strategy = strategies.make(config.strategy, config.strategy_parameters, config.update)
+    if config.mode not in strategy.modes:
+        fitting = [n for n, kind in strategies.STRATEGIES.items() if config.mode in kind.modes]
+        raise UserError(
+            "OCT-STRATEGY-PARAMETER",
+            f"The strategy {config.strategy!r} does not work in {config.mode} mode.",
+            f"In {config.mode} mode there are {', '.join(fitting)}.",
+            "Set mode in [run] or name in [strategy] of job.toml to ones that fit.",
+        )
+    if config.mode == "async" and config.per_round:
+        raise UserError(
+            "OCT-CONFIG-INVALID",
+            "per_round has no meaning in async mode.",
+            "There every silo trains at its own pace, and there are no rounds to be drawn for.",
+            'Leave per_round out of [run] in job.toml, or set mode = "sync".',
+        )
+    return strategy

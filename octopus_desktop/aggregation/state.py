@@ -12,12 +12,14 @@ VERSION = 1
 
 @dataclass(slots=True, kw_only=True)
 class Lease:
-    """One silo's task of this round. ``state``: out | answered | failed | refused | late | withdrawn."""
+    """One silo's task. ``state``: out | answered | failed | refused | late | withdrawn. ``round``: of the task, where
+    silos are not all in the same round (async mode); 0 in sync mode."""
 
     epoch: int = 0
     until: float = 0.0
     state: str = "out"
     why: str = ""
+    round: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,6 +43,8 @@ class State:
         at: Unix seconds of the last event; ``opened`` and ``deadline`` of the open task.
         models: digests of the run's models so far, which are never discarded.
         first: metrics of the model that the run began with.
+        answers: what the open round has, or in async mode the buffer, in the order of arrival.
+        folding: async mode: the answers that are being folded while others arrive.
         away: silos whose link is down. withdrawn: silos that take no further part.
     """
 
@@ -54,6 +58,7 @@ class State:
     slots: dict[str, Blob] = field(default_factory=dict)
     leases: dict[str, Lease] = field(default_factory=dict)
     answers: dict[str, AnswerFacts] = field(default_factory=dict)
+    folding: dict[str, AnswerFacts] = field(default_factory=dict)
     row: Row | None = None
     first: dict[str, float] = field(default_factory=dict)
     away: list[str] = field(default_factory=list)
@@ -65,7 +70,8 @@ class State:
 
     def to_dict(self) -> dict[str, Any]:
         value = asdict(self)
-        value["answers"] = {silo: facts.to_dict() for silo, facts in self.answers.items()}
+        for name in ("answers", "folding"):  # as lists, for the order of arrival counts and JSON objects have none
+            value[name] = [facts.to_dict() for facts in getattr(self, name).values()]
         return {"version": VERSION, **value}
 
     @classmethod
@@ -76,5 +82,8 @@ class State:
         fields["row"] = Row(**{**row, "model": Blob(**row["model"])}) if row else None
         fields["slots"] = {name: Blob(**blob) for name, blob in fields["slots"].items()}
         fields["leases"] = {silo: Lease(**lease) for silo, lease in fields["leases"].items()}
-        fields["answers"] = {silo: AnswerFacts.from_dict(facts) for silo, facts in fields["answers"].items()}
+        for name in ("answers", "folding"):
+            raw = fields.get(name, [])
+            listed = [AnswerFacts.from_dict(facts) for facts in (raw.values() if isinstance(raw, dict) else raw)]
+            fields[name] = {facts.silo: facts for facts in listed}
         return cls(**fields)

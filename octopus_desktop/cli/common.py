@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -239,6 +241,37 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return ""
+
+
+def sealing(name: str, settings_json: str) -> str:
+    """How a carrier's bytes are kept from those whose hands they pass through."""
+    if name in ("grpc", "loopback"):
+        return "mutual TLS" if name == "grpc" else ""
+    return "sealed" if json.loads(settings_json or "{}").get("sealed", True) else "UNSEALED blobs"
+
+
+def read_file(path: Path) -> bytes:
+    """Raises OCT-CLI-USAGE."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            "OCT-CLI-USAGE", f"{path} cannot be read.", error.strerror or str(error), "Give another path."
+        ) from error
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """The whole file or none (0600). Raises OCT-CLI-USAGE."""
+    half = path.with_name(path.name + ".part")
+    try:
+        with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(content)
+        os.replace(half, path)
+    except OSError as error:
+        half.unlink(missing_ok=True)
+        raise UserError(
+            "OCT-CLI-USAGE", f"{path} cannot be written.", error.strerror or str(error), "Give another path."
+        ) from error
 
 
 def seconds_of(text: str) -> float:

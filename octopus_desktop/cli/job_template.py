@@ -32,7 +32,8 @@ hours = 0.1                          # what you expect, for the administrator to
 [run]
 rounds = 10
 seed = 1
-mode = "sync"
+mode = "sync"                        # sync | async (with the strategies fedasync and fedbuff)
+per_round = 0                        # how many silos, drawn anew, are asked in each round; 0: all
 quorum = 0                           # least number of silos that close a round at its deadline; 0: all
 round_deadline_s = 3600
 update = "weights"                   # weights | difference

@@ -43,6 +43,18 @@ def _metrics(values: Any) -> str:
     return " ".join(f"{name}={values[name]:.4f}" for name in sorted(values) if not name.endswith("/examples"))
 
 
+def carrier_words(run: Any) -> str:
+    """By what the run's data goes, and how that link is."""
+    parts = [run.carrier or "–", run.link, f"{run.latency_ms:.1f} ms round trip" if run.latency_ms else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def bytes_words(run: Any) -> str:
+    resumed = f", {size(run.bytes_resumed)} not sent again" if run.bytes_resumed else ""
+    encoding = f", updates as {run.encoding}" if run.encoding not in ("", "none") else ""
+    return f"{size(run.bytes_in)} in, {size(run.bytes_out)} out{resumed}{encoding}"
+
+
 @cli.command("list")
 @click.option("--state", default="", help="Only runs in this state.")
 @json_option
@@ -54,10 +66,10 @@ def list_(state: str) -> None:
         runs,
         lambda: table(
             "",
-            ["id", "job", "state", "round", "approved", "in", "out", "metrics"],
+            ["id", "job", "state", "round", "approved", "carrier", "in", "out", "metrics"],
             [
                 (short(r.id), f"{r.job_name} {r.job_version}", r.state, f"{r.round}/{r.rounds}", when(r.approved_at),
-                 size(r.bytes_in), size(r.bytes_out), _metrics(r.metrics))
+                 r.carrier, size(r.bytes_in), size(r.bytes_out), _metrics(r.metrics))
                 for r in runs
             ],
             right=["round", "in", "out"],
@@ -83,7 +95,8 @@ def show(run: str) -> None:
                 ("state", one.state + (f": {one.reason} [{one.code}]" if one.reason else "")),
                 ("round", f"{one.round} of {one.rounds}"),
                 ("approved", f"{when(one.approved_at)} by {one.approved_by}"),
-                ("bytes", f"{size(one.bytes_in)} in, {size(one.bytes_out)} out"),
+                ("carrier", carrier_words(one)),
+                ("bytes", bytes_words(one)),
             ],
         )
         table(
@@ -94,8 +107,8 @@ def show(run: str) -> None:
         )
         table(
             "\nWhat left",
-            ["at", "round", "kind", "bytes", "encoding", "digest"],
-            [(when(m.at), m.round, m.kind, m.bytes, m.encoding, m.digest[:12]) for m in detail.left],
+            ["at", "round", "kind", "bytes", "encoding", "carrier", "digest"],
+            [(when(m.at), m.round, m.kind, m.bytes, m.encoding, m.carrier, m.digest[:12]) for m in detail.left],
             right=["round", "bytes"],
         )
 

@@ -7,7 +7,7 @@ import csv
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +31,19 @@ _PATH = click.Path(path_type=Path)
 @click.option("--label", default="", help="The label's column, for dirichlet and shards.")
 @click.option("--partition-seed", default=0, show_default=True, help="Cuts the data in another way.")
 @click.option("--rounds", type=int, help="In place of the job's.")
+@click.option("--per-round", type=int, help="How many silos, drawn anew, train in each round; in place of the job's.")
 @click.option("--seed", type=int, help="In place of the job's.")
 @click.option("--workers", type=int, help="DDP workers of each silo, in place of the job's.")
 @click.option("--strategy", help="In place of the job's.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="hyperparameters.batch_size=64 and the like."
+)
+@click.option(
+    "--speed",
+    "speeds",
+    multiple=True,
+    metavar="NAME=SECONDS",
+    help="Simulated seconds of one task at a silo (default 1): who is slow, in async mode or against a deadline.",
 )
 @click.option("--csv", "csv_file", type=_PATH, help="Write the metrics of every round here.")
 @click.option("--out", type=_PATH, help="Write the final model here (safetensors).")
@@ -49,6 +57,7 @@ def cli(
     how: str,
     label: str,
     partition_seed: int,
+    speeds: tuple[str, ...],
     csv_file: Path | None,
     out: Path | None,
     baselines: bool,
@@ -78,7 +87,9 @@ def cli(
         from octopus_desktop.simulation.simulator import simulate
 
         with _bars(list(chosen)) as progress:
-            result = simulate(opened, chosen, overrides, work=work / "run", progress=progress)
+            result = simulate(
+                opened, chosen, overrides, work=work / "run", speeds=_speeds(speeds, chosen), progress=progress
+            )
         scores: dict[str, dict[str, float]] = {}
         if baselines:
             from octopus_desktop.simulation.baselines import compare
@@ -96,8 +107,27 @@ def cli(
         emit(_plain(result, scores), lambda: _show(result, scores, csv_file, out))
 
 
+def _speeds(given: tuple[str, ...], silos: Collection[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for text in given:
+        name, _, seconds = text.partition("=")
+        try:
+            found[name] = float(seconds)
+        except ValueError:
+            found[name] = -1.0
+        if name not in silos or not 0 < found[name] < 1e9:
+            raise UserError(
+                "OCT-CLI-USAGE",
+                f"--speed {text} cannot be used.",
+                f"It is NAME=SECONDS, for one of {', '.join(silos)}.",
+                "Correct it, for example --speed zurich=30.",
+            )
+    return found
+
+
 def _overrides(
     rounds: int | None,
+    per_round: int | None,
     seed: int | None,
     workers: int | None,
     strategy: str | None,
@@ -109,7 +139,7 @@ def _overrides(
     def put(table_name: str, key: str, value: Any) -> None:
         tables.setdefault(table_name, {})[key] = value
 
-    for key, value in (("rounds", rounds), ("seed", seed)):
+    for key, value in (("rounds", rounds), ("per_round", per_round), ("seed", seed)):
         if value is not None:
             put("run", key, value)
     if workers is not None:

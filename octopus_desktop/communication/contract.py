@@ -132,4 +132,13 @@ class ServerEnd(Protocol):
         """Cut a peer off (revocation)."""
         ...
 
+    @property
+    def fault(self) -> UserError | None:
+        """What keeps this end from its broker, rendezvous or world now; None while it has it, or needs none."""
+        ...
+
+    def announce(self) -> None:
+        """What the federation offers has changed: tell every peer that is connected by a fresh Hello."""
+        ...
+
     def states(self) -> Sequence[LinkState]: ...

@@ -40,7 +40,15 @@ from octopus_desktop.communication.links import (
 from octopus_desktop.communication.transfer import BlobLocks, BlobSink, blob_pieces
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import BlobRef, Envelope
-from octopus_desktop.wire.pb.federation_pb2 import Frame, GetRequest, HaveReply, HaveRequest, Hello, PutReply
+from octopus_desktop.wire.pb.federation_pb2 import (
+    CarrierOffer,
+    Frame,
+    GetRequest,
+    HaveReply,
+    HaveRequest,
+    Hello,
+    PutReply,
+)
 
 THREADS = 4
 GOODBYE_S = 2.0  # what a peer that no longer reads may keep a dead link's handler waiting
@@ -69,6 +77,7 @@ class GrpcServerEnd:
         authenticate: the silo's name, from ``context.auth_context()`` (``x509_pem_cert`` is the peer's certificate);
             raises UserError (OCT-CERT-REVOKED, OCT-ENROL-ROLE, ...) for who may not pass. Called for each call.
         version, boot_id, protocol, heartbeat_s, silence_s, chunk_bytes: as in ``GrpcSiloEnd``.
+        carriers: what the federation offers, now; goes out with each Hello.
     """
 
     def __init__(
@@ -83,8 +92,9 @@ class GrpcServerEnd:
         heartbeat_s: float = HEARTBEAT_S,
         silence_s: float = SILENCE_S,
         chunk_bytes: int = CHUNK_BYTES,
+        carriers: Callable[[], Sequence[CarrierOffer]] = tuple,
     ) -> None:
-        self._owner, self._authenticate = owner, authenticate
+        self._owner, self._authenticate, self._carriers = owner, authenticate, carriers
         self._hello = Hello(protocol=protocol, name=owner.name, boot_id=boot_id, version=version)
         self._heartbeat_s, self._silence_s, self._chunk_bytes = heartbeat_s, silence_s, chunk_bytes
         self._peers: dict[str, _Peer] = {}
@@ -143,6 +153,20 @@ class GrpcServerEnd:
             self._end(known, fault)
             self._cancel_transfers(known)
 
+    @property
+    def fault(self) -> UserError | None:
+        return None
+
+    def announce(self) -> None:
+        for peer in self._peers.values():
+            if peer.link:
+                peer.link.greet(self._greeting())
+
+    def _greeting(self) -> Hello:
+        hello = Hello(runs=self._owner.open_runs(), carriers=self._carriers())
+        hello.MergeFrom(self._hello)
+        return hello
+
     def states(self) -> Sequence[LinkState]:
         return [peer.state for peer in self._peers.values()]
 
@@ -178,10 +202,7 @@ class GrpcServerEnd:
             self._end(peer, replaced(silo))
             self._cancel_transfers(peer)
         end = peer.end = asyncio.get_running_loop().create_future()
-        answer = Hello()
-        answer.CopyFrom(self._hello)
-        answer.runs.extend(self._owner.open_runs())
-        await context.write(Frame(hello=answer))
+        await context.write(Frame(hello=self._greeting()))
 
         async def write(frame: Frame) -> None:
             try:

@@ -7,9 +7,7 @@ neither heartbeats nor the small messages of other runs. Knows nothing of what t
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
-import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +18,6 @@ import grpc
 import grpc.aio
 
 from octopus_desktop.communication.contract import (
-    BACKOFF_FIRST_S,
-    BACKOFF_MOST_S,
     CHUNK_BYTES,
     HEARTBEAT_S,
     PROTOCOL,
@@ -34,23 +30,32 @@ from octopus_desktop.communication.contract import (
 from octopus_desktop.communication.grpc_wire import (
     SERVICE,
     ClientCredentials,
+    Proxy,
     client_channel,
     decode_chunk,
     encode_data,
     encode_head,
     to_user_error,
+    with_own_ca,
 )
 from octopus_desktop.communication.links import Link, LinkEnded, link_down, protocol_differs
+from octopus_desktop.communication.redial import Shown, keep_dialling
+from octopus_desktop.communication.settings import OwnSide, Secrets
 from octopus_desktop.communication.transfer import TRANSFERS, BlobLocks, BlobSink, blob_pieces
 from octopus_desktop.identity.certificates import read_peer
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import BlobRef, Envelope
-from octopus_desktop.wire.pb.federation_pb2 import Frame, GetRequest, HaveReply, HaveRequest, Hello, PutReply
+from octopus_desktop.wire.pb.federation_pb2 import (
+    CarrierOffer,
+    Frame,
+    GetRequest,
+    HaveReply,
+    HaveRequest,
+    Hello,
+    PutReply,
+)
 
 DIAL_S = 20.0  # a server that accepts and does not greet within this time counts as down
-HEALTHY_S = 5.0  # a link that lived this long was healthy: its loss is answered by dialling at once
-FOR_GOOD = ("OCT-CERT-REVOKED",)
-RARELY = ("OCT-LINK-REPLACED", "OCT-LINK-PROTOCOL", "OCT-ENROL-ROLE", "OCT-CERT-EXPIRED")  # dialling often cannot help
 
 _log = logging.getLogger(__name__)
 
@@ -66,8 +71,11 @@ class GrpcSiloEnd:
         boot_id: new with each start of this process.
         protocol: what this side speaks.
         server_name: the name to expect in the server's certificate, where it differs from the address's host.
-        proxy: ``http://host:port`` of an HTTP CONNECT proxy, or "".
+        own: this silo's own side: ``proxy`` (an HTTP CONNECT proxy, with ``username`` and the secret ``password`` where
+            it asks for a login), and ``ca_file``, a CA that may stand for the server beside the federation's.
+        secrets: see ``own``. Raises OCT-CONFIG-INVALID where the CA's file cannot be read.
         heartbeat_s, silence_s, chunk_bytes: see ``contract``.
+        on_carriers: told what the federation offers, at each greeting.
     """
 
     def __init__(
@@ -80,23 +88,27 @@ class GrpcSiloEnd:
         boot_id: str,
         protocol: int = PROTOCOL,
         server_name: str = "",
-        proxy: str = "",
+        own: OwnSide | None = None,
+        secrets: Secrets | None = None,
         heartbeat_s: float = HEARTBEAT_S,
         silence_s: float = SILENCE_S,
         chunk_bytes: int = CHUNK_BYTES,
+        on_carriers: Callable[[Sequence[CarrierOffer]], None] = lambda offers: None,
     ) -> None:
-        self._address, self._owner = address, owner
+        self._address, self._owner, self._on_carriers = address, owner, on_carriers
         self._hello = Hello(protocol=protocol, name=owner.name, boot_id=boot_id, version=version)
-        self._dial = lambda: client_channel(address, credentials, server_name=server_name, proxy=proxy)
+        proxy, believed = Proxy.of(own, secrets), with_own_ca(credentials, own)
+        self._proxy = proxy.url
+        self._dial = lambda: client_channel(address, believed, server_name=server_name, proxy=proxy)
         self._expires = read_peer(credentials.chain).not_after
         self._heartbeat_s, self._silence_s, self._chunk_bytes = heartbeat_s, silence_s, chunk_bytes
-        self._state = LinkState(peer=SERVER, phase=LinkPhase.CONNECTING, since=time.time())
+        self._shown = Shown(owner, SERVER)
+        self._show, self._moved = self._shown.show, self._shown.moved
         self._link: Link | None = None
-        self._up_at = 0.0
 
     @property
     def state(self) -> LinkState:
-        return self._state
+        return self._shown.state
 
     def outbox_changed(self) -> None:
         if self._link:
@@ -108,28 +120,10 @@ class GrpcSiloEnd:
 
     async def run(self) -> None:
         """See ``SiloEnd``. After it returned, ``state`` is revoked and says why."""
-        most = BACKOFF_FIRST_S
-        try:
-            while True:
-                fault = await self._connection()
-                if fault.code in FOR_GOOD:
-                    self._show(phase=LinkPhase.REVOKED, fault=fault)
-                    return
-                self._show(phase=LinkPhase.DOWN, fault=fault)
-                if self._up_at and time.monotonic() - self._up_at > HEALTHY_S and fault.code not in RARELY:
-                    most = BACKOFF_FIRST_S
-                    continue
-                most = BACKOFF_MOST_S if fault.code in RARELY else most
-                await asyncio.sleep(random.uniform(0, most))  # full jitter: silos do not come back all at once
-                most = min(2 * most, BACKOFF_MOST_S)
-        finally:
-            if self._state.phase is not LinkPhase.REVOKED:
-                self._show(phase=LinkPhase.DOWN)
+        await keep_dialling(self._connection, self._shown)
 
     async def _connection(self) -> UserError:
         """One connection, from dialling to its end; returns why it ended."""
-        self._show(phase=LinkPhase.CONNECTING, fault=self._state.fault)
-        self._up_at = 0.0
         if self._expires < time.time():  # said here, for the server's refusal of it looks like any broken connection
             return UserError(
                 "OCT-CERT-EXPIRED",
@@ -147,7 +141,7 @@ class GrpcSiloEnd:
         except UserError as error:
             return error
         except grpc.RpcError as error:
-            return to_user_error(error, self._address)
+            return to_user_error(error, self._address, self._proxy)
         except TimeoutError:
             return link_down(self._address, f"The server did not greet within {DIAL_S:.0f} s.")
         except Exception as error:  # a bug, told in the log; the link must outlive it
@@ -199,12 +193,13 @@ class GrpcSiloEnd:
             faulty=lambda _, fault: self._show(fault=fault),
             heartbeat_s=self._heartbeat_s,
             silence_s=self._silence_s,
+            greeted=lambda hello: self._on_carriers(list(hello.carriers)),
         )
         blobs.heard = link.heard
         self._link = link
-        self._up_at = time.monotonic()
         self._show(phase=LinkPhase.UP)
         self._owner.peer_greeted(SERVER, list(first.hello.runs))
+        self._on_carriers(list(first.hello.carriers))
         await link.run(frames())
 
     def _check(self, hello: Hello) -> None:
@@ -212,23 +207,7 @@ class GrpcSiloEnd:
             raise protocol_differs(hello.protocol, self._hello.protocol, "server")
 
     def _latency(self, ms: float) -> None:
-        self._show(latency_ms=ms, fault=self._state.fault)
-
-    def _moved(self, incoming: int, outgoing: int, resumed: int = 0) -> None:
-        state = self._state
-        self._state = dataclasses.replace(
-            state,
-            bytes_in=state.bytes_in + incoming,
-            bytes_out=state.bytes_out + outgoing,
-            bytes_resumed=state.bytes_resumed + resumed,
-        )
-
-    def _show(self, *, phase: LinkPhase | None = None, **changes: Any) -> None:
-        """Change the state and tell the owner. ``fault`` is cleared by each new phase that does not name one."""
-        if phase is not None and phase is not self._state.phase:
-            changes = {"phase": phase, "since": time.time(), "fault": None, **changes}
-        self._state = dataclasses.replace(self._state, **changes)
-        self._owner.link_changed(self._state)
+        self._show(latency_ms=ms)
 
 
 class _Blobs:
@@ -263,7 +242,7 @@ class _Blobs:
                     if offset < ref.size or not ref.size:
                         await self._send(ref, offset, envelope.run_id)
             except grpc.RpcError as error:
-                raise to_user_error(error, self._end._address) from error
+                raise to_user_error(error, self._end._address, self._end._proxy) from error
 
     async def _send(self, ref: BlobRef, offset: int, run_id: str) -> None:
         path = self._store.path(ref.digest)
@@ -285,7 +264,7 @@ class _Blobs:
             raise link_down(self._end._address, "A blob's transfer stood still.") from error
         finally:
             call.cancel()
-        self._end._show(fault=self._end._state.fault)
+        self._end._show()
 
     async def fetch(self, envelope: Envelope, missing: Sequence[BlobRef]) -> None:
         """Get what the envelope names and this side lacks. Raises UserError."""
@@ -313,13 +292,13 @@ class _Blobs:
                 if (status := await _status(call)).code() is not grpc.StatusCode.OK:
                     raise status
             except grpc.RpcError as error:
-                raise to_user_error(error, self._end._address) from error
+                raise to_user_error(error, self._end._address, self._end._proxy) from error
             except TimeoutError as error:
                 raise link_down(self._end._address, "A blob's transfer stood still.") from error
             finally:
                 call.cancel()
             await sink.commit()
-        self._end._show(fault=self._end._state.fault)
+        self._end._show()
 
 
 async def _status(call: Any) -> grpc.aio.AioRpcError:

@@ -5,7 +5,9 @@ Knows nothing of mail: neither mailboxes nor what an envelope means.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import base64
+import os
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import grpc
@@ -13,6 +15,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from octopus_desktop.communication.links import link_down
+from octopus_desktop.communication.settings import OwnSide, Secrets, own_ca
 from octopus_desktop.wire.errors import FAULT_METADATA, UserError
 from octopus_desktop.wire.pb.envelope_pb2 import BlobRef
 from octopus_desktop.wire.pb.federation_pb2 import Chunk, Fault
@@ -52,6 +55,32 @@ class ClientCredentials:
         return "ClientCredentials(...)"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """An HTTP CONNECT proxy. ``url``: ``http://host:port``, or "" for none; user and password, where it asks for them,
+    are kept apart from it, so that no log or message can show them."""
+
+    url: str = ""
+    username: str = ""
+    password: str = ""
+
+    @classmethod
+    def of(cls, own: OwnSide | None, secrets: Secrets | None) -> Proxy:
+        """The proxy that a silo's own side of gRPC names."""
+        if own is None:
+            return cls()
+        return cls(url=own.proxy, username=own.username, password=secrets.password if secrets else "")
+
+    def __repr__(self) -> str:
+        return f"Proxy(url={self.url!r}, ...)"
+
+    @property
+    def authorization(self) -> str:
+        """The value of Proxy-Authorization (RFC 7617), or "" without a user."""
+        pair = f"{self.username}:{self.password}".encode()
+        return "Basic " + base64.b64encode(pair).decode() if self.username else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """A received chunk. ``data`` is a view into the message that came: nothing was copied."""
@@ -68,17 +97,29 @@ def server_credentials(*, root: bytes, key: bytes, chain: bytes) -> grpc.ServerC
     return grpc.ssl_server_credentials([(key, chain)], root_certificates=root, require_client_auth=True)
 
 
+def with_own_ca(credentials: ClientCredentials, own: OwnSide | None) -> ClientCredentials:
+    """The same, with the CA of the site's own beside the federation's, for sites where a gateway of their own stands
+    in for the server. Raises OCT-CONFIG-INVALID."""
+    return replace(credentials, root=credentials.root + own_ca(own)) if own and own.ca_file else credentials
+
+
 def client_channel(
-    address: str, credentials: ClientCredentials, *, server_name: str = "", proxy: str = ""
+    address: str, credentials: ClientCredentials, *, server_name: str = "", proxy: Proxy | None = None
 ) -> grpc.aio.Channel:
-    """A channel with a TCP connection of its own. Environment proxies are ignored; ``proxy`` is ``http://host:port``."""
+    """A channel with a TCP connection of its own. The proxy is the one that was set for this federation, or none:
+    https_proxy and no_proxy of the environment are ignored, for a daemon has another environment than its
+    administrator, and what it dials must not depend on who started it."""
     options: list[tuple[str, Any]] = [
         *OPTIONS,
         ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.enable_http_proxy", 1 if proxy else 0),
+        ("grpc.enable_http_proxy", 1 if proxy and proxy.url else 0),
     ]
-    if proxy:
-        options.append(("grpc.http_proxy", proxy))
+    if proxy and proxy.url:
+        # asked before no_proxy, which gRPC would heed even for an explicit proxy
+        os.environ["no_grpc_proxy"] = ""  # noqa: SIM112 (gRPC reads the name in this case)
+        options.append(("grpc.http_proxy", proxy.url))
+        if proxy.authorization:  # not as user:password@ in the URL: there, some signs in a password end it
+            options.append(("grpc.http_connect_headers", f"Proxy-Authorization:{proxy.authorization}"))
     if server_name:
         options.append(("grpc.ssl_target_name_override", server_name))
     creds = grpc.ssl_channel_credentials(credentials.root, credentials.key, credentials.chain)
@@ -148,14 +189,17 @@ async def abort(context: Any, error: UserError) -> NoReturn:
     raise AssertionError("abort returned")
 
 
-def to_user_error(error: grpc.RpcError, address: str) -> UserError:
-    """What a failed call means to a person: the other side's own fault, or what the link says."""
+def to_user_error(error: grpc.RpcError, address: str, proxy: str = "") -> UserError:
+    """What a failed call means to a person: the other side's own fault, or what the link says. ``proxy``: the URL of
+    the proxy on the way, if there is one."""
     for key, value in error.trailing_metadata() or ():
         if key == FAULT_METADATA:
             return UserError.from_fault(Fault.FromString(value))
     details = error.details() or ""
     lowered = details.lower()
-    if any(word in lowered for word in ("certificate", "ssl_error", "tsi_protocol", "peer name")):
+    if proxy and (fault := _proxy_fault(lowered, address, proxy)):
+        return fault
+    if any(word in lowered for word in ("certificate", "ssl_error", "tsi_protocol", "peer name", "hostname verif")):
         return UserError(
             "OCT-LINK-TLS",
             f"The secure connection to {address} was refused.",
@@ -163,3 +207,30 @@ def to_user_error(error: grpc.RpcError, address: str) -> UserError:
             "Check that the address is the federation's own, and that nothing between intercepts TLS.",
         )
     return link_down(address, details or str(error.code()))
+
+
+def _proxy_fault(details: str, address: str, proxy: str) -> UserError | None:
+    if "response code 407" in details:
+        why, next_step = (
+            "It asks for a user and a password, or does not take those that are set (407).",
+            "Set them with 'octopus federation carrier set FEDERATION grpc --user NAME --password'.",
+        )
+    elif "http proxy returned response code" in details:
+        code = details.rpartition("response code")[2].strip()[:3]
+        why, next_step = (
+            f"It answered with {code}: it does not let this connection out, or does not reach its target.",
+            f"Ask your network's administrators to let CONNECT to {address} pass.",
+        )
+    elif "expected 'h'" in details or "http response was too large" in details:
+        why, next_step = "What answers there speaks no HTTP.", "Check the proxy's host and port."
+    elif "handshak" in details or "certificate" in details or "hostname verif" in details:
+        return None  # beyond the proxy
+    elif "failed to connect to remote host" in details or "resolving" in details:
+        why, next_step = details.rpartition("error:")[2].strip()[:200] or details[:200], "Check its host and port."
+    else:
+        return None
+    return proxy_fault(proxy, address, why, next_step)
+
+
+def proxy_fault(proxy: str, address: str, why: str, next_step: str) -> UserError:
+    return UserError("OCT-LINK-PROXY", f"The proxy {proxy} gives no way to {address}.", why, next_step)

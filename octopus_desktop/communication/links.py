@@ -14,7 +14,7 @@ from octopus_desktop.communication.contract import MailOwner
 from octopus_desktop.communication.lanes import Inlet, Outlet
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import BlobRef, Envelope
-from octopus_desktop.wire.pb.federation_pb2 import Fault, Frame, Heartbeat, Receipt
+from octopus_desktop.wire.pb.federation_pb2 import Fault, Frame, Heartbeat, Hello, Receipt
 
 
 class LinkEnded(Exception):
@@ -34,6 +34,7 @@ class Link:
         latency: told of each measured round trip in milliseconds.
         moved: told of bytes that came in and went out (``moved(incoming, outgoing)``).
         faulty: told of errors that concern one envelope.
+        greeted: told of a further Hello of the peer, which says anew what it offers.
     """
 
     def __init__(
@@ -49,8 +50,9 @@ class Link:
         faulty: Callable[[Envelope, UserError], None],
         heartbeat_s: float,
         silence_s: float,
+        greeted: Callable[[Hello], None] = lambda hello: None,
     ) -> None:
-        self._write, self._latency, self._moved = write, latency, moved
+        self._write, self._latency, self._moved, self._greeted = write, latency, moved, greeted
         self._heartbeat_s, self._silence_s = heartbeat_s, silence_s
         self.outlet = Outlet(owner, peer, send=self._send, bring=bring, faulty=faulty)
         self._inlet = Inlet(owner, peer, fetch=fetch, reply=self._reply, faulty=faulty)
@@ -67,6 +69,10 @@ class Link:
     def send_live(self, envelope: Envelope) -> None:
         self._live[envelope.run_id] = envelope
         self._work.set()
+
+    def greet(self, hello: Hello) -> None:
+        """Say a Hello anew, before everything that waits."""
+        self._put_urgent(Frame(hello=hello))
 
     async def run(self, frames: AsyncIterator[Frame]) -> None:
         """Carry mail. Raises LinkEnded when the stream is over, or what broke it."""
@@ -92,6 +98,8 @@ class Link:
                     self._latency((time.monotonic() - frame.heartbeat.echo) * 1000)
                 if frame.heartbeat.at:
                     self._put_urgent(Frame(heartbeat=Heartbeat(echo=frame.heartbeat.at)))
+            elif what == "hello":
+                self._greeted(frame.hello)
             elif what == "fault":
                 raise LinkEnded(UserError.from_fault(frame.fault))
         raise LinkEnded

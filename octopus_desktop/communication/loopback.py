@@ -62,6 +62,13 @@ class LoopbackServerEnd:
         if joint := self._links.get(peer):
             joint.cut(fault)
 
+    @property
+    def fault(self) -> UserError | None:
+        return None
+
+    def announce(self) -> None:
+        """Nothing: within one process there is no choice of carriers."""
+
     def states(self) -> Sequence[LinkState]:
         return list(self._states.values())
 

@@ -4,11 +4,14 @@ only: sealing is ``sealing``, sessions are ``message_link``."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from octopus_desktop.communication.contract import MailOwner
+from octopus_desktop.communication.transfer import BlobLocks
 from octopus_desktop.identity.keys import SigningKey
+from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import Envelope
 from octopus_desktop.wire.pb.sealed_pb2 import Inner
 
@@ -46,6 +49,9 @@ class Session:
         moved: told of bytes that came in, went out, and need not be sent again: ``moved(incoming, outgoing, resumed)``.
         alive: told that something came from the other side.
         unsealed: blob bytes go in the clear, as both sides agreed.
+        faulty: told of an error that keeps a blob from being taken for now (a full disk).
+        threads: for work on disk; shared by all sessions of one end.
+        locks: one writer a digest, over all sessions of one end.
     """
 
     owner: MailOwner
@@ -56,6 +62,9 @@ class Session:
     moved: Callable[[int, int, int], None]
     alive: Callable[[], None]
     unsealed: bool = False
+    faulty: Callable[[UserError], None] = lambda fault: None
+    threads: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="octopus-blobs"))
+    locks: BlobLocks = field(default_factory=BlobLocks)
 
 
 class BlobWay(Protocol):
@@ -73,7 +82,7 @@ class BlobWay(Protocol):
         """A message that concerns blobs (anything but ``frame``). Quick; never raises for what the peer sent."""
         ...
 
-    def heard_bulk(self, message: bytes) -> None:
+    def heard_bulk(self, message: bytes | memoryview) -> None:
         """A message of the bulk lane, opened. Quick."""
         ...
 

@@ -10,7 +10,9 @@ import ipaddress
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, ClassVar, Self
+from urllib.parse import urlsplit
 
 from octopus_desktop.wire.canonical import canonical_json
 from octopus_desktop.wire.errors import UserError
@@ -173,9 +175,9 @@ def offer(name: str, settings: str | Mapping[str, Any]) -> Offer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnSide(_Settings):
     """A silo's own side of one carrier. ``proxy``: ``http://host:port`` of an HTTP CONNECT proxy; ``ca_file``: a CA of
-    the site's own, beside the offered one; ``username``: at the broker; ``store_key_id``: S3 credentials of the
-    silo's own ("": the server signs URLs); ``interface``: network interface for PyTorch RPC; ``accept_unsealed``: this
-    silo's consent to ``sealed = false``."""
+    the site's own, beside the offered one; ``username``: at the broker (gRPC: at the proxy); ``store_key_id``: S3
+    credentials of the silo's own ("": the server signs URLs); ``interface``: network interface for PyTorch RPC;
+    ``accept_unsealed``: this silo's consent to ``sealed = false``."""
 
     name: ClassVar[str] = "own side"
     proxy: str = ""
@@ -188,6 +190,26 @@ class OwnSide(_Settings):
     def check(self) -> None:
         if self.proxy and not self.proxy.startswith("http://"):
             raise _bad(self.name, "proxy", f"{self.proxy!r} does not begin with http://")
+        if "@" in self.proxy:
+            raise _bad(self.name, "proxy", "it holds a user or a password; they are set apart from it")
+        try:
+            if self.proxy and not (urlsplit(self.proxy).hostname and urlsplit(self.proxy).port):
+                raise ValueError
+        except ValueError:
+            raise _bad(self.name, "proxy", f"{self.proxy!r} is not of the form http://host:port") from None
+
+
+def own_ca(own: OwnSide) -> bytes:
+    """The PEM certificates of ``own.ca_file``; empty without one. Raises OCT-CONFIG-INVALID."""
+    if not own.ca_file:
+        return b""
+    try:
+        pem = Path(own.ca_file).read_bytes()
+    except OSError as error:
+        raise _bad(own.name, "ca_file", f"{own.ca_file} cannot be read: {error.strerror}") from error
+    if b"-----BEGIN CERTIFICATE-----" not in pem:
+        raise _bad(own.name, "ca_file", f"{own.ca_file} holds no certificate in PEM")
+    return b"\n" + pem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

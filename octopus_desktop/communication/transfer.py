@@ -124,12 +124,13 @@ async def blob_pieces(
 ) -> AsyncGenerator[bytes, None]:
     """A file's bytes from ``offset`` on, each piece through ``pack``; the next batch is read while this one is sent."""
     file = await asyncio.wrap_future(executor.submit(open, path, "rb", buffering=0))
-    coming = executor.submit(_read_batch, file, offset, piece_bytes, pack)
+    count = max(BATCH_BYTES // piece_bytes, 1)
+    coming = executor.submit(_read_batch, file, offset, piece_bytes, count, pack)
     try:
         with kept_buffers():
             while batch := await asyncio.wrap_future(coming):
-                offset += BATCH_BYTES
-                coming = executor.submit(_read_batch, file, offset, piece_bytes, pack)
+                offset += count * piece_bytes
+                coming = executor.submit(_read_batch, file, offset, piece_bytes, count, pack)
                 for piece in batch:
                     yield piece
     finally:
@@ -137,9 +138,11 @@ async def blob_pieces(
         coming.add_done_callback(lambda _: file.close())  # not while a thread still reads
 
 
-def _read_batch(file: io.FileIO, offset: int, piece_bytes: int, pack: Callable[[bytes], bytes]) -> list[bytes]:
+def _read_batch(
+    file: io.FileIO, offset: int, piece_bytes: int, count: int, pack: Callable[[bytes], bytes]
+) -> list[bytes]:
     pieces: list[bytes] = []
     file.seek(offset)
-    while len(pieces) * piece_bytes < BATCH_BYTES and (data := file.read(piece_bytes)):
+    while len(pieces) < count and (data := file.read(piece_bytes)):
         pieces.append(pack(data))
     return pieces

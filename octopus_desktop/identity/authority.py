@@ -7,6 +7,7 @@ import ipaddress
 import time
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from octopus_desktop.identity import certificates
@@ -119,6 +120,10 @@ class Authority:
             expires_at=time.time() + valid_s,
             role=role,
         )
+
+    def sign(self, content: bytes) -> bytes:
+        """ECDSA P-256 SHA-256 by the CA's key; the content begins with words that say what it is."""
+        return self._key.sign(content, ec.ECDSA(hashes.SHA256()))
 
     def _issue_client(self, public: ec.EllipticCurvePublicKey, name: str, role: str, valid_s: float) -> bytes:
         certificate = certificates.build(

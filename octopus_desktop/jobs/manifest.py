@@ -39,13 +39,15 @@ class RunConfig:
     """All that steers a run beside the code. Its canonical JSON is what the offer carries and approval binds.
 
     Units: deadlines in seconds. ``quorum``: the least number of silos whose answers close a round at its deadline;
-    0 means all of them. ``update``: ``weights`` or ``difference``.
+    0 means all of them. ``per_round``: how many silos, drawn anew for each round, are asked to train; 0 means all.
+    ``update``: ``weights`` or ``difference``.
     """
 
     rounds: int = 1
     seed: int = 0
     mode: str = "sync"
     quorum: int = 0
+    per_round: int = 0
     round_deadline_s: float = 3600.0
     lease_s: float = 120.0
     strategy: str = "fedavg"
@@ -75,8 +77,8 @@ class RunConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobManifest:
     """job.toml. ``trainer`` is ``module:Class`` below ``code/``. Tables: [job] name, version, purpose, trainer,
-    requirements; [[data]]; [resources]; [run] rounds, seed, mode, quorum, round_deadline_s, lease_s, update, encoding;
-    [strategy] name + parameters; [communication] carrier; [privacy]; [hyperparameters]."""
+    requirements; [[data]]; [resources]; [run] rounds, seed, mode, quorum, per_round, round_deadline_s, lease_s, update,
+    encoding; [strategy] name + parameters; [communication] carrier; [privacy]; [hyperparameters]."""
 
     name: str
     version: str

@@ -142,10 +142,13 @@ def _silos(offer: Offer) -> str:
 
 def _strategy(config: RunConfig) -> str:
     parameters = ", ".join(f"{key} = {value}" for key, value in sorted(config.strategy_parameters.items()))
-    quorum = f"a round counts with {config.quorum} answers" if config.quorum else "a round needs every silo's answer"
-    return (
-        f"Updates are combined by {config.strategy}{f' ({parameters})' if parameters else ''}, {config.mode}; {quorum}."
-    )
+    how = f"Updates are combined by {config.strategy}{f' ({parameters})' if parameters else ''}"
+    if config.mode == "async":
+        return f"{how}, as they come: no silo waits for another, and a slow silo's update may count less."
+    drawn = f"each asks {_count(config.per_round, 'silo')} drawn at random; " if config.per_round else ""
+    all_of_them = "every silo that is asked" if config.per_round else "every silo's answer"
+    quorum = f"a round counts with {config.quorum} answers" if config.quorum else f"a round needs {all_of_them}"
+    return f"{how}, in rounds; {drawn}{quorum}."
 
 
 def _count(number: int, noun: str) -> str:

@@ -91,6 +91,7 @@ _RUN = {
     "seed": _Field(kind="integer", low=0, high=2**63 - 1),
     "mode": _Field(kind="text", choices=("sync", "async")),
     "quorum": _Field(kind="integer", low=0, high=100_000),
+    "per_round": _Field(kind="integer", low=0, high=100_000),
     "round_deadline_s": _Field(kind="number", low=0, above=True, high=90 * DAY_S),
     "lease_s": _Field(kind="number", low=0, above=True, high=7 * DAY_S),
     "update": _Field(kind="text", choices=("weights", "difference")),

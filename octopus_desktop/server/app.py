@@ -7,8 +7,10 @@ import contextlib
 import logging
 
 from octopus_desktop import __version__
-from octopus_desktop.communication.contract import ServerEnd
 from octopus_desktop.communication.grpc_server import GrpcServerEnd
+from octopus_desktop.communication.parties import ServerParty
+from octopus_desktop.communication.settings import GrpcOffer
+from octopus_desktop.server.carriers import Carriers
 from octopus_desktop.server.catalogue import Catalogue
 from octopus_desktop.server.home import ServerConfig, load_identity
 from octopus_desktop.server.mail import ServerMail
@@ -30,8 +32,8 @@ SAVE_LINKS_S = 60.0
 class Federation:
     """Everything that one federation server holds.
 
-    Attributes: ``config``, ``identity``, ``db``, ``blobs``, ``mail``, ``members``, ``catalogue``, ``runs``, ``links``
-    (the carriers' server ends).
+    Attributes: ``config``, ``identity``, ``db``, ``blobs``, ``mail``, ``members``, ``catalogue``, ``runs``,
+    ``carriers``.
     """
 
     def __init__(self, home: FederationHome, config: ServerConfig) -> None:
@@ -43,7 +45,16 @@ class Federation:
         self.members = Members(self.db, self.identity.authority, self.identity.signing, config.address)
         self.catalogue = Catalogue(self.db, self.blobs)
         self.runs = Runs(home, config.name, self.db, self.blobs, self.mail, self.catalogue)
-        self.links: list[ServerEnd] = []
+        self._boot_id = new_id("b")
+        authority, signing = self.identity.authority, self.identity.signing
+        self.carriers = Carriers(
+            home,
+            config.carriers,
+            party=ServerParty(federation=authority.fingerprint, signing=signing, member_key=self.members.member_key),
+            view=self.mail.view,
+            wanted=self.runs.carriers_wanted,
+            boot_id=self._boot_id,
+        )
         self._operator = OperatorDoor(self)
         self._saving: asyncio.Task[None] | None = None
 
@@ -51,20 +62,23 @@ class Federation:
         """Bind both doors and serve. Raises OCT-PORT-USED."""
         self._server = make_server(self.config, self.identity.authority)
         mount_doors(self._server, self.members, self.catalogue)
-        self.links.append(
-            GrpcServerEnd(
-                server=self._server,
-                owner=self.mail,
-                authenticate=self.members.authenticate,
-                version=__version__,
-                boot_id=new_id("b"),
-            )
+        offered = self.config.carriers["grpc"].offer
+        assert isinstance(offered, GrpcOffer)
+        end = GrpcServerEnd(
+            server=self._server,
+            owner=self.mail.view("grpc"),
+            authenticate=self.members.authenticate,
+            version=__version__,
+            boot_id=self._boot_id,
+            chunk_bytes=offered.chunk_bytes,
+            carriers=self.carriers.offers,
         )
-        self.mail.notify = self._notify
+        self.mail.notify = self.carriers.outbox_changed
         self.members.on_revoked = self._on_revoked
-        for end in self.links:
-            await end.start()
+        self.members.offers = self.carriers.offers
+        self.runs.offered, self.runs.carriers_changed = self.carriers.offered, self.carriers.settle
         await self.runs.start()
+        await self.carriers.start(end)
         await self._server.start()
         await self._operator.start(self.home.socket)
         self._saving = asyncio.create_task(self._save_links())
@@ -77,21 +91,15 @@ class Federation:
                 await self._saving
         await self._operator.stop()
         await self.runs.close()
-        for end in self.links:
-            await end.stop(STOP_GRACE_S)
+        await self.carriers.stop()
         await self._server.stop(STOP_GRACE_S)
         self.mail.close()
         self.db.close()
 
-    def _notify(self, peer: str) -> None:
-        for end in self.links:
-            end.outbox_changed(peer)
-
     def _on_revoked(self, name: str, reason: str) -> None:
         log.warning("%s is revoked: %s", name, reason)
         self.runs.member_removed(name, reason)
-        for end in self.links:
-            end.disconnect(name, self.members.revoked(name, reason))
+        self.carriers.disconnect(name, self.members.revoked(name, reason))
 
     async def _save_links(self) -> None:
         while True:

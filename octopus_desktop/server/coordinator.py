@@ -1,6 +1,6 @@
 """One run's federated optimisation in a process of its own: ``python -m octopus_desktop.server.coordinator RUN_DIR``.
 
-Drives the round loop (``aggregation.rounds``) over ``RUN_DIR/mailbox.sqlite``, which it shares with the server. Each
+Drives the round loop (``aggregation.loops``) over ``RUN_DIR/mailbox.sqlite``, which it shares with the server. Each
 step is one transaction: the inbox rows that it consumes, the loop's new state, the envelopes that follow. A new model
 is durable in the blob store before the state names it. So it may be killed at any instant and goes on from its
 journal. It knows no network and no torch, and its envelopes are unsigned: the server signs when it sends.
@@ -32,7 +32,7 @@ from typing import Any
 from octopus_desktop.aggregation import events as ev
 from octopus_desktop.aggregation.facts import Bar, Blob, task_config
 from octopus_desktop.aggregation.fold import Folded, FoldStopped, RejectedUpdates, fold, sweep
-from octopus_desktop.aggregation.rounds import RoundLoop
+from octopus_desktop.aggregation.loops import make_loop
 from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.communication.contract import SERVER
 from octopus_desktop.server import coordinator_mail as mail
@@ -88,15 +88,13 @@ class Coordinator:
         self.store = BlobStore(Path(self.spec.blobs))
         self.held = Held(run_dir / "held", self.store)
         self.strategy = require_runnable(self.config)
+        self.strategy.cohort = len(self.spec.silos)
         self.heard: queue.SimpleQueue[_Heard | _Built | _Folded | None] = queue.SimpleQueue()
         self.stopping = threading.Event()
         self.retry: tuple[float, ev.Aggregate] | None = None
         self.builder: subprocess.Popen[bytes] | None = None
         raw = self.mailbox.read("rounds")
-        if raw is None:
-            self.loop = RoundLoop(self.config, self.spec.silos)
-        else:
-            self.loop = RoundLoop.from_dict(self.config, self.spec.silos, json.loads(raw))
+        self.loop = make_loop(self.config, self.spec.silos, self.strategy, json.loads(raw) if raw else None)
 
     def run(self) -> None:
         """Until the run has ended and the server was told, or until the server closes stdin."""
@@ -199,7 +197,7 @@ class Coordinator:
                     for _, old in box.pending(order.silo):
                         if old.kind == TASK:
                             box.withdraw(old.id)
-                    box.post(mail.task_envelope(run, order, self._task_config(order.round)))
+                    box.post(mail.task_envelope(run, order, self._task_config(order.round), self._shared(order)))
                 case ev.Report():
                     key = f"row/{order.round:06d}"
                     turn = "again" if box.read(key) else "first"
@@ -357,7 +355,8 @@ class Coordinator:
     def _needed(self) -> set[str]:
         """What is still to be folded."""
         state = self.loop.state
-        updates = {facts.update.digest for facts in state.answers.values() if facts.update}
+        answers = (*state.answers.values(), *state.folding.values())
+        updates = {facts.update.digest for facts in answers if facts.update}
         return updates | {blob.digest for blob in state.slots.values()}
 
     def _hold(self) -> None:
@@ -376,6 +375,10 @@ class Coordinator:
 
     def _task_config(self, round: int) -> dict[str, Any]:
         return task_config(self.config, self.strategy.update, self.strategy.configure(round))
+
+    def _shared(self, order: ev.Dispatch) -> dict[str, Blob]:
+        slots = self.loop.state.slots
+        return {name: slots[name] for name in self.strategy.shared if name in slots and order.task == "train"}
 
     def _old_spans(self, key: str) -> list[Any]:
         spans: list[Any] = json.loads(self.mailbox.read(key) or b"{}").get("spans", [])

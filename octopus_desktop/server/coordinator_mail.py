@@ -40,17 +40,22 @@ def ref(blob: Blob) -> BlobRef:
     return BlobRef(digest=blob.digest, size=blob.size, encoding=blob.encoding)
 
 
-def task_envelope(run_id: str, order: ev.Dispatch, config: Mapping[str, Any]) -> Envelope:
-    """The lease, with its model. ``config`` is ``aggregation.facts.task_config``."""
+def task_envelope(
+    run_id: str, order: ev.Dispatch, config: Mapping[str, Any], shared: Mapping[str, Blob] | None = None
+) -> Envelope:
+    """The lease, with its model. ``config`` is ``aggregation.facts.task_config``, ``shared`` what of the strategy's
+    state silos need."""
     body = Task(
         task=order.task,
         epoch=order.epoch,
         until=order.until,
         model=ref(order.model),
         config_json=canonical_json(config).decode(),
+        shared={slot: ref(blob) for slot, blob in (shared or {}).items()},
     )
     name = f"task-{order.round}-{order.task}-{order.epoch}"
-    return _envelope(run_id, TASK, order.silo, name, order.round, body, [body.model])
+    blobs = {blob.digest: blob for blob in (body.model, *body.shared.values())}  # two may be the same bytes
+    return _envelope(run_id, TASK, order.silo, name, order.round, body, blobs.values())
 
 
 def round_envelopes(run_id: str, report: ev.Report, turn: str, silos: Iterable[str]) -> list[Envelope]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from octopus_desktop.identity.authority import Authority, check_address
 from octopus_desktop.identity.keys import SigningKey
+from octopus_desktop.server.carrier_files import CarrierConfig, read_carriers
 from octopus_desktop.storage.federation_db import sqlite_url
 from octopus_desktop.system.paths import FederationHome, private_dir
 from octopus_desktop.wire.errors import UserError
@@ -26,13 +28,15 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """``host``: where silos reach it, in invitations and in the certificate. ``bind``: the interface it listens on."""
+    """``host``: where silos reach it, in invitations and in the certificate. ``bind``: the interface it listens on.
+    ``carriers``: what it offers, by name."""
 
     name: str
     host: str
     port: int
     bind: str
     database: str
+    carriers: Mapping[str, CarrierConfig] = field(default_factory=lambda: read_carriers({}))
 
     @property
     def address(self) -> str:
@@ -96,6 +100,7 @@ def load(home: FederationHome) -> ServerConfig:
             port=int(part["port"]),
             bind=str(part["bind"]),
             database=str(part.get("database", "")) or sqlite_url(home.database),
+            carriers=read_carriers(raw.get("carriers", {})),
         )
     except FileNotFoundError:
         raise UserError(

@@ -1,11 +1,13 @@
-"""The server's mail: one mailbox a run, shared with its coordinator; the ``MailOwner`` of the carriers.
+"""The server's mail: one mailbox a run, shared with its coordinator; each carrier's end works on its own view of it.
 
 Signs what leaves and checks the signature of what comes. Answers go to the run's inbox; decisions, audit heads and
-progress are handed to a listener. Knows no reducer and no process.
+progress are handed to a listener. Which envelope goes by which carrier is decided here: control by the silo's control
+carrier, the data of a run that asks for a carrier by that one. Knows no reducer and no process.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -14,8 +16,10 @@ from typing import Protocol
 from google.protobuf.message import DecodeError
 
 from octopus_desktop.communication.contract import SERVER, LinkPhase, LinkState
+from octopus_desktop.communication.settings import CONTROL
 from octopus_desktop.identity import envelopes
 from octopus_desktop.identity.keys import SigningKey
+from octopus_desktop.server.mail_view import MailView
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.storage.federation_db import ENDED, FederationDb, MemberRow, RunRow
 from octopus_desktop.storage.mailbox import Mailbox
@@ -26,7 +30,9 @@ from octopus_desktop.wire.pb.envelope_pb2 import (
     ANSWER,
     AUDIT_HEAD,
     DECISION,
+    FINISHED,
     OFFER,
+    STOP,
     AuditHead,
     BlobRef,
     Decision,
@@ -39,6 +45,7 @@ log = logging.getLogger(__name__)
 UPDATE_SLACK_BYTES = 16 << 20  # an update may be larger than the model by its encoding's side information
 UPDATE_FACTOR = 4
 NO_MODEL_YET_BYTES = 64 << 30
+BY_CONTROL = (OFFER, STOP, DECISION, FINISHED)  # also in a run whose data goes by a carrier of its own
 
 
 class MailListener(Protocol):
@@ -54,13 +61,13 @@ class MailListener(Protocol):
 
     def greeted(self, silo: str, runs: Sequence[str]) -> None: ...
 
-    def link_changed(self, silo: str, up: bool) -> None: ...
+    def link_changed(self, silo: str, up: bool) -> None:
+        """The first control link of a silo came up, or its last one went down."""
+        ...
 
 
 class ServerMail:
-    """Implements ``communication.contract.MailOwner``."""
-
-    name = SERVER
+    """All mail of the federation; ``view`` gives each carrier its ``communication.contract.MailOwner``."""
 
     def __init__(self, home: FederationHome, db: FederationDb, blobs: BlobStore, signing: SigningKey) -> None:
         self._home, self._db, self._blobs, self._signing = home, db, blobs, signing
@@ -71,7 +78,10 @@ class ServerMail:
         self._traffic: dict[str, list[int]] = {}
         self._base: dict[str, tuple[int, int]] = {}
         self._saved: dict[str, tuple[object, ...]] = {}
-        self._links: dict[str, LinkState] = {}
+        self._links: dict[tuple[str, str], LinkState] = {}  # (silo, carrier)
+        self._earlier: dict[tuple[str, str], tuple[int, int]] = {}  # bytes by ends that are gone
+        self._control: dict[str, str] = {}  # silo -> the carrier by which its control goes
+        self._asked: dict[str, str] = {}  # run -> the carrier that it asks for, "" for none
         self.listener: MailListener | None = None
         self.notify: Callable[[str], None] = lambda peer: None  # the carriers' ``outbox_changed``
 
@@ -107,31 +117,63 @@ class ServerMail:
         moved = self._traffic.pop(run_id, [0, 0])
         return moved[0], moved[1]
 
+    def view(self, carrier: str) -> MailView:
+        return MailView(self, carrier)
+
+    def control(self, silo: str) -> str:
+        """The carrier by which this silo's control goes: of those that are up, the one that it greeted with last."""
+        return self._control.get(silo, "")
+
+    def carrier(self, run_id: str) -> str:
+        """The carrier that a run asks for; "" when its data goes by each silo's control carrier."""
+        if run_id not in self._asked:
+            run = self._db.run(run_id)
+            name = json.loads(run.config_json).get("carrier", "") if run else ""
+            self._asked[run_id] = "" if name == "auto" else name
+        return self._asked[run_id]
+
     def link(self, silo: str) -> LinkState | None:
-        return self._links.get(silo)
+        """The silo's control link."""
+        return self._links.get((silo, self.control(silo)))
 
     def is_up(self, silo: str) -> bool:
-        state = self._links.get(silo)
+        """Whether any control link of the silo is up."""
+        return any(self._is_up(silo, carrier) for carrier in CONTROL)
+
+    def _is_up(self, silo: str, carrier: str) -> bool:
+        state = self._links.get((silo, carrier))
         return state is not None and state.phase is LinkPhase.UP
 
     def save_links(self) -> None:
         """Write what is known of all links to the members' rows."""
-        for state in self._links.values():
-            self._save(state)
+        for silo in {silo for silo, _ in self._links}:
+            self._save(silo)
 
     def close(self) -> None:
         self.save_links()
         for box in self._boxes.values():
             box.close()
 
-    # MailOwner
+    # what the views ask
 
-    def pending(self, peer: str) -> Sequence[Envelope]:
+    def pending(self, peer: str, carrier: str) -> Sequence[Envelope]:
+        """What waits for this silo and goes by this carrier. What an ended run left goes by control: the end for its
+        data may be closed."""
         found: list[Envelope] = []
+        control = self.control(peer)
         for run_id in sorted(self._open):
-            for _, envelope in self.box(run_id).pending(peer):
-                found.append(self._sign(envelope))
+            waiting = self.box(run_id).pending(peer)
+            data = self._data_carrier(run_id) if waiting else ""
+            for _, envelope in waiting:
+                by = data if data and envelope.kind not in BY_CONTROL else control
+                if by == carrier:
+                    found.append(self._sign(envelope))
         return found
+
+    def _data_carrier(self, run_id: str) -> str:
+        name = self.carrier(run_id)
+        run = self._db.run(run_id) if name else None
+        return name if run and run.state not in ENDED else ""
 
     def _sign(self, envelope: Envelope) -> Envelope:
         signed = self._signed.get(envelope.id)
@@ -144,6 +186,8 @@ class ServerMail:
         return signed
 
     def delivered(self, envelope: Envelope) -> None:
+        if envelope.run_id not in self._open:
+            return  # a second receipt, by another carrier, of what closed the mailbox
         self.box(envelope.run_id).delivered(envelope.id)
         self._signed.pop(envelope.id, None)
         self._moved(envelope, 1)
@@ -200,17 +244,29 @@ class ServerMail:
     def open_runs(self) -> Sequence[str]:
         return [run.id for run in self._db.open_runs() if run.state not in ENDED]
 
-    def link_changed(self, state: LinkState) -> None:
-        before = self._links.get(state.peer)
-        self._links[state.peer] = state
-        if before is None or before.phase is not state.phase:
-            self._save(state)
-            if self.listener:
-                self.listener.link_changed(state.peer, state.phase is LinkPhase.UP)
+    def link_changed(self, carrier: str, state: LinkState) -> None:
+        silo, key = state.peer, (state.peer, carrier)
+        before, was_up = self._links.get(key), self.is_up(silo)
+        self._links[key] = state
+        if before and (state.bytes_in < before.bytes_in or state.bytes_out < before.bytes_out):  # an end made anew
+            came, left = self._earlier.get(key, (0, 0))
+            self._earlier[key] = (came + before.bytes_in, left + before.bytes_out)
+        if before and before.phase is state.phase:
+            return
+        self._save(silo)
+        other = next((name for name in CONTROL if self._is_up(silo, name)), "")
+        if other and state.phase is not LinkPhase.UP and self.control(silo) == carrier:
+            self._control[silo] = other
+            self.notify(silo)
+        if self.listener and carrier in CONTROL and (was_up != self.is_up(silo) or before is None):
+            self.listener.link_changed(silo, self.is_up(silo))
 
-    def peer_greeted(self, peer: str, runs: Sequence[str]) -> None:
-        if self.listener:
-            self.listener.greeted(peer, runs)
+    def peer_greeted(self, carrier: str, peer: str, runs: Sequence[str]) -> None:
+        if carrier in CONTROL:
+            self._control[peer] = carrier
+            if self.listener:
+                self.listener.greeted(peer, runs)
+        self.notify(peer)
 
     # how
 
@@ -269,17 +325,20 @@ class ServerMail:
         moved = self._traffic.setdefault(envelope.run_id, [0, 0])
         moved[out] += len(envelope.body) + sum(blob.size for blob in envelope.blobs)
 
-    def _save(self, state: LinkState) -> None:
-        news = (state.phase, state.bytes_in, state.bytes_out)
-        member = self._db.member(state.peer)
-        if member is None or (self._saved.get(state.peer) == news and state.phase is not LinkPhase.UP):
+    def _save(self, silo: str) -> None:
+        """A silo's bytes over all its links, and when it was last heard."""
+        states = {key: state for key, state in self._links.items() if key[0] == silo}
+        up = any(state.phase is LinkPhase.UP for state in states.values())
+        earlier = [self._earlier.get(key, (0, 0)) for key in states]
+        came = sum(state.bytes_in for state in states.values()) + sum(e[0] for e in earlier)
+        left = sum(state.bytes_out for state in states.values()) + sum(e[1] for e in earlier)
+        member, news = self._db.member(silo), (up, came, left)
+        if member is None or (self._saved.get(silo) == news and not up):
             return
-        self._saved[state.peer] = news
-        base = self._base.setdefault(state.peer, (member.bytes_in, member.bytes_out))
-        seen = time.time() if state.phase is LinkPhase.UP else state.since
-        self._db.update_member(
-            state.peer, last_seen=seen, bytes_in=base[0] + state.bytes_in, bytes_out=base[1] + state.bytes_out
-        )
+        self._saved[silo] = news
+        base = self._base.setdefault(silo, (member.bytes_in, member.bytes_out))
+        seen = time.time() if up else max(state.since for state in states.values())
+        self._db.update_member(silo, last_seen=seen, bytes_in=base[0] + came, bytes_out=base[1] + left)
 
 
 def _malformed(envelope: Envelope, why: str) -> UserError:

@@ -9,23 +9,26 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from octopus_desktop.identity import enrol_files
 from octopus_desktop.identity.authority import MEMBER_VALID_S, Authority, Peer, check_name, read_peer
 from octopus_desktop.identity.keys import SigningKey, verify
 from octopus_desktop.storage.federation_db import AuthorRow, FederationDb, InvitationRow, MemberRow
 from octopus_desktop.wire.canonical import fingerprint
 from octopus_desktop.wire.errors import UserError
-from octopus_desktop.wire.pb.federation_pb2 import EnrolReply, EnrolRequest, Invitation, RenewRequest
+from octopus_desktop.wire.pb.federation_pb2 import CarrierOffer, EnrolReply, EnrolRequest, Invitation, RenewRequest
 
 SILO, AUTHOR, INVITATION = "silo", "author", "invitation"
 TEXT_LIMIT = 200
 
 
 class Members:
-    """The federation's members. ``on_revoked`` is told the name of each silo whose links must be cut."""
+    """The federation's members. ``on_revoked`` is told the name of each silo whose links must be cut; ``offers`` gives
+    the carriers that a new member is told of."""
 
     def __init__(self, db: FederationDb, authority: Authority, signing: SigningKey, address: str) -> None:
         self._db, self._authority, self._signing, self._address = db, authority, signing, address
         self.on_revoked: Callable[[str, str], None] = lambda name, reason: None
+        self.offers: Callable[[], Sequence[CarrierOffer]] = tuple
 
     # who is calling
 
@@ -62,6 +65,20 @@ class Members:
                 "Ask the federation's coordinator for a new invitation.",
             )
         return peer.name
+
+    def member_key(self, name: str) -> bytes:
+        """A silo's raw Ed25519 key, for sealed links. Raises OCT-CERT-REVOKED or OCT-ENROL-ROLE."""
+        member = self._db.member(name)
+        if member is None or member.state != "active":
+            raise self.revoked(name, member.reason if member else "")
+        if member.role != SILO:
+            raise UserError(
+                "OCT-ENROL-ROLE",
+                f"{name} may not open a silo's link.",
+                f"Its role in the federation is {member.role!r}.",
+                "Enrol the silo with an invitation for a silo.",
+            )
+        return member.signing_key
 
     def revoked(self, name: str, reason: str) -> UserError:
         return UserError(
@@ -147,6 +164,13 @@ class Members:
             self.add_author(name, request.signing_key)
         return self._reply(certificate, name)
 
+    def enrol_file(self, content: bytes) -> tuple[str, bytes]:
+        """Enrolment by files: the silo's name, and the answer for it. Raises what ``enrol`` raises, OCT-ENROL-INVALID
+        or OCT-SIGN-BAD."""
+        peer, request = enrol_files.read_request(content, self._authority.ca_der)
+        reply = self.enrol(peer, request)
+        return reply.name, enrol_files.write_reply(reply, self._authority)
+
     def renew(self, name: str, request: RenewRequest) -> EnrolReply:
         """A further certificate for an active member."""
         member = self._db.member(name)
@@ -197,6 +221,7 @@ class Members:
             federation=self._authority.federation,
             server_signing_key=self._signing.public,
             expires_at=read_peer(certificate).not_after,
+            carriers=self.offers(),
         )
 
     # revocation and authors

@@ -116,6 +116,22 @@ class OperatorDoor:
     async def AddAuthor(self, request: pb.AddAuthorRequest, _: str) -> pb.AuthorInfo:
         return _author(self._f.members.add_author(request.name, request.key))
 
+    # carriers
+
+    async def Carriers(self, request: pb.CarriersRequest, _: str) -> pb.CarriersReply:
+        return pb.CarriersReply(carriers=self._f.carriers.infos())
+
+    async def PutCarrier(self, request: pb.PutCarrierRequest, _: str) -> pb.CarrierInfo:
+        return await self._f.carriers.put(request)
+
+    async def RemoveCarrier(self, request: pb.RemoveCarrierRequest, _: str) -> pb.CarriersReply:
+        await self._f.carriers.remove(request.name)
+        return pb.CarriersReply(carriers=self._f.carriers.infos())
+
+    async def EnrolFile(self, request: pb.EnrolFileRequest, _: str) -> pb.EnrolFileReply:
+        name, file = self._f.members.enrol_file(request.file)
+        return pb.EnrolFileReply(file=file, name=name)
+
     # jobs and runs
 
     async def SubmitJob(self, request: AsyncIterator[fed.Chunk], _: str) -> fed.JobInfo:
@@ -176,6 +192,7 @@ class OperatorDoor:
             bytes_in=row.bytes_in,
             bytes_out=row.bytes_out,
             latency_ms=link.latency_ms if link else 0.0,
+            carrier=self._f.mail.control(row.name),
             warnings=self._f.db.audit_problems(row.name),
         )
 

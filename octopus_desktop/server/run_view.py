@@ -23,8 +23,14 @@ class Live:
 
 
 def run_info(
-    run: RunRow, silos: Sequence[RunSiloRow], rounds: Sequence[RoundRow], live: Mapping[str, Live]
+    run: RunRow,
+    silos: Sequence[RunSiloRow],
+    rounds: Sequence[RoundRow],
+    live: Mapping[str, Live],
+    carriers: Mapping[str, str],
+    carrier: str,
 ) -> pb.RunInfo:
+    """``carriers``: by which each silo's data goes now; ``carrier``: what the run asks for."""
     return pb.RunInfo(
         id=run.id,
         job_name=run.job_name,
@@ -38,7 +44,7 @@ def run_info(
         created_at=run.created_at,
         started_at=run.started_at,
         ended_at=run.ended_at,
-        silos=[_silo(run, row, live.get(row.silo)) for row in silos],
+        silos=[_silo(run, row, live.get(row.silo), carriers.get(row.silo, "")) for row in silos],
         history=[
             pb.RoundRow(
                 round=row.round,
@@ -54,10 +60,11 @@ def run_info(
         bytes_in=run.bytes_in,
         bytes_out=run.bytes_out,
         config_json=run.config_json,
+        carrier=carrier,
     )
 
 
-def _silo(run: RunRow, row: RunSiloRow, live: Live | None) -> pb.RunSiloInfo:
+def _silo(run: RunRow, row: RunSiloRow, live: Live | None, carrier: str) -> pb.RunSiloInfo:
     state = row.decision
     if live and row.in_cohort and run.state not in ENDED:
         state = live.state
@@ -71,4 +78,5 @@ def _silo(run: RunRow, row: RunSiloRow, live: Live | None) -> pb.RunSiloInfo:
         reason=row.reason,
         metrics=live.metrics if live else json.loads(row.metrics_json),
         at=live.at if live else row.at,
+        carrier=carrier,
     )

@@ -12,15 +12,17 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from octopus_desktop.aggregation import strategies
 from octopus_desktop.aggregation.runnable import require_runnable
+from octopus_desktop.communication.settings import Offer
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.package import unpack
 from octopus_desktop.jobs.toml import apply_overrides
 from octopus_desktop.server import reducer as r
+from octopus_desktop.server.carriers import not_offered
 from octopus_desktop.server.catalogue import Catalogue
 from octopus_desktop.server.decisions import check_decision
 from octopus_desktop.server.mail import ServerMail
@@ -45,7 +47,12 @@ TEXT_LIMIT = 2000
 
 
 class Runs:
-    """All runs of the federation. Implements ``server.mail.MailListener``."""
+    """All runs of the federation. Implements ``server.mail.MailListener``.
+
+    Attributes:
+        offered: the carriers that the federation offers.
+        carriers_changed: told when the runs that are open, and so the carriers that they ask for, have changed.
+    """
 
     def __init__(
         self, home: FederationHome, federation: str, db: FederationDb, blobs: BlobStore, mail: ServerMail,
@@ -58,6 +65,8 @@ class Runs:
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._launches: dict[str, asyncio.Task[None]] = {}
+        self.offered: Callable[[], Sequence[Offer]] = tuple
+        self.carriers_changed: Callable[[], None] = lambda: None
         mail.listener = self
 
     async def start(self) -> None:
@@ -78,13 +87,15 @@ class Runs:
 
     async def start_run(self, request: StartRunRequest) -> RunInfo:
         """Offer a run to silos. Raises OCT-JOB-UNKNOWN, OCT-CONFIG-INVALID, OCT-STRATEGY-PARAMETER,
-        OCT-ENROL-NAME or OCT-RUN-QUORUM."""
+        OCT-CARRIER-REFUSED, OCT-ENROL-NAME or OCT-RUN-QUORUM."""
         if request.request_id and (known := self._db.answered(request.request_id)):
             return self.info(known.decode())
         job = self._catalogue.find(request.job)
         package = await asyncio.to_thread(self._catalogue.package, job)
         config = _with_overrides(package.manifest.config, request.overrides_json)
         require_runnable(config)  # refused before anybody is asked
+        if config.carrier not in ("", "auto", *(names := [offer.name for offer in self.offered()])):
+            raise not_offered(config.carrier, names, f"The job asks for the carrier {config.carrier}.")
         silos = self._chosen(list(request.silos), config)
         if request.request_id and (known := self._db.answered(request.request_id)):
             return self.info(known.decode())  # it was asked twice at the same time
@@ -104,7 +115,13 @@ class Runs:
         log.info("run %s of %s@%s is offered to %s", run.id, job.name, job.version, ", ".join(silos))
         self.apply(run.id, r.Recovered())
         self._set_timer(run.id)
+        self.carriers_changed()
         return self.info(run.id)
+
+    def carriers_wanted(self) -> dict[str, str]:
+        """The carriers that open runs ask for by name, each with one such run."""
+        open_runs = [run.id for run in self._db.open_runs() if run.state not in ENDED]
+        return {name: run_id for run_id in open_runs if (name := self._mail.carrier(run_id))}
 
     def stop_run(self, wanted: str, reason: str) -> RunInfo:
         """Raises OCT-RUN-UNKNOWN, or OCT-RUN-STATE when it has ended."""
@@ -132,7 +149,12 @@ class Runs:
     def info(self, run_id: str) -> RunInfo:
         run = self.find(run_id)
         live = {silo: state for (rid, silo), state in self._live.items() if rid == run.id}
-        return run_info(run, self._db.run_silos(run.id), self._db.rounds(run.id), live)
+        rows = self._db.run_silos(run.id)
+        by = self._mail.carrier(run.id)
+        return run_info(
+            run, rows, self._db.rounds(run.id), live, {row.silo: by or self._mail.control(row.silo) for row in rows},
+            by or "auto",
+        )  # fmt: skip
 
     def infos(self, state: str = "") -> list[RunInfo]:
         return [self.info(run.id) for run in self._db.runs(state)]
@@ -229,6 +251,7 @@ class Runs:
     def _ended(self, run_id: str) -> None:
         """Updates that nobody folds any more are removed; models and packages stay."""
         self._flush_traffic(run_id)
+        self.carriers_changed()
         if timer := self._timers.pop(run_id, None):
             timer.cancel()
         for key in [key for key in self._live if key[0] == run_id]:

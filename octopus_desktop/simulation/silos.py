@@ -19,8 +19,9 @@ from octopus_desktop.wire.errors import UserError
 
 
 class VirtualSilo(Protocol):
-    def run(self, order: Dispatch, words: Mapping[str, Any]) -> AnswerFacts:
-        """Do the task; the update lies in the store then. ``words``: the strategy's, from the task's configuration.
+    def run(self, order: Dispatch, words: Mapping[str, Any], shared: Mapping[str, Path]) -> AnswerFacts:
+        """Do the task; the update lies in the store then. ``words``: the strategy's, from the task's configuration;
+        ``shared``: files of its state that come with the task.
 
         Raises:
             UserError: what the silo would have answered as its error.
@@ -54,12 +55,12 @@ class OneWorker:
         from octopus_desktop.training.engine import Engine
 
         self._name, self._store = name, BlobStore(work / "blobs")
-        self._out = work / f"update-{name}.safetensors"
+        self._out, self._keep = work / f"update-{name}.safetensors", work / f"memory-{name}"
         self._engine = Engine(
             package, trainer, config, name, sources, threads=max(1, config.resources.threads_per_worker)
         )
 
-    def run(self, order: Dispatch, words: Mapping[str, Any]) -> AnswerFacts:
+    def run(self, order: Dispatch, words: Mapping[str, Any], shared: Mapping[str, Path]) -> AnswerFacts:
         from octopus_desktop.training.engine import TaskInput
 
         task = TaskInput(
@@ -68,6 +69,8 @@ class OneWorker:
             rounds=self._engine.config.rounds,
             model=self._store.path(order.model.digest),
             config=dict(words),
+            shared=dict(shared),
+            keep=self._keep,
         )
         result = self._engine.run(task, self._out, digest=False)
         update = None
@@ -104,7 +107,7 @@ class ManyWorkers:
         self._name, self._store, self._config = name, BlobStore(work / "blobs"), config
         folder = work / f"silo-{name}"
         (folder / "work").mkdir(parents=True)
-        self._out = folder / "update.safetensors"
+        self._out, self._keep = folder / "update.safetensors", folder / "work" / "memory"
         spec = RunnerSpec(
             run_id="simulation",
             silo=name,
@@ -123,7 +126,7 @@ class ManyWorkers:
         self._workers = Workers(folder, spec, self)
         self._wait(self._workers.start())
 
-    def run(self, order: Dispatch, words: Mapping[str, Any]) -> AnswerFacts:
+    def run(self, order: Dispatch, words: Mapping[str, Any], shared: Mapping[str, Path]) -> AnswerFacts:
         from octopus_desktop.training.launcher import TaskFailed
 
         model = self._store.path(order.model.digest)
@@ -133,6 +136,8 @@ class ManyWorkers:
             "rounds": self._config.rounds,
             "model": str(model),
             "config": dict(words),
+            "shared": {slot: str(path) for slot, path in shared.items()},
+            "keep": str(self._keep),
             "out": str(self._out),
         }
         try:

@@ -5,6 +5,8 @@ Deadlines and leases mean nothing here: every silo answers, one after the other.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -16,7 +18,7 @@ from octopus_desktop.aggregation import events as ev
 from octopus_desktop.aggregation import strategies
 from octopus_desktop.aggregation.facts import AnswerFacts, Blob
 from octopus_desktop.aggregation.fold import RejectedUpdates, fold
-from octopus_desktop.aggregation.rounds import RoundLoop
+from octopus_desktop.aggregation.loops import make_loop
 from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.toml import apply_overrides
@@ -62,6 +64,36 @@ class SimulationResult:
     config: RunConfig
     silos: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+    virtual_seconds: float = 0.0
+
+
+class Clock:
+    """Which answer comes next. With ``virtual`` each task takes its silo's share of ``speeds`` in simulated seconds (1
+    where none is given), and answers come in that order; else they come as they were asked for, and time is real."""
+
+    def __init__(self, speeds: Mapping[str, float], *, virtual: bool) -> None:
+        self._speeds, self._virtual = speeds, virtual
+        self._coming: list[tuple[float, int, ev.Answered]] = []
+        self._count = itertools.count()
+        self.elapsed = 0.0
+
+    def now(self) -> float:
+        return self.elapsed if self._virtual else time.time()
+
+    def later(self, answer: ev.Answered) -> None:
+        took = self._speeds.get(answer.silo, 1.0) if self._virtual else 0.0
+        heapq.heappush(self._coming, (self.elapsed + took, next(self._count), answer))
+
+    def next(self, timer: tuple[float, ev.Event] | None) -> ev.Event | None:
+        """The next answer, or the timer when that comes first in simulated time; None when there is neither."""
+        if self._virtual and timer and (not self._coming or timer[0] < self._coming[0][0]):
+            self.elapsed = max(self.elapsed, timer[0])
+            return replace(timer[1], now=self.elapsed)
+        if not self._coming:
+            return None
+        at, _, answer = heapq.heappop(self._coming)
+        self.elapsed = max(self.elapsed, at)
+        return replace(answer, now=self.now())
 
 
 @dataclass
@@ -77,6 +109,7 @@ class _Run:
     errors: list[tuple[str, UserError]] = field(default_factory=list)
     transferred: int = 0
     done: int = 0
+    total: int = 0
 
 
 def simulate(
@@ -86,6 +119,7 @@ def simulate(
     *,
     work: Path,
     config: RunConfig | None = None,
+    speeds: Mapping[str, float] | None = None,
     progress: Callable[[Step], None] = lambda step: None,
 ) -> SimulationResult:
     """Run the job. The order of ``data`` is the order of sums: give the silos in the order that a deployment has.
@@ -93,6 +127,7 @@ def simulate(
     Args:
         overrides: tables of job.toml laid over the job's own, as a coordinator may.
         config: a whole configuration in place of the job's (then without ``overrides``).
+        speeds: simulated seconds that one task takes at a silo, for asynchronous runs and for rounds with a deadline.
         work: an empty folder, which afterwards holds the models of all rounds.
 
     Raises:
@@ -104,18 +139,32 @@ def simulate(
     settings = config or apply_overrides(job.manifest.config, overrides or {}, strategies=tuple(strategies.STRATEGIES))
     order = tuple(data)
     strategy = require_runnable(settings)
-    loop = RoundLoop(settings, order)
+    strategy.cohort = len(order)
+    # The virtual clock knows no progress, so a task is waited for until its round's deadline, not its lease's end.
+    patient = replace(settings, lease_s=2 * settings.round_deadline_s)
+    loop = make_loop(patient, order, strategy)
     run = _Run(job, settings, data, work, progress)
+    asked = strategy.asynchronous[0] if settings.mode == "async" else settings.per_round or len(order)
+    run.total = len(order) + settings.rounds * min(asked, len(order))
     store = BlobStore(work / "blobs")
+    clock = Clock(speeds or {}, virtual=bool(speeds) or settings.mode == "async")
     try:
-        todo = deque(loop.apply(ev.Started(model=_first_model(job, settings, store, work), now=time.time())))
-        while todo:
+        todo = deque(loop.apply(ev.Started(model=_first_model(job, settings, store, work), now=clock.now())))
+        while True:
+            if not todo:
+                event = clock.next(loop.next_timer())
+                if event is None:
+                    raise RuntimeError(f"the round loop stands still: {loop.to_dict()}")
+                todo.extend(loop.apply(event))
+                continue
             instruction = todo.popleft()
             match instruction:
                 case ev.Dispatch():
-                    todo += loop.apply(_answer(run, instruction, strategy.configure(instruction.round)))
+                    slots = loop.state.slots if instruction.task == "train" else {}
+                    shared = {name: store.path(slots[name].digest) for name in strategy.shared if name in slots}
+                    clock.later(_answer(run, instruction, strategy.configure(instruction.round), shared))
                 case ev.Aggregate():
-                    todo += loop.apply(_aggregate(run, instruction, strategy, store))
+                    todo += loop.apply(_aggregate(run, instruction, strategy, store, clock))
                 case ev.Report(round=round):
                     run.rows[round] = replace(instruction, bars=())
                     progress(_step(run, "", "round", round, instruction))
@@ -140,11 +189,11 @@ def simulate(
                         config=settings,
                         silos=order,
                         skipped=tuple(f"{silo}: {error.what} [{error.code}]" for silo, error in run.errors),
+                        virtual_seconds=clock.elapsed,
                     )
     finally:
         for silo in run.silos.values():
             silo.close()
-    raise RuntimeError(f"the round loop stands still: {loop.to_dict()}")
 
 
 def _first_model(job: Job, config: RunConfig, store: BlobStore, work: Path) -> Blob:
@@ -158,14 +207,14 @@ def _first_model(job: Job, config: RunConfig, store: BlobStore, work: Path) -> B
     return Blob(digest=store.adopt_hashed(out, written.digest), size=written.size)
 
 
-def _answer(run: _Run, order: ev.Dispatch, words: Mapping[str, Any]) -> ev.Answered:
+def _answer(run: _Run, order: ev.Dispatch, words: Mapping[str, Any], shared: Mapping[str, Path]) -> ev.Answered:
     facts, error = AnswerFacts(silo=order.silo), None
     try:
         if order.silo not in run.silos:
             sources = run.data[order.silo]
             trainer = run.job.manifest.trainer
             run.silos[order.silo] = make_silo(order.silo, run.job.folder, trainer, run.config, sources, run.work)
-        facts = run.silos[order.silo].run(order, words)
+        facts = run.silos[order.silo].run(order, words, shared)
         run.last[order.silo] = {name: value for name, value in facts.metrics.items() if name.startswith("eval/")}
         run.transferred += order.model.size + (facts.update.size if facts.update else 0)
     except UserError as caught:
@@ -186,7 +235,7 @@ def _answer(run: _Run, order: ev.Dispatch, words: Mapping[str, Any]) -> ev.Answe
 
 
 def _aggregate(
-    run: _Run, order: ev.Aggregate, strategy: strategies.Strategy, store: BlobStore
+    run: _Run, order: ev.Aggregate, strategy: strategies.Strategy, store: BlobStore, clock: Clock
 ) -> ev.Aggregated | ev.Rejected:
     try:
         folded = fold(
@@ -203,15 +252,15 @@ def _aggregate(
     except RejectedUpdates as rejected:
         run.errors += rejected.faults.items()
         faults = {silo: (error.code, f"{error.what} {error.why}") for silo, error in rejected.faults.items()}
-        return ev.Rejected(round=order.round, faults=faults, now=time.time())
+        return ev.Rejected(round=order.round, faults=faults, now=clock.now())
     return ev.Aggregated(
         round=order.round,
         model=Blob(digest=folded.model.digest, size=folded.model.size),
         slots={name: Blob(digest=w.digest, size=w.size) for name, w in folded.slots.items()},
-        now=time.time(),
+        now=clock.now(),
     )
 
 
 def _step(run: _Run, silo: str, task: str, round: int, row: ev.Report | None) -> Step:
-    total = len(run.data) * (run.config.rounds + 1)
+    total = max(run.total, run.done)
     return Step(silo=silo, task=task, round=round, rounds=run.config.rounds, done=run.done, total=total, row=row)

@@ -21,14 +21,15 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.training import state as files
+from octopus_desktop.training.corrections import Corrections, Enough
 from octopus_desktop.training.data import SiloDataset
 from octopus_desktop.training.loading import PackageCode, TrainerError
 from octopus_desktop.training.sdk import ClientTrainer, Context, Reporter, Shelf, Silent, seed_everything
-from octopus_desktop.training.spec import DataSource, derive_seed
+from octopus_desktop.training.spec import DataSource
+from octopus_desktop.wire.canonical import derive_seed
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import read_layout
 
@@ -37,13 +38,16 @@ MOST_METRICS = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskInput:
-    """``task``: train | evaluate. ``model``: the global model's file. ``config``: the strategy's words (Task)."""
+    """``task``: train | evaluate. ``model``: the global model's file. ``config``: the strategy's words (Task).
+    ``shared``: files of the strategy's state that came with the task. ``keep``: folder of this silo's memory."""
 
     task: str
     round: int
     rounds: int
     model: Path
     config: dict[str, Any] = field(default_factory=dict)
+    shared: dict[str, Path] = field(default_factory=dict)
+    keep: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,19 +185,14 @@ class Engine:
         trainer = self._trainer()
         model.train()
         wrapped = self._wrapped(model, trainer)
-        steps = 0
-
-        def count(*_: object) -> None:
-            nonlocal steps
-            steps += 1
-
+        corrections = Corrections(task.config, model, task.shared, task.keep, task.round)
         seed_everything(ctx.seed)
-        hook = register_optimizer_step_post_hook(count)
         clock = time.perf_counter()
+        mine = None
         try:
-            mine = self._call("train", lambda: trainer.train(ctx, wrapped))
+            with corrections:
+                mine = self._call("train", lambda: trainer.train(ctx, wrapped))
         finally:
-            hook.remove()
             wrapped = None
         seconds = time.perf_counter() - clock
         examples = ctx.examples
@@ -207,8 +206,12 @@ class Engine:
                 else "The training data is empty."
             )
         metrics.update({f"train/{k}": v for k, v in merged.items()})
+        if task.config.get("scaffold"):
+            metrics["train/rate_sum"] = corrections.rate_sum
+        if self.rank == 0:
+            corrections.remember()
         self._span(task, spans, "train", started)
-        return total, steps, seconds
+        return total, corrections.steps, seconds
 
     def _wrapped(self, model: nn.Module, trainer: ClientTrainer) -> Any:
         """A fresh DDP for every task: its buckets are re-ordered after the first step, which a warm one would keep and
@@ -374,7 +377,7 @@ def call_trainer(phase: str, work: Callable[[], Any], code: Path) -> Any:
     """Run foreign code; what it raises becomes OCT-RUN-TRAINER with the package's lines. ``sys.exit`` counts too."""
     try:
         return work()
-    except (UserError, KeyboardInterrupt):
+    except (UserError, KeyboardInterrupt, Enough):
         raise
     except BaseException as error:
         raise TrainerError(phase, error, code) from error

@@ -17,7 +17,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -86,7 +86,7 @@ class Workers:
         self._tasks: list[asyncio.Task[None]] = []
         self._server: asyncio.Server | None = None
         self._confine = confine
-        self._given = run_dir / "given"  # the task's model, and no other, where confined workers can read it
+        self._given = run_dir / "given"  # the task's files, and no other, where confined workers can read them
         self.sandbox, self.obstacle = "none", ""
 
     async def start(self) -> None:
@@ -123,7 +123,9 @@ class Workers:
         self._deaths = 0
         await self._notify()
         if self.sandbox != "none":
-            words = {**words, "model": str(self._give(Path(words["model"])))}
+            given = self._give([words["model"], *words.get("shared", {}).values()])
+            shared = {name: given[place] for name, place in words.get("shared", {}).items()}
+            words = {**words, "model": given[words["model"]], "shared": shared}
         while True:
             await self._all_ready()
             if self._group.fault:
@@ -232,18 +234,20 @@ class Workers:
             home=self._run_dir / "work",
         )
 
-    def _give(self, model: Path) -> Path:
-        """Show the workers this model only. A link costs nothing, and the folder is read-only on their side."""
-        place = self._given / model.name
+    def _give(self, files: Sequence[str]) -> dict[str, str]:
+        """Show the workers these files only: each to its place. A link costs nothing, and the folder is read-only on
+        their side."""
+        places = {file: self._given / Path(file).name for file in files}
         for old in self._given.iterdir():
-            if old != place:
+            if old not in places.values():
                 old.unlink()
-        if not place.exists():
-            try:
-                os.link(model, place)
-            except OSError:  # another file system, or one without links
-                shutil.copyfile(model, place)
-        return place
+        for file, place in places.items():
+            if not place.exists():
+                try:
+                    os.link(file, place)
+                except OSError:  # another file system, or one without links
+                    shutil.copyfile(file, place)
+        return {file: str(place) for file, place in places.items()}
 
     def _command(self) -> list[str]:
         module, arguments = self._module()

@@ -142,6 +142,8 @@ class Runner:
                 "rounds": int(config.get("rounds", self._config.rounds)),
                 "model": str(model),
                 "config": config.get("strategy", {}),
+                "shared": {name: str(self._blobs.path(ref.digest)) for name, ref in task.shared.items()},
+                "keep": str(self._run_dir / "work" / "memory"),
                 "out": str(out),
             }
             answer = _read_result(task, await self._workers.run(words))

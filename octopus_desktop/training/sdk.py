@@ -23,7 +23,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, Sampler, TensorDataset
 
 from octopus_desktop.training.data import SiloDataset
-from octopus_desktop.training.spec import derive_seed
+from octopus_desktop.wire.canonical import derive_seed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -155,9 +155,12 @@ class Context:
 
         When training, ``shuffle`` is on unless switched off, each pass has another order, and the shares of all
         workers are padded to equal length, so that no worker waits for a batch that another does not have. When
-        evaluating, the order is kept and nothing is counted twice. ``options`` go to ``DataLoader``.
+        evaluating, the order is kept and nothing is counted twice. ``options`` go to ``DataLoader``. A strategy may ask
+        for all examples as one batch (FedSGD); ``batch_size`` is passed over then.
         """
         training = self._task == "train"
+        if training and self.config.get("full_batch"):
+            batch_size = max(1, len(dataset[0] if isinstance(dataset, tuple | list) else dataset))  # type: ignore[arg-type]
         direct = isinstance(dataset, torch.Tensor) or not isinstance(dataset, Dataset)
         if direct:
             parts = [dataset] if isinstance(dataset, torch.Tensor) else list(dataset)  # type: ignore[arg-type]

@@ -8,7 +8,6 @@ stdin ends.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, field
@@ -89,13 +88,3 @@ class CoordinatorSpec(_Json):
     @property
     def run_config(self) -> RunConfig:
         return RunConfig.from_dict(self.config)
-
-
-def derive_seed(*parts: object) -> int:
-    """A 63-bit seed from a run's seed and whatever else names the place: equal in simulation and deployment.
-
-    By convention: ``derive_seed(run_seed, "init")`` for the first model, ``derive_seed(run_seed, round, silo, rank)``
-    for a worker's round.
-    """
-    raw = hashlib.sha256(canonical_json([str(p) for p in parts])).digest()
-    return int.from_bytes(raw[:8], "big") >> 1

@@ -115,6 +115,8 @@ def work(run_dir: Path) -> None:
             rounds=told["rounds"],
             model=Path(told["model"]),
             config=told["config"],
+            shared={name: Path(place) for name, place in told.get("shared", {}).items()},
+            keep=Path(told["keep"]) if told.get("keep") else None,
         )
         try:
             result = engine.run(task, Path(told["out"]), digest=False)  # the parent trusts its own reading alone

@@ -38,3 +38,13 @@ def fingerprint(key: bytes) -> str:
     """A public key or certificate as people compare it: the first 16 bytes of its SHA-256, in groups of four."""
     text = hashlib.sha256(key).hexdigest()[:32]
     return " ".join(text[i : i + 4] for i in range(0, 32, 4))
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from a run's seed and whatever else names the place: equal in simulation and deployment.
+
+    By convention: ``derive_seed(run_seed, "init")`` for the first model, ``derive_seed(run_seed, round, silo, rank)``
+    for a worker's round.
+    """
+    raw = hashlib.sha256(canonical_json([str(p) for p in parts])).digest()
+    return int.from_bytes(raw[:8], "big") >> 1

@@ -51,6 +51,7 @@ CODES: Final[dict[str, str]] = {
     # Links and carriers
     "OCT-LINK-DOWN": "The federation server cannot be reached.",
     "OCT-LINK-TLS": "The TLS handshake failed.",
+    "OCT-LINK-PROXY": "The HTTP proxy on the way cannot be reached, wants a login, or refuses the connection.",
     "OCT-LINK-PROTOCOL": "The two sides speak different protocol versions.",
     "OCT-LINK-REPLACED": "A newer connection with the same certificate took this link's place.",
     "OCT-LINK-ENVELOPE": "An envelope is malformed or its sender is not who it claims to be.",

@@ -13,22 +13,34 @@ from octopus_desktop.wire.errors import UserError
 
 SILOS, LENGTH, ROUNDS = 3, 1000, 4
 EXAMPLES = (304, 293, 123)
+STEPS = (10, 40, 5)
+LOCAL_RATE = 0.1
+COHORT = 5  # of which SILOS answer
 
 
 def facts() -> list[AnswerFacts]:
-    return [AnswerFacts(silo=f"s{i}", examples=n) for i, n in enumerate(EXAMPLES)]
+    return [
+        AnswerFacts(
+            silo=f"s{i}", examples=n, steps=STEPS[i], staleness=i, metrics={"train/rate_sum": STEPS[i] * LOCAL_RATE}
+        )
+        for i, n in enumerate(EXAMPLES)
+    ]
 
 
 class StrategyContract:
     name: str
     parameters: dict[str, Any] = {}
+    rate = "server_rate"
+    updates: tuple[str, ...] = ("weights", "difference")
 
     def reference(self, x: Any, deltas: list[Any], weights: list[float], state: dict[str, Any]) -> Any:
         """The paper's formula in float64, on whole arrays; keeps its own state in ``state``."""
         raise AssertionError("say what the paper says")
 
     def make(self, update: str) -> Strategy:
-        return make(self.name, self.parameters, update)
+        strategy = make(self.name, self.parameters, update)
+        strategy.cohort = COHORT
+        return strategy
 
     def rounds(self, update: str, cuts: list[int]) -> tuple[Any, Any]:
         """(by the strategy in tiles that end at ``cuts``, by the reference), after a few rounds."""
@@ -56,11 +68,16 @@ class StrategyContract:
 
     @pytest.mark.parametrize("update", ["weights", "difference"])
     def test_follows_the_paper(self, update: str) -> None:
+        if update not in self.updates:
+            with pytest.raises(UserError, match=r"in \[run\]"):
+                self.make(update)
+            return
         got, exact = self.rounds(update, [])
         np.testing.assert_allclose(got, exact, rtol=3e-4, atol=3e-5)
 
     @pytest.mark.parametrize("update", ["weights", "difference"])
     def test_tiles_do_not_change_a_bit(self, update: str) -> None:
+        update = update if update in self.updates else self.updates[0]
         whole, _ = self.rounds(update, [])
         cut, _ = self.rounds(update, [1, 18, 500, 997])
         assert whole.tobytes() == cut.tobytes()
@@ -68,15 +85,15 @@ class StrategyContract:
     def test_is_registered_and_refuses_what_it_does_not_know(self) -> None:
         assert self.name in STRATEGIES
         with pytest.raises(UserError, match="no parameter 'nonsense'") as error:
-            make(self.name, {"nonsense": 1})
+            make(self.name, {"nonsense": 1}, self.updates[0])
         assert error.value.code == "OCT-STRATEGY-PARAMETER"
 
     @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), True, "fast"])
     def test_refuses_a_server_rate_that_is_none(self, value: Any) -> None:
         with pytest.raises(UserError, match="out of range"):
-            make(self.name, {"server_rate": value})
+            make(self.name, {self.rate: value}, self.updates[0])
 
     def test_its_words_for_the_silos_are_json(self) -> None:
         import json
 
-        assert json.loads(json.dumps(self.make("weights").configure(3)))["name"] == self.name
+        assert json.loads(json.dumps(self.make(self.updates[0]).configure(3)))["name"] == self.name

@@ -388,3 +388,33 @@ def test_whatever_the_order_a_run_ends_with_the_same_sums_and_counts_nothing_twi
     assert [(d.model.digest, d.metrics) for d in done] == [
         ("m2", {"eval/accuracy": 0.7, "eval/examples": 30.0, "train/examples": 30.0, "train/loss": 0.5})
     ]
+
+
+def test_each_round_asks_a_draw_of_the_silos_that_the_seed_decides() -> None:
+    silos = tuple(f"s{i:02d}" for i in range(20))
+
+    def play(seed: int) -> list[list[str]]:
+        run = Drive(silos, rounds=5, per_round=4, seed=seed)
+        draws = []
+        todo = run.start()
+        for round in range(1, 6):
+            draws.append([d.silo for d in todo if isinstance(d, ev.Dispatch)])
+            for silo in draws[-1]:
+                out = run.answer(silo, round=round)
+            assert [a.silo for a in out[-1].answers] == draws[-1], "nobody else is waited for"
+            todo = run.aggregated(round)
+            assert next(r for r in todo if isinstance(r, ev.Report) and r.round == round).missing == ()
+        assert [d.silo for d in todo if isinstance(d, ev.Dispatch)] == list(silos), "all evaluate the last model"
+        return draws
+
+    first = play(1)
+    assert all(len(draw) == 4 and draw == sorted(draw) for draw in first)
+    assert first == play(1)
+    assert first != play(2)
+    assert len({silo for draw in first for silo in draw}) > 8
+
+
+def test_a_quorum_above_the_draw_is_refused() -> None:
+    with pytest.raises(UserError) as error:
+        Drive(per_round=2, quorum=3)
+    assert error.value.code == "OCT-RUN-QUORUM"

@@ -14,7 +14,11 @@ from octopus_desktop.wire.errors import UserError
 @pytest.mark.parametrize(
     ("wish", "code"),
     [
-        ({"mode": "async"}, "OCT-CONFIG-INVALID"),
+        ({"mode": "turns"}, "OCT-CONFIG-INVALID"),
+        ({"mode": "async", "strategy": "fedavg"}, "OCT-STRATEGY-PARAMETER"),
+        ({"mode": "async", "strategy": "fedasync", "per_round": 2}, "OCT-CONFIG-INVALID"),
+        ({"mode": "sync", "strategy": "fedasync"}, "OCT-STRATEGY-PARAMETER"),
+        ({"mode": "async", "strategy": "fedbuff", "update": "weights"}, "OCT-STRATEGY-PARAMETER"),
         ({"encoding": "int8"}, "OCT-CONFIG-INVALID"),
         ({"privacy": {"epsilon": 1.0}}, "OCT-CONFIG-INVALID"),
         ({"strategy": "fedmagic"}, "OCT-STRATEGY-PARAMETER"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from octopus_desktop.communication.contract import SERVER, LinkPhase, LinkState
 from octopus_desktop.communication.grpc_wire import ClientCredentials
+from octopus_desktop.communication.parties import ServerParty, SiloParty
 from octopus_desktop.identity import envelopes
 from octopus_desktop.identity.authority import Authority
 from octopus_desktop.identity.certificates import read_peer, to_pem
@@ -30,6 +31,7 @@ class Keys:
     def __init__(self) -> None:
         self.authority = Authority.create("Test federation")
         self.signing: dict[str, SigningKey] = {SERVER: SigningKey.generate()}
+        self.revoked: set[str] = set()
 
     def save(self, folder: Path) -> None:
         """For another process of the same test."""
@@ -56,6 +58,27 @@ class Keys:
         key, request = make_request(name)
         chain = to_pem(self.authority.issue(request, name, "silo", valid_s))
         return ClientCredentials(root=root or self.authority.ca_pem, key=key, chain=chain)
+
+    def silo_party(self, name: str) -> SiloParty:
+        """The same silo, as the sealed carriers know it."""
+        return SiloParty(
+            name=name,
+            federation=self.authority.fingerprint,
+            signing=self.signing.setdefault(name, SigningKey.generate()),
+            server_key=self.signing[SERVER].public,
+        )
+
+    def server_party(self) -> ServerParty:
+        def member_key(name: str) -> bytes:
+            if name in self.revoked:
+                raise UserError(
+                    "OCT-CERT-REVOKED", "The certificate was revoked.", "By the coordinator.", "Enrol anew."
+                )
+            if name not in self.signing:
+                raise UserError("OCT-ENROL-ROLE", f"{name[:64]!r} is no member.", "It never enrolled.", "Enrol.")
+            return self.signing[name].public
+
+        return ServerParty(federation=self.authority.fingerprint, signing=self.signing[SERVER], member_key=member_key)
 
 
 def authenticate(auth_context: dict[str, Sequence[bytes]]) -> str:

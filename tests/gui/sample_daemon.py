@@ -129,6 +129,9 @@ class SampleDaemon:
                 "Renew": lambda r: self.find("federation", r.id),
                 "Leave": lambda r: self._remove("federation", r.id),
                 "Check": self._check_link,
+                "ConfigureCarrier": self._configure_carrier,
+                "EnrolRequestFile": lambda r: pb.FileReply(file=b"request of " + r.name.encode(), name=r.name),
+                "EnrolFile": lambda r: self._enrol(pb.EnrolLocalRequest(name="by-file")),
             },
             "Nodes": {"Register": self._register_node, "Drain": self._drain},
             "Datasets": {
@@ -207,24 +210,21 @@ class SampleDaemon:
         return made
 
     def _check_link(self, request: pb.ById) -> pb.CheckReply:
-        federation = self.find("federation", request.id)
-        up = federation.link == "up"
-        steps = [
-            pb.CheckStep(name="Name resolves", ok=True, detail="203.0.113.17", ms=3.1),
-            pb.CheckStep(
-                name="Port answers",
-                ok=up,
-                detail="8443/tcp" if up else "connection refused",
-                ms=18.2,
-                next_step="" if up else "Ask the coordinator whether the server runs.",
-            ),
-        ]
-        if up:
-            steps += [
-                pb.CheckStep(name="TLS 1.3 handshake", ok=True, detail="the CA is the one of the invitation", ms=31.0),
-                pb.CheckStep(name="Round trip", ok=True, detail="protocol 1", ms=18.4),
-            ]
-        return pb.CheckReply(steps=steps)
+        return sample.make_check(self.find("federation", request.id))
+
+    def _configure_carrier(self, request: pb.ConfigureCarrierRequest) -> pb.Federation:
+        changed = pb.Federation()
+        changed.CopyFrom(self.find("federation", request.id))
+        for view in changed.carriers:
+            if view.name == request.name:
+                view.own_json = request.own_json
+                view.secret_kept = view.secret_kept or bool(request.secret)
+                view.error = view.error_code = ""
+            if request.control:
+                view.control = view.in_use = view.name == request.name
+                changed.carrier = request.name
+        self.put("federation", changed)
+        return changed
 
     def _register_node(self, request: pb.RegisterNodeRequest) -> pb.Node:
         made = sample.make_nodes(time.time())[0]

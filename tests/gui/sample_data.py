@@ -122,6 +122,70 @@ def make_daemon(now: float) -> pb.DaemonStatus:
     )
 
 
+def make_carriers(now: float) -> list[pb.CarrierView]:
+    """All five, as the Heart Alliance offers them: one in use, one ready, one refused, two for a run's data alone."""
+
+    def view(
+        name: str, title: str, settings: dict[str, object], own: dict[str, object], **more: object
+    ) -> pb.CarrierView:
+        return pb.CarrierView(
+            name=name, title=title, settings_json=json.dumps(settings), own_json=json.dumps(own), **more
+        )  # fmt: skip
+
+    broker = {"host": "broker.heart-alliance.org", "port": 8883, "tls": True, "topics": "octopus"}
+    store = {"endpoint": "https://s3.eu-central.heart-alliance.example", "bucket": "heart-alliance-rounds"}
+    return [
+        view("grpc", "gRPC, mutual TLS", {"chunk_bytes": 1 << 20}, {"proxy": "http://proxy.clevelandclinic.org:3128"},
+             link="up", latency_ms=18.4, bytes_in=812 << 20, bytes_out=764 << 20, bytes_resumed=31 << 20,
+             link_since=now - 70_000, control=True, in_use=True),
+        view("mqtt", "MQTT 5, sealed, through a broker", broker, {"username": "cleveland-clinic"}, link="idle",
+             secret_kept=True),
+        view("mqtt_s3", "MQTT 5 and an S3 store, sealed", {**broker, **store}, {}, link="refused",
+             error_code="OCT-BROKER-LOGIN", error="The MQTT broker refused user or password. No user is set here."),
+        view("torch_rpc", "PyTorch RPC in a trusted network",
+             {"host": "10.20.0.5", "port": 29500, "networks": ["10.20.0.0/16"], "sealed": False}, {}, link="refused",
+             error_code="OCT-CARRIER-REFUSED", error="Blob bytes travel unsealed, and this silo does not accept that."),
+        view("mpi", "MPI, one world", {"sealed": True}, {}, link="idle"),
+    ]  # fmt: skip
+
+
+def make_check(federation: pb.Federation) -> pb.CheckReply:
+    """A check as the daemon makes it: all well, or a route that does not exist."""
+
+    def step(name: str, detail: str, ms: float = 0.0, state: str = "ok", next_step: str = "", carrier: str = "grpc"):  # type: ignore[no-untyped-def]
+        return pb.CheckStep(
+            name=name, ok=state == "ok", state=state, detail=detail, next_step=next_step, ms=ms, carrier=carrier
+        )
+
+    if federation.link != "up":
+        return pb.CheckReply(
+            steps=[
+                step("name", "203.0.113.17", 3.1),
+                step("route", f"No connection to {federation.server}: connection refused.", 18.2, "failed",
+                     "Ask the coordinator whether the server runs; look whether the firewall lets this port out."),
+                step("TLS", "Not tried: the step before it failed.", 0, "untried"),
+                step("certificate", "Ours is cleveland-clinic, valid for 9 more days.", 0.4),
+                step("clock", "Not tried: nothing tells the other side's time.", 0, "untried", carrier=""),
+            ]
+        )  # fmt: skip
+    return pb.CheckReply(
+        steps=[
+            step("name", "203.0.113.17", 3.1),
+            step("proxy", "http://proxy.clevelandclinic.org:3128 gives a way to the server.", 21.4),
+            step("TLS", "TLSv1.3, TLS_AES_256_GCM_SHA384; the server is server (3f9a 07d1 c4e8 5b60).", 31.0),
+            step("certificate", "Ours is cleveland-clinic, valid for 71 more days; theirs for 340.", 0.4),
+            step("link", "It is up, 18.4 ms.", 0.1),
+            step("name", "198.51.100.44", 2.0, carrier="mqtt"),
+            step("login", "The broker takes the user cleveland-clinic.", 44.0, carrier="mqtt"),
+            step("own topics", "It may not subscribe to octopus/down/cleveland-clinic/# (reason 135).", 12.0, "failed",
+                 "Ask the broker's administrator for read rights on it; an example ACL is in the documentation.",
+                 carrier="mqtt"),
+            step("foreign topics", "Not tried: the step before it failed.", 0, "untried", carrier="mqtt"),
+            step("clock", "0.1 s from the server's.", 0.1, carrier=""),
+        ]
+    )  # fmt: skip
+
+
 def make_federations(now: float) -> list[pb.Federation]:
     return [
         pb.Federation(
@@ -138,7 +202,9 @@ def make_federations(now: float) -> list[pb.Federation]:
             enrolled_at=now - 4_200_000,
             bytes_in=812 << 20,
             bytes_out=764 << 20,
+            bytes_resumed=31 << 20,
             link_since=now - 70_000,
+            carriers=make_carriers(now),
         ),
         pb.Federation(
             id="fed-stroke",
@@ -156,6 +222,22 @@ def make_federations(now: float) -> list[pb.Federation]:
             link_since=now - 3_700,
             error_code="OCT-LINK-DOWN",
             error="The federation server cannot be reached: connection refused. It is tried again on its own.",
+            carriers=[
+                pb.CarrierView(
+                    name="grpc",
+                    title="gRPC, mutual TLS",
+                    settings_json="{}",
+                    own_json="{}",
+                    link="down",
+                    link_since=now - 3_700,
+                    bytes_in=19 << 20,
+                    bytes_out=3 << 20,
+                    control=True,
+                    in_use=True,
+                    error_code="OCT-LINK-DOWN",
+                    error="The federation server cannot be reached: connection refused.",
+                )
+            ],
         ),
     ]
 
@@ -396,12 +478,15 @@ def make_runs(now: float) -> list[pb.Run]:
             workers=2,
             datasets=["data-heart"],
             approved_by="Dr. Ruth Adler",
+            carrier="grpc",
+            encoding="none",
         )
         made.MergeFrom(pb.Run(**more))
         return made
 
     return [
-        run("now", "heart-risk", "training", 13, fraction=0.46, eta_s=412.0),
+        run("now", "heart-risk", "training", 13, fraction=0.46, eta_s=412.0, carrier="mqtt_s3", encoding="fp16",
+            link="up", latency_ms=41.0, bytes_resumed=6 << 20),
         run("paused", "ejection-fraction-from-echo", "paused", 4, fraction=0.1, started_at=now - 90_000),
         run("old", "heart-risk", "completed", 20, fraction=1.0, started_at=now - 400_000, ended_at=now - 396_000),
         run(
@@ -424,7 +509,7 @@ def make_runs(now: float) -> list[pb.Run]:
             reason="Stopped by Dr. Ruth Adler: maintenance of the cluster.",
             code="OCT-RUN-STOPPED",
         ),
-    ]
+    ]  # fmt: skip
 
 
 def make_detail(run: pb.Run, now: float) -> pb.RunDetail:

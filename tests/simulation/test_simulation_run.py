@@ -249,3 +249,23 @@ def test_the_command_shows_a_table_and_a_mistake_by_its_code(lab: Lab) -> None:
 def test_the_command_line_itself_needs_no_torch() -> None:
     program = "import sys, octopus_desktop.cli.simulate; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
+
+
+def test_asynchronous_runs_do_not_wait_for_the_slow_silo(lab: Lab, job: Job) -> None:
+    slow = {"ada": 1.0, "bob": 1.5, "cyd": 20.0}
+    wish = {"run": {"rounds": 30, "mode": "async", "update": "difference"}, "strategy": {"name": "fedbuff"}}
+    result = lab.run("async", job, wish, speeds=slow)
+    together = lab.run("sync", job, {"run": {"rounds": 30}}, speeds=slow)
+    assert together.virtual_seconds >= 30 * 20
+    assert result.virtual_seconds < 90, "thirty versions while the slow silo trains two or three times"
+    assert any("cyd" in row.answered and row.metrics["train/staleness"] > 1 for row in result.rounds)
+    assert result.metrics["eval/loss"] < 0.5 * result.first["eval/loss"]
+    again = lab.run("again", job, wish, speeds=slow)
+    assert again.digest == result.digest, "in simulated time the order of arrival is given"
+
+
+def test_a_deadline_leaves_the_slow_silo_out_of_the_round(lab: Lab, job: Job) -> None:
+    wish = {"run": {"rounds": 2, "quorum": 2, "round_deadline_s": 10}}
+    result = lab.run("late", job, wish, speeds={"cyd": 60.0})
+    assert all(row.answered == ("ada", "bob") and row.missing == ("cyd",) for row in result.rounds)
+    assert result.virtual_seconds >= 20

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from octopus_desktop.aggregation.strategies.base import Strategy, Tile, parameter_error
+from octopus_desktop.aggregation.strategies.fedadagrad import FedAdagrad
 from octopus_desktop.aggregation.strategies.fedadam import FedAdam
+from octopus_desktop.aggregation.strategies.fedasync import FedAsync
 from octopus_desktop.aggregation.strategies.fedavg import FedAvg
 from octopus_desktop.aggregation.strategies.fedavgm import FedAvgM
+from octopus_desktop.aggregation.strategies.fedbuff import FedBuff
+from octopus_desktop.aggregation.strategies.feddyn import FedDyn
+from octopus_desktop.aggregation.strategies.fednova import FedNova
+from octopus_desktop.aggregation.strategies.fedprox import FedProx
+from octopus_desktop.aggregation.strategies.fedsgd import FedSGD
+from octopus_desktop.aggregation.strategies.fedyogi import FedYogi
+from octopus_desktop.aggregation.strategies.order_statistics import Median, TrimmedMean
+from octopus_desktop.aggregation.strategies.scaffold import Scaffold
 
-STRATEGIES: dict[str, Callable[[Mapping[str, Any], str], Strategy]] = {
+STRATEGIES: dict[str, Any] = {
     "fedavg": FedAvg,
     "fedavgm": FedAvgM,
+    "fedadagrad": FedAdagrad,
     "fedadam": FedAdam,
+    "fedyogi": FedYogi,
+    "fednova": FedNova,
+    "fedsgd": FedSGD,
+    "fedprox": FedProx,
+    "scaffold": Scaffold,
+    "feddyn": FedDyn,
+    "median": Median,
+    "trimmed_mean": TrimmedMean,
+    "fedasync": FedAsync,
+    "fedbuff": FedBuff,
 }
 
 
@@ -27,7 +48,8 @@ def make(name: str, parameters: Mapping[str, Any], update: str = "weights") -> S
         raise parameter_error(f"There is no strategy {name!r}.", f"Known are {', '.join(sorted(STRATEGIES))}.")
     if update not in ("weights", "difference"):
         raise parameter_error(f"Updates cannot be {update!r}.", 'A silo sends its "weights" or the "difference".')
-    return STRATEGIES[name](parameters, update)
+    strategy: Strategy = STRATEGIES[name](parameters, update)
+    return strategy
 
 
 __all__ = ["STRATEGIES", "Strategy", "Tile", "make"]

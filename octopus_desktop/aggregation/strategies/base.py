@@ -74,6 +74,17 @@ class Strategy(Protocol):
     name: str
     update: str
     """"weights" or "difference": what silos are asked to send."""
+    modes: Sequence[str]
+    """"sync", "async", or both."""
+    shared: Sequence[str]
+    """Names of slots that go to the silos with each training task."""
+    cohort: int
+    """How many silos take part in the run; whoever drives the round loop sets it before anything is combined."""
+
+    @property
+    def asynchronous(self) -> tuple[int, int]:
+        """For async mode: answers that one version is made of, and the largest staleness that counts (-1: any)."""
+        ...
 
     def configure(self, round: int) -> dict[str, Any]:
         """JSON words for the silos' tasks of this round."""
@@ -126,6 +137,18 @@ def pseudo_gradient(tile: Tile, update: str) -> Array:
     return delta
 
 
+class Synchronous:
+    """What strategies of sync mode have in common."""
+
+    modes: Sequence[str] = ("sync",)
+    shared: Sequence[str] = ()
+    cohort: int = 0
+
+    @property
+    def asynchronous(self) -> tuple[int, int]:
+        return 1, -1
+
+
 @dataclass(frozen=True, slots=True)
 class Range:
     """What a parameter may be: a number in [least, most], open ends as asked, with a default."""
@@ -162,6 +185,33 @@ def parameters(name: str, given: Mapping[str, Any], known: Mapping[str, Range]) 
                 f"Got {value!r}; a number in {known[key]} is wanted.",
             )
     return {key: float(given.get(key, span.default)) for key, span in known.items()}
+
+
+def choice(name: str, given: Mapping[str, Any], key: str, known: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """A parameter that is one of a few words, the first by default, and the parameters without it. Raises as
+    ``parameters`` does."""
+    value = given.get(key, known[0])
+    if value not in known:
+        raise parameter_error(
+            f"Parameter {key!r} of strategy {name!r} is unknown.", f"Got {value!r}; it may be {', '.join(known)}."
+        )
+    return str(value), {k: v for k, v in given.items() if k != key}
+
+
+def whole(name: str, key: str, value: float) -> int:
+    """A parameter that must be a whole number. Raises as ``parameters`` does."""
+    if value != int(value):
+        raise parameter_error(f"Parameter {key!r} of strategy {name!r} is no whole number.", f"Got {value!r}.")
+    return int(value)
+
+
+def adaptive_step(tile: Tile, delta: Array, m: Array, v: Array, rate: float, tau: float) -> Array:
+    """x + η m / (√v + τ), Reddi et al. 2021, Algorithm 2, last line; in ``delta``, overwrites ``tile.scratch``."""
+    np.sqrt(v, out=tile.scratch)
+    np.add(tile.scratch, tau, out=tile.scratch)
+    np.multiply(m, rate, out=delta)
+    np.divide(delta, tile.scratch, out=delta)
+    return np.add(tile.current, delta, out=delta)
 
 
 def parameter_error(what: str, why: str) -> UserError:

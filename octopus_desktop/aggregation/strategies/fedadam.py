@@ -16,10 +16,19 @@ from typing import Any
 import numpy as np
 
 from octopus_desktop.aggregation.facts import AnswerFacts
-from octopus_desktop.aggregation.strategies.base import Array, Range, Tile, by_examples, parameters, pseudo_gradient
+from octopus_desktop.aggregation.strategies.base import (
+    Array,
+    Range,
+    Synchronous,
+    Tile,
+    adaptive_step,
+    by_examples,
+    parameters,
+    pseudo_gradient,
+)
 
 
-class FedAdam:
+class FedAdam(Synchronous):
     """Parameters ``server_rate`` η > 0 (0.01), ``beta1`` (0.9) and ``beta2`` (0.99) in [0, 1), ``tau`` τ > 0 (1e-3)."""
 
     name = "fedadam"
@@ -55,8 +64,4 @@ class FedAdam:
         np.multiply(delta, delta, out=delta)
         np.multiply(delta, 1.0 - self._beta2, out=delta)
         np.add(v, delta, out=v)
-        np.sqrt(v, out=scratch)
-        np.add(scratch, self._tau, out=scratch)
-        np.multiply(m, self._rate, out=delta)
-        np.divide(delta, scratch, out=delta)
-        return np.add(tile.current, delta, out=delta)
+        return adaptive_step(tile, delta, m, v, self._rate, self._tau)

@@ -18,6 +18,7 @@ from octopus_desktop.aggregation.facts import AnswerFacts
 from octopus_desktop.aggregation.strategies.base import (
     Array,
     Range,
+    Synchronous,
     Tile,
     by_examples,
     parameters,
@@ -26,15 +27,16 @@ from octopus_desktop.aggregation.strategies.base import (
 )
 
 
-class FedAvg:
+class FedAvg(Synchronous):
     """Parameter ``server_rate`` η > 0, 1 by default."""
 
     name = "fedavg"
-    known = {"server_rate": Range(1.0, 0.0, open_least=True)}
+    known: Mapping[str, Range] = {"server_rate": Range(1.0, 0.0, open_least=True)}
 
     def __init__(self, given: Mapping[str, Any], update: str) -> None:
         self.update = update
-        self._rate = parameters(self.name, given, self.known)["server_rate"]
+        self.values = parameters(self.name, given, self.known)
+        self._rate = self.values["server_rate"]
 
     def configure(self, round: int) -> dict[str, Any]:
         return {"name": self.name}

@@ -14,10 +14,18 @@ from typing import Any
 import numpy as np
 
 from octopus_desktop.aggregation.facts import AnswerFacts
-from octopus_desktop.aggregation.strategies.base import Array, Range, Tile, by_examples, parameters, pseudo_gradient
+from octopus_desktop.aggregation.strategies.base import (
+    Array,
+    Range,
+    Synchronous,
+    Tile,
+    by_examples,
+    parameters,
+    pseudo_gradient,
+)
 
 
-class FedAvgM:
+class FedAvgM(Synchronous):
     """Parameters ``server_rate`` η > 0 (1 by default) and ``momentum`` β in [0, 1) (0.9 by default)."""
 
     name = "fedavgm"

@@ -127,18 +127,27 @@ class Decision(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Decision.Verdict, str]] = ..., reason: _Optional[str] = ..., statement: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., approver_key: _Optional[bytes] = ..., decided_by: _Optional[str] = ..., decided_at: _Optional[float] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("task", "epoch", "until", "model", "config_json")
+    __slots__ = ("task", "epoch", "until", "model", "config_json", "shared")
+    class SharedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: BlobRef
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[BlobRef, _Mapping]] = ...) -> None: ...
     TASK_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     UNTIL_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
     task: str
     epoch: int
     until: float
     model: BlobRef
     config_json: str
-    def __init__(self, task: _Optional[str] = ..., epoch: _Optional[int] = ..., until: _Optional[float] = ..., model: _Optional[_Union[BlobRef, _Mapping]] = ..., config_json: _Optional[str] = ...) -> None: ...
+    shared: _containers.MessageMap[str, BlobRef]
+    def __init__(self, task: _Optional[str] = ..., epoch: _Optional[int] = ..., until: _Optional[float] = ..., model: _Optional[_Union[BlobRef, _Mapping]] = ..., config_json: _Optional[str] = ..., shared: _Optional[_Mapping[str, BlobRef]] = ...) -> None: ...
 
 class Answer(_message.Message):
     __slots__ = ("task", "epoch", "examples", "metrics", "update", "train_seconds", "steps", "error", "error_code", "spans")

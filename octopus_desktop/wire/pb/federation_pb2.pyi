@@ -87,6 +87,14 @@ class EnrolRequestFile(_message.Message):
     invitation_signature: bytes
     def __init__(self, request: _Optional[_Union[EnrolRequest, _Mapping]] = ..., invitation_id: _Optional[str] = ..., invitation_certificate_der: _Optional[bytes] = ..., invitation_signature: _Optional[bytes] = ...) -> None: ...
 
+class EnrolReplyFile(_message.Message):
+    __slots__ = ("reply", "signature")
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    reply: bytes
+    signature: bytes
+    def __init__(self, reply: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
 class Frame(_message.Message):
     __slots__ = ("hello", "envelope", "receipt", "heartbeat", "fault")
     HELLO_FIELD_NUMBER: _ClassVar[int]

@@ -322,16 +322,20 @@ class InvitationView(_message.Message):
     def __init__(self, federation: _Optional[str] = ..., server: _Optional[str] = ..., ca_fingerprint: _Optional[str] = ..., expires_at: _Optional[float] = ..., role: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
 
 class EnrolLocalRequest(_message.Message):
-    __slots__ = ("text", "name", "contact", "request_id")
+    __slots__ = ("text", "name", "contact", "request_id", "own_json", "secret")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     CONTACT_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    OWN_JSON_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
     text: str
     name: str
     contact: str
     request_id: str
-    def __init__(self, text: _Optional[str] = ..., name: _Optional[str] = ..., contact: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    own_json: str
+    secret: bytes
+    def __init__(self, text: _Optional[str] = ..., name: _Optional[str] = ..., contact: _Optional[str] = ..., request_id: _Optional[str] = ..., own_json: _Optional[str] = ..., secret: _Optional[bytes] = ...) -> None: ...
 
 class CheckReply(_message.Message):
     __slots__ = ("steps",)
@@ -340,18 +344,22 @@ class CheckReply(_message.Message):
     def __init__(self, steps: _Optional[_Iterable[_Union[CheckStep, _Mapping]]] = ...) -> None: ...
 
 class CheckStep(_message.Message):
-    __slots__ = ("name", "ok", "detail", "next_step", "ms")
+    __slots__ = ("name", "ok", "detail", "next_step", "ms", "state", "carrier")
     NAME_FIELD_NUMBER: _ClassVar[int]
     OK_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     NEXT_STEP_FIELD_NUMBER: _ClassVar[int]
     MS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CARRIER_FIELD_NUMBER: _ClassVar[int]
     name: str
     ok: bool
     detail: str
     next_step: str
     ms: float
-    def __init__(self, name: _Optional[str] = ..., ok: _Optional[bool] = ..., detail: _Optional[str] = ..., next_step: _Optional[str] = ..., ms: _Optional[float] = ...) -> None: ...
+    state: str
+    carrier: str
+    def __init__(self, name: _Optional[str] = ..., ok: _Optional[bool] = ..., detail: _Optional[str] = ..., next_step: _Optional[str] = ..., ms: _Optional[float] = ..., state: _Optional[str] = ..., carrier: _Optional[str] = ...) -> None: ...
 
 class Gpu(_message.Message):
     __slots__ = ("index", "name", "memory_total", "memory_used", "utilisation", "temperature_c", "power_w", "driver")
@@ -825,7 +833,7 @@ class RoundSpan(_message.Message):
     def __init__(self, round: _Optional[int] = ..., span: _Optional[_Union[_envelope_pb2.Span, _Mapping]] = ...) -> None: ...
 
 class Left(_message.Message):
-    __slots__ = ("at", "round", "kind", "bytes", "digest", "encoding", "recipient", "layers")
+    __slots__ = ("at", "round", "kind", "bytes", "digest", "encoding", "recipient", "layers", "carrier")
     AT_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -834,6 +842,7 @@ class Left(_message.Message):
     ENCODING_FIELD_NUMBER: _ClassVar[int]
     RECIPIENT_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
+    CARRIER_FIELD_NUMBER: _ClassVar[int]
     at: float
     round: int
     kind: str
@@ -842,7 +851,8 @@ class Left(_message.Message):
     encoding: str
     recipient: str
     layers: _containers.RepeatedCompositeFieldContainer[LayerSummary]
-    def __init__(self, at: _Optional[float] = ..., round: _Optional[int] = ..., kind: _Optional[str] = ..., bytes: _Optional[int] = ..., digest: _Optional[str] = ..., encoding: _Optional[str] = ..., recipient: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerSummary, _Mapping]]] = ...) -> None: ...
+    carrier: str
+    def __init__(self, at: _Optional[float] = ..., round: _Optional[int] = ..., kind: _Optional[str] = ..., bytes: _Optional[int] = ..., digest: _Optional[str] = ..., encoding: _Optional[str] = ..., recipient: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerSummary, _Mapping]]] = ..., carrier: _Optional[str] = ...) -> None: ...
 
 class LayerSummary(_message.Message):
     __slots__ = ("name", "shape", "norm", "elements")

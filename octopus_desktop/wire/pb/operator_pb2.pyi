@@ -173,7 +173,7 @@ class SilosRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class SiloInfo(_message.Message):
-    __slots__ = ("name", "organisation", "contact", "state", "connected", "last_seen", "enrolled_at", "certificate_expires", "fingerprint", "bytes_in", "bytes_out", "latency_ms", "warnings")
+    __slots__ = ("name", "organisation", "contact", "state", "connected", "last_seen", "enrolled_at", "certificate_expires", "fingerprint", "bytes_in", "bytes_out", "latency_ms", "warnings", "carrier")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ORGANISATION_FIELD_NUMBER: _ClassVar[int]
     CONTACT_FIELD_NUMBER: _ClassVar[int]
@@ -187,6 +187,7 @@ class SiloInfo(_message.Message):
     BYTES_OUT_FIELD_NUMBER: _ClassVar[int]
     LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    CARRIER_FIELD_NUMBER: _ClassVar[int]
     name: str
     organisation: str
     contact: str
@@ -200,7 +201,8 @@ class SiloInfo(_message.Message):
     bytes_out: int
     latency_ms: float
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., organisation: _Optional[str] = ..., contact: _Optional[str] = ..., state: _Optional[str] = ..., connected: _Optional[bool] = ..., last_seen: _Optional[float] = ..., enrolled_at: _Optional[float] = ..., certificate_expires: _Optional[float] = ..., fingerprint: _Optional[str] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ..., latency_ms: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    carrier: str
+    def __init__(self, name: _Optional[str] = ..., organisation: _Optional[str] = ..., contact: _Optional[str] = ..., state: _Optional[str] = ..., connected: _Optional[bool] = ..., last_seen: _Optional[float] = ..., enrolled_at: _Optional[float] = ..., certificate_expires: _Optional[float] = ..., fingerprint: _Optional[str] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ..., latency_ms: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., carrier: _Optional[str] = ...) -> None: ...
 
 class SilosReply(_message.Message):
     __slots__ = ("silos",)
@@ -263,7 +265,7 @@ class StartRunRequest(_message.Message):
     def __init__(self, job: _Optional[str] = ..., silos: _Optional[_Iterable[str]] = ..., overrides_json: _Optional[str] = ..., offer_valid_s: _Optional[float] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RunSiloInfo(_message.Message):
-    __slots__ = ("silo", "state", "round", "fraction", "reason", "metrics", "at")
+    __slots__ = ("silo", "state", "round", "fraction", "reason", "metrics", "at", "carrier")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -278,6 +280,7 @@ class RunSiloInfo(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
+    CARRIER_FIELD_NUMBER: _ClassVar[int]
     silo: str
     state: str
     round: int
@@ -285,10 +288,11 @@ class RunSiloInfo(_message.Message):
     reason: str
     metrics: _containers.ScalarMap[str, float]
     at: float
-    def __init__(self, silo: _Optional[str] = ..., state: _Optional[str] = ..., round: _Optional[int] = ..., fraction: _Optional[float] = ..., reason: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ..., at: _Optional[float] = ...) -> None: ...
+    carrier: str
+    def __init__(self, silo: _Optional[str] = ..., state: _Optional[str] = ..., round: _Optional[int] = ..., fraction: _Optional[float] = ..., reason: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ..., at: _Optional[float] = ..., carrier: _Optional[str] = ...) -> None: ...
 
 class RunInfo(_message.Message):
-    __slots__ = ("id", "job_name", "job_version", "job_digest", "state", "reason", "code", "round", "rounds", "created_at", "started_at", "ended_at", "silos", "history", "model", "bytes_in", "bytes_out", "config_json")
+    __slots__ = ("id", "job_name", "job_version", "job_digest", "state", "reason", "code", "round", "rounds", "created_at", "started_at", "ended_at", "silos", "history", "model", "bytes_in", "bytes_out", "config_json", "carrier")
     ID_FIELD_NUMBER: _ClassVar[int]
     JOB_NAME_FIELD_NUMBER: _ClassVar[int]
     JOB_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -307,6 +311,7 @@ class RunInfo(_message.Message):
     BYTES_IN_FIELD_NUMBER: _ClassVar[int]
     BYTES_OUT_FIELD_NUMBER: _ClassVar[int]
     CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    CARRIER_FIELD_NUMBER: _ClassVar[int]
     id: str
     job_name: str
     job_version: str
@@ -325,7 +330,8 @@ class RunInfo(_message.Message):
     bytes_in: int
     bytes_out: int
     config_json: str
-    def __init__(self, id: _Optional[str] = ..., job_name: _Optional[str] = ..., job_version: _Optional[str] = ..., job_digest: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., code: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., created_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., silos: _Optional[_Iterable[_Union[RunSiloInfo, _Mapping]]] = ..., history: _Optional[_Iterable[_Union[RoundRow, _Mapping]]] = ..., model: _Optional[_Union[_envelope_pb2.BlobRef, _Mapping]] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ..., config_json: _Optional[str] = ...) -> None: ...
+    carrier: str
+    def __init__(self, id: _Optional[str] = ..., job_name: _Optional[str] = ..., job_version: _Optional[str] = ..., job_digest: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., code: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., created_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., silos: _Optional[_Iterable[_Union[RunSiloInfo, _Mapping]]] = ..., history: _Optional[_Iterable[_Union[RoundRow, _Mapping]]] = ..., model: _Optional[_Union[_envelope_pb2.BlobRef, _Mapping]] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ..., config_json: _Optional[str] = ..., carrier: _Optional[str] = ...) -> None: ...
 
 class RoundRow(_message.Message):
     __slots__ = ("round", "metrics", "answered", "missing", "seconds", "model")

@@ -1,0 +1,248 @@
+"""``octopus server runs …``: jobs as runs, from the coordinator's side."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from octopus_desktop.cli.common import emit, facts, request_id, say, seconds_of, size, table, wants_json, when
+from octopus_desktop.cli.server_common import operator, server_options
+
+if TYPE_CHECKING:
+    from octopus_desktop.wire.pb.operator_pb2 import RunInfo
+
+
+@click.group("runs")
+def runs() -> None:
+    """Offer jobs to silos as runs; watch, stop and export them."""
+
+
+def _metrics(values: Any) -> str:
+    return " ".join(f"{name}={values[name]:.4f}" for name in sorted(values) if not name.endswith("/examples"))
+
+
+@runs.command("start")
+@click.argument("job")
+@click.option("--silos", "names", default="", help="Names with commas between (default: all).")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="For example run.rounds=5; repeatable.")
+@click.option("--offer-valid", default="7d", show_default=True, help="How long silos may decide.")
+@server_options
+def runs_start(job: str, names: str, settings: tuple[str, ...], offer_valid: str) -> None:
+    """Offer a run of JOB: a name, name@version, or the beginning of a digest."""
+    from octopus_desktop.wire.pb.operator_pb2 import StartRunRequest
+
+    request = StartRunRequest(
+        job=job,
+        silos=[name.strip() for name in names.split(",") if name.strip()],
+        overrides_json=json.dumps(_overrides(settings)),
+        offer_valid_s=seconds_of(offer_valid),
+        request_id=request_id(),
+    )
+    run = operator().call("Operator.StartRun", request)
+    emit(
+        run,
+        lambda: say(f"Run {run.id} of {run.job_name}@{run.job_version} is offered to "
+                    f"{', '.join(s.silo for s in run.silos)}."),
+    )  # fmt: skip
+
+
+def _overrides(settings: tuple[str, ...]) -> dict[str, Any]:
+    """``("run.rounds=5",)`` as ``{"run": {"rounds": 5}}``; values are read as JSON, else as text."""
+    from octopus_desktop.wire.errors import UserError
+
+    out: dict[str, Any] = {}
+    for setting in settings:
+        key, sign, text = setting.partition("=")
+        parts = key.split(".")
+        if not sign or not all(parts):
+            raise UserError(
+                "OCT-CLI-USAGE", f"{setting!r} sets nothing.", "KEY=VALUE is wanted.", "Write --set run.rounds=5."
+            )
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        place = out
+        for part in parts[:-1]:
+            place = place.setdefault(part, {})
+        place[parts[-1]] = value
+    return out
+
+
+@runs.command("list")
+@click.option("--state", default="", help="offered, running, completed, stopped or failed.")
+@server_options
+def runs_list(state: str) -> None:
+    """All runs, newest first."""
+    from octopus_desktop.wire.pb.operator_pb2 import ListRunsRequest
+
+    rows = list(operator().call("Operator.ListRuns", ListRunsRequest(state=state)).runs)
+
+    def latest(run: RunInfo) -> str:
+        return _metrics(run.history[-1].metrics) if run.history else ""
+
+    emit(
+        rows,
+        lambda: table(
+            "",
+            ["id", "job", "state", "round", "made", "silos", "metrics"],
+            [
+                (r.id, f"{r.job_name}@{r.job_version}", r.state, f"{r.round}/{r.rounds}", when(r.created_at),
+                 len(r.silos), latest(r))
+                for r in rows
+            ],
+            right=["round", "silos"],
+        ),
+    )  # fmt: skip
+
+
+def link_cells(link: Any) -> tuple[str, str, str, str, str]:
+    """Phase, round trip, bytes in, out and resumed of a silo's link, which other runs may share."""
+    if link is None:
+        return "", "", "", "", ""
+    ms = f"{link.latency_ms:.1f}" if link.latency_ms else ""
+    return link.phase, ms, size(link.bytes_in), size(link.bytes_out), size(link.bytes_resumed)
+
+
+@runs.command("show")
+@click.argument("run")
+@server_options
+def runs_show(run: str) -> None:
+    """One run with its silos and rounds. RUN: an id, its beginning, or 'last'."""
+    from octopus_desktop.wire.pb.operator_pb2 import CarriersRequest, GetRunRequest
+
+    api = operator()
+    one = api.call("Operator.GetRun", GetRunRequest(id=run))
+    links = {
+        (c.name, link.silo): link for c in api.call("Operator.Carriers", CarriersRequest()).carriers for link in c.links
+    }
+
+    def show() -> None:
+        facts(
+            f"{one.job_name}@{one.job_version}",
+            [
+                ("id", one.id),
+                ("state", one.state + (f": {one.reason} [{one.code}]" if one.reason else "")),
+                ("round", f"{one.round} of {one.rounds}"),
+                ("made", when(one.created_at)),
+                ("carrier", one.carrier or "–"),
+                ("bytes", f"{size(one.bytes_in)} in, {size(one.bytes_out)} out"),
+                ("model", one.model.digest[:16] or "–"),
+            ],
+        )
+        table(
+            "\nSilos",
+            ["silo", "state", "round", "carrier", "link", "ms", "in", "out", "resumed", "reason"],
+            [
+                (s.silo, s.state, s.round or "", s.carrier, *link_cells(links.get((s.carrier, s.silo))), s.reason)
+                for s in one.silos
+            ],
+            right=["round", "ms", "in", "out", "resumed"],
+        )
+        table(
+            "\nRounds",
+            ["round", "s", "answered", "missing", "metrics"],
+            [
+                (h.round, f"{h.seconds:.2f}", len(h.answered), ", ".join(h.missing), _metrics(h.metrics))
+                for h in one.history
+            ],
+            right=["round", "s", "answered"],
+        )
+
+    emit(one, show)
+
+
+@runs.command("watch")
+@click.argument("run")
+@server_options
+def runs_watch(run: str) -> None:
+    """Follow a run until it ends. Exits with 1 when it does not complete."""
+    from octopus_desktop.wire.pb.operator_pb2 import GetRunRequest
+
+    last = None
+    shown: dict[int, str] = {}
+    states: dict[str, str] = {}
+    for last in operator().stream("Operator.WatchRun", GetRunRequest(id=run)):
+        if wants_json():
+            from google.protobuf.json_format import MessageToJson
+
+            click.echo(MessageToJson(last, indent=None, preserving_proto_field_name=True))
+            continue
+        for silo in last.silos:
+            if states.get(silo.silo) != silo.state:
+                states[silo.silo] = silo.state
+                click.echo(f"{silo.silo}: {silo.state} {silo.reason}".rstrip())
+        for row in last.history:
+            text = f"round {row.round} of {last.rounds}: {_metrics(row.metrics)} ({row.seconds:.2f} s)"
+            if shown.get(row.round) != text:
+                shown[row.round] = text
+                click.echo(text)
+    if last is not None and not wants_json():
+        click.echo(f"{last.state} {last.reason}".strip() + (f" [{last.code}]" if last.code else ""))
+    if last is not None and last.state != "completed":
+        sys.exit(1)
+
+
+@runs.command("stop")
+@click.argument("run")
+@click.option("--reason", default="", help="The silos get it.")
+@click.confirmation_option(prompt="Stop this run for all silos?")
+@server_options
+def runs_stop(run: str, reason: str) -> None:
+    """End a run for all silos."""
+    from octopus_desktop.wire.pb.operator_pb2 import StopRunRequest
+
+    one = operator().call("Operator.StopRun", StopRunRequest(id=run, reason=reason))
+    emit(one, lambda: say(f"{one.job_name} is {one.state}."))
+
+
+@runs.command("export")
+@click.argument("run")
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--round", "round_", type=click.IntRange(0), default=0, help="0: the newest.")
+@server_options
+def runs_export(run: str, path: Path, round_: int) -> None:
+    """Write a round's global model as a safetensors file."""
+    from octopus_desktop.wire.pb.operator_pb2 import ExportModelRequest
+
+    chunks = operator().stream("Operator.ExportModel", ExportModelRequest(run_id=run, round=round_))
+    digest, count = _write(path, iter(chunks))
+    emit(
+        {"path": str(path.absolute()), "digest": digest, "size": count},
+        lambda: say(f"{size(count)} written to {path}."),
+    )
+
+
+def _write(path: Path, chunks: Iterator[Any]) -> tuple[str, int]:
+    """The whole file or none, its digest checked."""
+    import hashlib
+
+    from octopus_desktop.wire.errors import UserError
+
+    first = next(chunks)  # the server's refusal comes before a file is made
+    sha, count = hashlib.sha256(), 0
+    half = path.with_name(path.name + ".part")
+    try:
+        with open(half, "wb") as file:
+            chunk: Any = first
+            while chunk is not None:
+                file.write(chunk.data)
+                sha.update(chunk.data)
+                count += len(chunk.data)
+                chunk = next(chunks, None)
+        if sha.hexdigest() != first.blob.digest:
+            raise UserError(
+                "OCT-BLOB-CORRUPT", "The model arrived damaged.", "Its SHA-256 is another one.", "Export it again."
+            )
+        os.replace(half, path)
+    except OSError as error:
+        raise UserError("OCT-CONFIG-INVALID", f"{path} cannot be written.", str(error), "Give another path.") from error
+    finally:
+        half.unlink(missing_ok=True)
+    return first.blob.digest, count

@@ -1,0 +1,472 @@
+"""A wire whose far part is a process of its own: what daemon and server hold of PyTorch RPC and of MPI.
+
+The end keeps keys, mail and blobs; the endpoint process only carries sealed bytes, and is not trusted: it may die at
+any time, lie, or fill its socket. ``RelayWire`` is a ``Wire``; how its endpoint comes to be is a ``Source``: either
+spawned with one half of a socket pair, or attached by itself to a Unix socket in a private directory. An endpoint that
+ended breaks the wire with a typed error, and the link's redial makes a new one. The endpoint's own side is
+``relay_client``. Knows neither torch nor MPI.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from octopus_desktop.communication.relay_frames import (
+    MESSAGE_BYTES,
+    VERSION,
+    WINDOW,
+    FrameError,
+    FrameReader,
+    Kind,
+    Relayed,
+    head,
+    readable,
+    unpack_fault,
+)
+from octopus_desktop.communication.wires import Gone, Lane, Receive
+from octopus_desktop.system.endpoint import create_token, token_path
+from octopus_desktop.wire.errors import UserError
+
+START_S = 60.0  # from the spawn, or the opening, until messages can pass
+PING_S = 5.0
+DEAF_S = 30.0  # an endpoint that answers nothing for so long is taken for dead
+LEAVE_S = 1.0  # to hand on what it still holds, once its end closes
+_HELLO_S = 5.0
+_JOINED_BYTES = 64 << 10  # small frames go to the kernel together
+
+
+class Source(Protocol):
+    """Where an endpoint process comes from."""
+
+    async def begin(self) -> socket.socket:
+        """A non-blocking socket to a new endpoint; cancelled when that takes too long. Raises UserError or OSError."""
+        ...
+
+    async def epitaph(self) -> str:
+        """What is known of the end of an endpoint whose socket is closed, as a sentence. Quick."""
+        ...
+
+    async def end(self) -> None:
+        """Free everything, by force where needed; never raises."""
+        ...
+
+
+class Spawned:
+    """An endpoint that is this process's child, with one half of a socket pair as an inherited descriptor.
+
+    Arguments:
+        command: the words for a given descriptor. The child must end when this process does (a sandbox's
+            ``--die-with-parent``, ``processes.leashed``) and when the socket ends. Raises UserError.
+        environment: all that the child gets.
+    """
+
+    def __init__(self, command: Callable[[int], Sequence[str]], environment: Mapping[str, str]) -> None:
+        self._command, self._environment = command, environment
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._said: deque[str] = deque(maxlen=20)
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    async def begin(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._command(theirs.fileno()),
+                    env=dict(self._environment),
+                    pass_fds=(theirs.fileno(),),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=asyncio.subprocess.PIPE,
+                    start_new_session=True,
+                )
+        except BaseException:
+            ours.close()
+            raise
+        self._said.clear()
+        self._reader = asyncio.create_task(self._listen(self._process))
+        ours.setblocking(False)
+        return ours
+
+    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+        """Keep the newest lines that it wrote; read always, so that it never waits for us."""
+        assert process.stderr is not None
+        rest = b""
+        while part := await process.stderr.read(4096):
+            *lines, rest = (rest + part).split(b"\n")
+            rest = rest[-4096:]
+            self._said.extend(readable(line.decode(errors="replace"), 300) for line in lines)
+        self._said.append(readable(rest.decode(errors="replace"), 300))
+
+    async def epitaph(self) -> str:
+        if (process := self._process) is None:
+            return "It was not started."
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), 2.0)
+        if self._reader is not None:
+            await asyncio.wait([self._reader], timeout=0.5)
+        last = next((line for line in reversed(self._said) if line), "")
+        return f"{_ended_how(process.returncode)}{f' Its last words: {last}' if last else ''}"
+
+    async def end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), LEAVE_S)
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+            self._reader = None
+
+
+def _ended_how(code: int | None) -> str:
+    if code is None:
+        return "It closed its connection."
+    if code < 0 or code > 128:  # bubblewrap tells a signal as 128 + its number
+        number = -code if code < 0 else code - 128
+        with contextlib.suppress(ValueError):
+            return f"It was killed by {signal.Signals(number).name}."
+    return f"It ended with exit code {code}."
+
+
+class Attached:
+    """An endpoint that comes by itself to a Unix socket, as a rank of an MPI world does.
+
+    Directory 0700, socket 0600, and beside it a token file 0600 that is new each time. A connection without the token
+    is closed and the next one awaited.
+
+    Arguments:
+        path: of the socket; short enough, see ``system.paths.runtime_dir``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._listening: socket.socket | None = None
+
+    async def begin(self) -> socket.socket:
+        await self.end()
+        token = create_token(self.path)
+        self.path.unlink(missing_ok=True)
+        listening = self._listening = socket.socket(socket.AF_UNIX)
+        listening.setblocking(False)
+        mask = os.umask(0o177)
+        try:
+            listening.bind(str(self.path))
+        finally:
+            os.umask(mask)
+        listening.listen(4)
+        loop = asyncio.get_running_loop()
+        while True:
+            line, _ = await loop.sock_accept(listening)
+            try:
+                if await asyncio.wait_for(_greeted(line, token), _HELLO_S):
+                    self._stop_listening()
+                    return line
+            except (OSError, TimeoutError):
+                pass
+            except BaseException:
+                line.close()
+                raise
+            line.close()
+
+    async def epitaph(self) -> str:
+        return "It closed its connection."
+
+    async def end(self) -> None:
+        self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+            self.path.unlink(missing_ok=True)
+            token_path(self.path).unlink(missing_ok=True)
+
+
+async def _greeted(line: socket.socket, token: str) -> bool:
+    """Whether the first frame is a HELLO with this token."""
+    wanted = head(Kind.HELLO, payload_bytes=len(token)) + token.encode()
+    loop, got = asyncio.get_running_loop(), b""
+    while len(got) < len(wanted):
+        part = await loop.sock_recv(line, len(wanted) - len(got))
+        if not part:
+            return False
+        got += part
+    return hmac.compare_digest(got, wanted)
+
+
+class _Room:
+    """What of one peer and lane is on its way through the endpoint; whoever must wait does so in turn."""
+
+    __slots__ = ("freed", "turn", "used", "users")
+
+    def __init__(self) -> None:
+        self.used, self.users = 0, 0
+        self.turn = asyncio.Lock()
+        self.freed = asyncio.Event()
+
+
+class RelayWire:
+    """Implements ``Wire`` over an endpoint process.
+
+    Arguments:
+        source: makes the endpoint, anew for each ``open``.
+        fault: builds the carrier's error out of a sentence that says what became of the endpoint.
+        faults: codes that an endpoint may itself give as its reason.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        fault: Callable[[str], UserError],
+        faults: frozenset[str] = frozenset(),
+        message_bytes: int = MESSAGE_BYTES,
+        start_s: float = START_S,
+        ping_s: float = PING_S,
+        deaf_s: float = DEAF_S,
+    ) -> None:
+        self.message_bytes = min(message_bytes, MESSAGE_BYTES)
+        self._source, self._make_fault, self._faults = source, fault, faults
+        self._start_s, self._ping_s, self._deaf_s = start_s, ping_s, deaf_s
+        self._line: socket.socket | None = None
+        self._receive: Receive = lambda peer, lane, message: None
+        self._gone: Gone = lambda peer: None
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._frames = FrameReader()
+        self._rooms: dict[tuple[str, Lane], _Room] = {}
+        self._out: tuple[deque[bytes], deque[bytes]] = (deque(), deque())
+        self._writing: list[memoryview] = []
+        self._reason: UserError | None = None
+        self._heard = time.monotonic()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ready = asyncio.Event()
+        self._broken = asyncio.Event()
+        self._flushed = asyncio.Event()
+        self._flushed.set()
+
+    # Wire
+
+    async def open(self, receive: Receive, gone: Gone) -> None:
+        """Make an endpoint and wait until messages can pass. Raises UserError."""
+        await self.close()
+        self._begin_anew()
+        self._receive, self._gone = receive, gone
+        try:
+            async with asyncio.timeout(self._start_s):
+                self._line = await self._source.begin()
+                loop = asyncio.get_running_loop()
+                loop.add_reader(self._line, self._on_readable)
+                self._tasks.append(loop.create_task(self._watch()))
+                await self._until_ready()
+        except TimeoutError:
+            await self.close()
+            raise self._make_fault(f"It was not ready within {self._start_s:.0f} s.") from None
+        except OSError as error:
+            await self.close()
+            raise self._make_fault(f"It could not be started: {error}.") from error
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _until_ready(self) -> None:
+        waits = [asyncio.ensure_future(self._ready.wait()), asyncio.ensure_future(self._broken.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if self._reason is not None:
+            await self._broken.wait()
+            raise self._reason
+
+    async def send(self, peer: str, lane: Lane, message: bytes) -> None:
+        """Hand a message to the endpoint; waits while it holds ``WINDOW`` bytes of this peer and lane."""
+        if self._line is None or self._reason is not None:
+            raise self._reason or self._make_fault("It is not there.")
+        begun = head(Kind.MESSAGE, lane=lane, peer=peer, payload_bytes=len(message))
+        room = self._rooms.setdefault((peer, lane), _Room())
+        room.users += 1
+        try:
+            async with room.turn:
+                while room.used and room.used + len(message) > WINDOW[lane] and self._reason is None:
+                    room.freed.clear()
+                    await room.freed.wait()
+                if self._reason is not None:
+                    raise self._reason
+                room.used += len(message)
+                self._put(lane, begun, message)
+        finally:
+            room.users -= 1
+
+    async def broken(self) -> Exception:
+        await self._broken.wait()
+        assert self._reason is not None
+        return self._reason
+
+    async def close(self) -> None:
+        """Let what was sent reach the endpoint, part with it, and see its end."""
+        if self._line is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._flushed.wait(), LEAVE_S)
+        line, self._line = self._line, None
+        if line is not None:
+            self._let_go(line)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+            self._tasks.clear()
+        self._reason = self._reason or self._make_fault("It was closed.")
+        self._wake_senders()
+        await self._source.end()
+
+    # the socket
+
+    def _put(self, lane: Lane, *parts: bytes) -> None:
+        self._out[lane].extend(parts)
+        if self._flushed.is_set():
+            self._flushed.clear()
+            self._on_writable(first=True)
+
+    def _on_writable(self, first: bool = False) -> None:
+        """Write what the socket takes now: mail before bulk, each frame whole."""
+        line = self._line
+        if line is None:
+            return
+        try:
+            if not self._writing and not self._next_frames():
+                return
+            sent = line.sendmsg(self._writing)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._break("")
+            return
+        while self._writing and sent >= len(self._writing[0]):
+            sent -= len(self._writing.pop(0))
+        if sent:
+            self._writing[0] = self._writing[0][sent:]
+        if self._writing or self._out[Lane.MAIL] or self._out[Lane.BULK]:
+            if first:
+                asyncio.get_running_loop().add_writer(line, self._on_writable)
+        else:
+            self._flushed.set()
+            if not first:
+                asyncio.get_running_loop().remove_writer(line)
+
+    def _next_frames(self) -> bool:
+        mail, bulk = self._out
+        lane = mail or bulk
+        parts: list[bytes] = []
+        held = 0
+        while lane and held + len(lane[1]) <= _JOINED_BYTES:
+            parts += [lane.popleft(), lane.popleft()]
+            held += len(parts[-2]) + len(parts[-1])
+        if parts:
+            self._writing = [memoryview(b"".join(parts))]
+        elif lane:
+            self._writing = [memoryview(lane.popleft()), memoryview(lane.popleft())]
+        return bool(self._writing)
+
+    def _on_readable(self) -> None:
+        """One read a turn of the loop, so that a flood of frames holds nothing else up."""
+        line = self._line
+        if line is None:
+            return
+        try:
+            count = line.recv_into(self._frames.buffer())
+            if count == 0:
+                self._break("")
+                return
+            self._heard = time.monotonic()
+            for frame in self._frames.took(count):
+                self._take(frame)
+                if self._reason is not None or self._line is None:
+                    return
+        except (BlockingIOError, InterruptedError):
+            return
+        except FrameError as error:
+            self._break(f"It sent {error}.")
+        except OSError:
+            self._break("")
+
+    def _take(self, frame: Relayed) -> None:
+        kind, lane, peer, payload = frame
+        if kind is Kind.MESSAGE and self._ready.is_set():
+            self._receive(peer, lane, bytes(payload))
+        elif kind is Kind.ROOM:
+            room = self._rooms.get((peer, lane))
+            if room is not None and len(payload) == 4:
+                room.used = max(0, room.used - int.from_bytes(payload, "big"))
+                room.freed.set()
+                if not room.used and not room.users:
+                    del self._rooms[peer, lane]
+        elif kind is Kind.GONE and self._ready.is_set():
+            self._gone(peer)
+        elif kind is Kind.READY:
+            if int.from_bytes(payload[:2], "big") == VERSION:
+                self._ready.set()
+            else:
+                self._break("It is of another version of Octopus Desktop.")
+        elif kind is Kind.FAULT:
+            told = unpack_fault(payload, self._faults)
+            self._break("It gave a reason that cannot be read.", told)
+
+    async def _watch(self) -> None:
+        """Break with an endpoint that still holds its socket and answers nothing: stopped, or caught in a loop."""
+        while True:
+            self._put(Lane.MAIL, head(Kind.PING), b"")
+            await asyncio.sleep(self._ping_s)
+            silent = time.monotonic() - self._heard
+            if silent > self._deaf_s:
+                self._break(f"It answered nothing for {silent:.0f} s.")
+                return
+
+    def _break(self, why: str, told: UserError | None = None) -> None:
+        """The endpoint is lost; ``why`` "" means that its own end tells."""
+        if self._reason is not None or self._line is None:
+            return
+        self._reason = told or self._make_fault(why)
+        line, self._line = self._line, None
+        self._let_go(line)
+        self._wake_senders()
+        self._tasks.append(asyncio.get_running_loop().create_task(self._tell(why, told)))
+
+    async def _tell(self, why: str, told: UserError | None) -> None:
+        if told is None and not why:
+            self._reason = self._make_fault(await self._source.epitaph())
+        self._broken.set()
+
+    def _let_go(self, line: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(line)
+        loop.remove_writer(line)
+        line.close()
+        self._out[Lane.MAIL].clear()
+        self._out[Lane.BULK].clear()
+        self._writing.clear()
+        self._flushed.set()
+
+    def _wake_senders(self) -> None:
+        for room in self._rooms.values():
+            room.freed.set()
