@@ -1,8 +1,8 @@
-"""An own mosquitto for demonstrations and tests: its files, its start and its end. Knows nothing of what passes through.
+"""An own mosquitto for demonstrations and tests: its files, its start and its end. Knows nothing of what passes it.
 
-A folder holds everything: ``mosquitto.conf``, ``acl``, ``passwords``, certificate and key, ``log``, ``pid``. A broker may
-outlive the process that started it; ``stop`` ends it by the pid in its folder. For a broker of one's own at a site, see
-resources/brokers/mosquitto.
+A folder holds everything: ``mosquitto.conf``, ``acl``, ``passwords``, certificate and key, ``log``, ``pid``. A broker
+may outlive the process that started it; ``stop`` ends it by the pid in its folder. For a broker of one's own at a site,
+see resources/brokers/mosquitto.
 """
 
 from __future__ import annotations

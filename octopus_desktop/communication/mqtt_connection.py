@@ -188,7 +188,7 @@ class Connection:
         client.on_message = self._on_message
         client.on_disconnect = self._on_disconnect
         client.on_socket_register_write = lambda _, __, sock: self._loop.add_writer(sock, self._writable)
-        client.on_socket_unregister_write = lambda _, __, sock: self._loop.remove_writer(sock)
+        client.on_socket_unregister_write = lambda _, __, sock: self._unwatch(sock)
         client.on_socket_close = lambda _, __, sock: self._forget(sock)
         sock: Any = client.socket()
         if sock is None:
@@ -210,6 +210,9 @@ class Connection:
 
     def _forget(self, sock: Any) -> None:
         self._loop.remove_reader(sock)
+        self._loop.remove_writer(sock)
+
+    def _unwatch(self, sock: Any) -> None:
         self._loop.remove_writer(sock)
 
     # the loop's side

@@ -1,6 +1,6 @@
 """The ``Wire`` over an MQTT 5 broker.
 
-Topics, below ``{topics}/{federation}/``, where ``{federation}`` is a short form of the fingerprint of the federation's CA:
+Topics, below ``{topics}/{federation}/``, ``{federation}`` being a short form of the federation's CA's fingerprint:
 
     down/{silo}/mail    server to silo: sessions, envelopes, receipts; sealed
     down/{silo}/bulk    server to silo: chunks of blobs; sealed
@@ -13,10 +13,10 @@ A silo's user needs to publish to ``up/{silo}/#`` and ``alive/{silo}`` and to re
 ``alive/server``, and nothing else; the server's user needs all of it. Each lane has a connection of its own, so that a
 blob never delays mail: neither in a socket nor in the broker's queue for a receiver.
 
-All messages are QoS 1 and expire. The broker keeps no session beyond its connection: a wire that broke is opened anew with
-a new sealed session, to which old messages mean nothing, and the mailboxes hold what is not acknowledged. So the broker
-keeps at most what a connected and slow receiver has not taken, which the message link's credit bounds. A last will is
-a hint, and so is the broker's word that nobody is subscribed: both lead to ``gone``.
+All messages are QoS 1 and expire. The broker keeps no session beyond its connection: a wire that broke is opened anew
+with a new sealed session, to which old messages mean nothing, and the mailboxes hold what is not acknowledged. So the
+broker keeps at most what a connected and slow receiver has not taken, which the message link's credit bounds. A last
+will is a hint, and so is the broker's word that nobody is subscribed: both lead to ``gone``.
 
 Knows neither envelopes nor keys. What comes may have been sent by anybody whom the broker lets publish.
 """
@@ -24,6 +24,7 @@ Knows neither envelopes nor keys. What comes may have been sent by anybody whom 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from octopus_desktop.communication import mqtt_faults as faults
 from octopus_desktop.communication.contract import SERVER
@@ -80,8 +81,8 @@ class MqttWire:
         return str(self._broker)
 
     async def open(self, receive: Receive, gone: Gone) -> None:
-        """See ``Wire``. A silo's opening also waits for the server to be at the broker: it is woken by the server's
-        coming, and gives up with OCT-LINK-DOWN after ``presence_s``."""
+        """See ``Wire``. A silo's opening, and its ``send``, wait for the server to be at the broker: they are woken by
+        its coming, and give up with OCT-LINK-DOWN after ``presence_s``."""
         await self.close()
         self._receive, self._gone = receive, gone
         self._server_here.clear()
@@ -108,6 +109,8 @@ class MqttWire:
             raise ValueError(f"a message of {len(message)} bytes is longer than {self.message_bytes}")
         if not self._lanes:
             raise faults.down(self.address, "This side is not connected.")
+        if self._name != SERVER and not self._server_here.is_set():
+            await self._server_comes()  # it would be lost; and so the server's return is noticed at once
         await self._lanes[lane].publish(self._topic(peer, lane), message)
 
     async def broken(self) -> Exception:
@@ -158,9 +161,10 @@ class MqttWire:
     async def _server_comes(self) -> None:
         """Raises UserError: OCT-LINK-DOWN when the server does not come, or what breaks the wire meanwhile."""
         assert self._broken is not None
-        here = asyncio.ensure_future(self._server_here.wait())
+        here: asyncio.Future[Any] = asyncio.ensure_future(self._server_here.wait())
+        both: set[asyncio.Future[Any]] = {here, self._broken}
         try:
-            await asyncio.wait({here, self._broken}, timeout=self._presence_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(both, timeout=self._presence_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             here.cancel()
         if self._broken.done():
