@@ -145,7 +145,7 @@ async def linked(
 async def asked_until(so: Callable[[], Awaitable[bool]]) -> None:
     """Wait for something in the store, which tells nobody and has to be asked."""
     async with asyncio.timeout(PATIENCE_S):
-        while not await so():  # noqa: ASYNC110
+        while not await so():  # noqa: ASYNC110 (the store cannot tell)
             await asyncio.sleep(0.02)
 
 
