@@ -139,6 +139,7 @@ class MessageSiloEnd:
             locks=self._locks,
             heartbeat_s=self._heartbeat_s,
             silence_s=self._silence_s,
+            greeted=lambda hello: self._on_carriers(list(hello.carriers)),
         )
         await link.run(self._greet, self._up, dials=True)
 

@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from octopus_desktop.aggregation import encodings
 from octopus_desktop.aggregation import events as ev
 from octopus_desktop.aggregation.facts import Bar, Blob, task_config
 from octopus_desktop.aggregation.fold import Folded, FoldStopped, RejectedUpdates, fold, sweep
@@ -88,6 +89,7 @@ class Coordinator:
         self.store = BlobStore(Path(self.spec.blobs))
         self.held = Held(run_dir / "held", self.store)
         self.strategy = require_runnable(self.config)
+        self.encoding = encodings.make(self.config.encoding, self.config.encoding_parameters)
         self.strategy.cohort = len(self.spec.silos)
         self.heard: queue.SimpleQueue[_Heard | _Built | _Folded | None] = queue.SimpleQueue()
         self.stopping = threading.Event()
@@ -268,6 +270,8 @@ class Coordinator:
                 updates=[(a.silo, self.held.path(a.update.digest) if a.update else None) for a in order.answers],
                 weights=self.strategy.weights(order.answers),
                 slots=self._slots(order),
+                encoding=self.encoding,
+                bases=[self.store.path(a.base) if a.staleness else None for a in order.answers],
                 round=order.round,
                 store=self.store,
                 label=self.spec.run_id,
