@@ -20,7 +20,7 @@ from octopus_desktop.aggregation.strategies.pairwise import Pairwise
 
 
 class RFA(Pairwise):
-    """Parameters ``iterations`` (100; they cost next to nothing), ``smoothing`` ν > 0 (1e-6) and ``server_rate`` η > 0 (1)."""
+    """Parameters ``iterations`` (100), ``smoothing`` ν > 0 (1e-6) and ``server_rate`` η > 0 (1)."""
 
     name = "rfa"
     known = {
