@@ -146,7 +146,7 @@ def simulate(
     run = _Run(job, settings, data, work, progress)
     asked = strategy.asynchronous[0] if settings.mode == "async" else settings.per_round or len(order)
     run.total = len(order) + settings.rounds * min(asked, len(order))
-    store = BlobStore(work / "blobs")
+    store = BlobStore(work / "blobs", durable=False)
     clock = Clock(speeds or {}, virtual=bool(speeds) or settings.mode == "async")
     try:
         todo = deque(loop.apply(ev.Started(model=_first_model(job, settings, store, work), now=clock.now())))
