@@ -19,5 +19,6 @@ has both, ``state.py`` its state: a value that is written as JSON in the same tr
 simulator drive the same machine. ``facts.py`` — blobs, answers, metrics, and ``task_config``, the words of every task.
 
 ``fold.py`` — streams update files through a strategy into a new model file, tile by tile. ``filters.py`` — what is done
-to a silo's update before it leaves: a list of filters from ``make(privacy)``.
+to a silo's update before it leaves: a list of filters from ``make(privacy)``. ``encodings/`` — how an update leaves in
+fewer bytes, and is read while it is folded.
 """

@@ -68,7 +68,7 @@ class AsyncLoop(RoundLoop):
             why = f"it is {staleness} versions old, at most {self.max_staleness} are allowed"
             out: list[ev.Instruction] = [ev.Ignore(silo=facts.silo, why=why), *self._discard([facts], [])]
             return [*out, self._dispatch(facts.silo, now)]
-        state.answers[facts.silo] = replace(facts, staleness=staleness)
+        state.answers[facts.silo] = replace(facts, staleness=staleness, base=state.leases[facts.silo].model)
         return self._close(now)
 
     def _dispatch(self, silo: str, now: float) -> ev.Dispatch:
@@ -78,6 +78,7 @@ class AsyncLoop(RoundLoop):
         if self._round_of(lease) != state.round:
             lease.epoch = 0
         lease.round, lease.why = state.round, ""
+        lease.model = state.model.digest if state.model else ""
         return super()._dispatch(silo, now)
 
     def _close(self, now: float, *, overdue: bool = False) -> list[ev.Instruction]:

@@ -40,7 +40,8 @@ class AnswerFacts:
 
     ``examples`` is the weight that the silo claims, ``steps`` its local optimiser steps, ``metrics`` finite numbers
     named ``train/…`` and ``eval/…``. ``update`` is None for an evaluation. ``staleness``: how many models the
-    federation made since the one that this silo trained from; 0 in sync mode.
+    federation made since the one that this silo trained from; 0 in sync mode. ``base``: that model's digest; "" in sync
+    mode, where it is the current one.
     """
 
     silo: str
@@ -51,6 +52,7 @@ class AnswerFacts:
     train_seconds: float = 0.0
     bars: tuple[Bar, ...] = ()
     staleness: int = 0
+    base: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "metrics": dict(self.metrics), "bars": [asdict(bar) for bar in self.bars]}

@@ -1,14 +1,18 @@
 """Folds N update files through a strategy into a new model file, tile by tile, hashing as it writes.
 
-Memory is a few tiles a thread, whatever the model and the number of silos. Tiles are computed by several threads and
-hashed in the file's order; every operation is element-wise, so neither threads nor tiles change a bit. Knows the blob
-store and files, but no round, no envelope and no process.
+Memory is a few tiles a thread, whatever the model and the number of silos. Encoded updates are decoded while they are
+read (``encodings.sources``), so that a strategy sees them as it sees plain ones. Tiles are computed by several threads
+and hashed in the file's order; every operation is element-wise, so neither threads nor tiles change a bit. Knows the
+blob store and files, but no round, no envelope and no process.
 
 What becomes of a tensor:
     floating: the strategy's ``combine``, summed in the silos' order (see ``strategies.base`` and ``numbers``);
     integer (say, num_batches_tracked): the largest of the silos' values, with ``update`` "difference" the current
         value plus the largest difference, which is the same;
     boolean: true where any silo says true (they are sent as they are also with "difference").
+
+An encoded update is numbers in the type that is computed in: it is not rounded to a half-precision model's type before
+it is summed. With float32 and float64 models, the result is to the bit that of folding the decoded updates as files.
 """
 
 from __future__ import annotations
@@ -24,13 +28,17 @@ from pathlib import Path
 
 import numpy as np
 
+from octopus_desktop.aggregation.encodings.base import Encoding
+from octopus_desktop.aggregation.encodings.sources import Plain, Source, open_sequential, open_source
+from octopus_desktop.aggregation.files import read_full, write_full
 from octopus_desktop.aggregation.numbers import WORK_TYPE, Array, finite, known, narrow, stored_type, widen
 from octopus_desktop.aggregation.strategies.base import Strategy, Tile
 from octopus_desktop.storage.blobs import BlobStore, disk_errors
 from octopus_desktop.wire.errors import UserError
-from octopus_desktop.wire.tensors import Layout, make_layout, read_layout, require_same
+from octopus_desktop.wire.tensors import Layout, make_layout, read_layout
 
 TILE_BYTES = 512 << 10
+PRODUCT_BYTES = 32 << 20  # of all silos' rows at a time
 FOLD_PREFIX = "fold-"
 
 
@@ -51,7 +59,8 @@ class Folded:
 
 
 class RejectedUpdates(Exception):
-    """Some updates cannot be used: silo to its UserError (OCT-MODEL-SHAPE, OCT-MODEL-NAN, OCT-BLOB-MISSING)."""
+    """Some updates cannot be used: silo to its UserError (OCT-MODEL-SHAPE, OCT-MODEL-NAN, OCT-BLOB-MISSING,
+    OCT-ENCODING-BAD)."""
 
     def __init__(self, faults: dict[str, UserError]) -> None:
         super().__init__(", ".join(f"{silo}: {error.what}" for silo, error in faults.items()))
@@ -77,10 +86,12 @@ def fold(
     *,
     model: Path,
     updates: Sequence[tuple[str, Path | None]],
-    weights: Sequence[float],
+    weights: Sequence[float] | Callable[[Array], Sequence[float]],
     store: BlobStore,
     round: int = 1,
     slots: Mapping[str, Path] | None = None,
+    encoding: Encoding | None = None,
+    bases: Sequence[Path | None] = (),
     label: str = "",
     threads: int = 2,
     tile_bytes: int = TILE_BYTES,
@@ -90,23 +101,33 @@ def fold(
 
     Args:
         model: the current global model. updates: (silo, file) in the order of sums; None for a file that is not there.
-        weights: one factor an update, from ``strategy.weights``.
+        weights: one factor an update, from ``strategies.weighing``: a function wants the updates' inner products,
+            for which all of them are read once more.
         slots: the strategy's state after the round before; {} or None in the first round.
+        encoding: how the updates are encoded; None when they are not.
+        bases: for each update the model that its silo trained from, None where that is the current one; empty: all.
+            An encoded difference becomes weights by it.
         label: goes into the names of unfinished files, by which ``sweep`` finds them.
 
     Raises:
-        RejectedUpdates: names every update with another layout, or with NaN or infinity.
+        RejectedUpdates: names every update with another layout, with NaN or infinity, or that cannot be decoded.
         UserError: OCT-MODEL-NAN when sound updates combine to NaN or infinity, OCT-DISK-FULL, OCT-MODEL-SHAPE when the
             global model itself is unsound.
         FoldStopped: by ``stop``.
     """
     begin = time.time()
     layout = read_layout(model)
-    _require_layouts(layout, updates)
     with ExitStack() as stack:
-        work = _Fold(strategy, layout, model, updates, weights, store, round, slots or {}, label, tile_bytes, stack)
+        sources = _open_all(layout, encoding, updates, stack)
+        silos = [silo for silo, _ in updates]
+        work = _Fold(strategy, layout, model, silos, sources, (), store, round, slots or {}, label, tile_bytes, stack)
+        work.lifted = encoding is not None and strategy.update == "weights"
+        if work.lifted:
+            work.current = Plain(layout, model, "The global model", stack)
+            work.bases = [Plain(layout, path, "An earlier global model", stack) if path else None for path in bases]
         work.stop = stop
         try:
+            work.weights = tuple(weights(work.products()) if callable(weights) else weights)
             work.compute(max(1, threads))
             written, new_slots = work.finish()
         except BaseException:
@@ -127,7 +148,8 @@ class _Fold:
         strategy: Strategy,
         layout: Layout,
         model: Path,
-        updates: Sequence[tuple[str, Path | None]],
+        silos: Sequence[str],
+        sources: Sequence[Source],
         weights: Sequence[float],
         store: BlobStore,
         round: int,
@@ -136,15 +158,18 @@ class _Fold:
         tile_bytes: int,
         stack: ExitStack,
     ) -> None:
-        self.strategy, self.layout, self.weights, self.round = strategy, layout, tuple(weights), round
-        self.silos = [silo for silo, _ in updates]
+        self.strategy, self.layout, self.round = strategy, layout, round
+        self.weights = tuple(weights)
+        self.silos, self.sources = silos, sources
+        self.lifted = False  # differences come, and weights are wanted
+        self.current: Plain
+        self.bases: Sequence[Plain | None] = ()
         self.stop: Callable[[], bool] = lambda: False
         self.runs, slot_layout = _plan(layout)
         self.tiles = list(_tiles(self.runs, tile_bytes))
         self.most = max((count for _, _, count in self.tiles), default=0)
-        self.model = _open(model, stack)
-        self.updates = [_open(path, stack) for _, path in updates if path]
-        self.slots = {name: _open(slots[name], stack) if name in slots else None for name in strategy.slots()}
+        self.model = open_sequential(model, stack)
+        self.slots = {name: open_sequential(slots[name], stack) if name in slots else None for name in strategy.slots()}
         self.out = _Output(store, layout, label, stack)
         self.slots_out = {name: _Output(store, slot_layout, label, stack) for name in strategy.slots()}
         self.turn = threading.Condition()
@@ -163,6 +188,32 @@ class _Fold:
                 helper.join()
         if self.error:
             raise self.error
+
+    def products(self) -> Array:
+        """⟨Δ_i, Δ_j⟩ of all differences to the model, (silos, silos), float64; tile after tile in the file's order."""
+        count = len(self.sources)
+        total = np.zeros((count, count))
+        most = max(1, PRODUCT_BYTES // (8 * max(1, count)))
+        for run, first, length in self.tiles:
+            if run.dtype not in WORK_TYPE:
+                continue
+            stored, kind = stored_type(run.dtype), WORK_TYPE[run.dtype]
+            for start in range(first, first + length, most):
+                size = min(most, first + length - start)
+                at = run.begin + start * stored.itemsize
+                raw, wide, rows = np.empty(size, stored), np.empty(size, kind), np.empty((count, size))
+                for i, source in enumerate(self.sources):
+                    rows[i] = source.floating(run.dtype, at, raw, wide, None)
+                if self.strategy.update == "weights" and not self.lifted:
+                    read_full(self.model, raw, at)
+                    rows -= widen(raw, run.dtype, wide)
+                if self.stop():
+                    raise FoldStopped
+                with np.errstate(all="ignore"):
+                    total += rows @ rows.T
+        if not np.isfinite(total).all():
+            raise self.culprits()
+        return total
 
     def finish(self) -> tuple[Written, dict[str, Written]]:
         slots = {name: output.install() for name, output in self.slots_out.items()}
@@ -205,23 +256,22 @@ class _Fold:
             self.turn.notify_all()
 
     def culprits(self) -> UserError | RejectedUpdates:
-        """Who sent the NaN or infinity that was met: a second look at every update, in the silos' order."""
+        """Who sent the NaN or infinity that was met, or codes that mean nothing: a second look at every update, in the
+        silos' order."""
         faults = {}
-        for silo, file in zip(self.silos, self.updates, strict=True):
-            for run, start, count in self.tiles:
-                stored = stored_type(run.dtype)
-                values = np.empty(count, stored)
-                at = run.begin + start * stored.itemsize
-                _read(file, values, at)
-                if not finite(values, run.dtype):
-                    tensor = next(t for t in self.layout if t.begin <= at + _first_bad(values, run.dtype) < t.end)
-                    faults[silo] = UserError(
-                        "OCT-MODEL-NAN",
-                        f"The update of {silo} holds NaN or infinity.",
-                        f"The first is in tensor {tensor.name!r}.",
-                        "Lower the learning rate, or look at this silo's data.",
-                    )
-                    break
+        for i, (silo, source) in enumerate(zip(self.silos, self.sources, strict=True)):
+            try:
+                tensor = self._first_bad(source, self.base_of(i))
+            except UserError as error:
+                faults[silo] = error
+                continue
+            if tensor:
+                faults[silo] = UserError(
+                    "OCT-MODEL-NAN",
+                    f"The update of {silo} holds NaN or infinity.",
+                    f"The first is in tensor {tensor!r}.",
+                    "Lower the learning rate, or look at this silo's data.",
+                )
         if faults:
             return RejectedUpdates(faults)
         return UserError(
@@ -231,6 +281,27 @@ class _Fold:
             "Lower the learning rates of silos and server, or compute the model in a wider type.",
         )
 
+    def base_of(self, i: int) -> Plain | None:
+        """The model by which update ``i`` becomes weights, where it is not the current one."""
+        return self.bases[i] if self.bases else None
+
+    def _first_bad(self, source: Source, own: Plain | None) -> str:
+        """The tensor with the first element that is not finite; "" when there is none."""
+        for run, start, count in self.tiles:
+            if run.dtype not in WORK_TYPE:
+                continue
+            stored, kind = stored_type(run.dtype), WORK_TYPE[run.dtype]
+            at = run.begin + start * stored.itemsize
+            raw, base = np.empty(count, stored), None
+            if self.lifted:
+                base = (own or self.current).floating(run.dtype, at, raw, np.empty(count, kind), None).copy()
+            with np.errstate(all="ignore"):
+                values = source.floating(run.dtype, at, raw, np.empty(count, kind), base)
+            if not finite(values, "F64"):
+                place = at + int(np.argmax(~np.isfinite(values))) * stored.itemsize
+                return next(t.name for t in self.layout if t.begin <= place < t.end)
+        return ""
+
 
 class _Desk:
     """One thread's buffers, used again for every tile."""
@@ -239,7 +310,7 @@ class _Desk:
         self.work = work
         self.raw = np.empty(work.most * 8, np.uint8)
         self.current = np.empty(work.most * 8, np.uint8)
-        self.wide = [np.empty(work.most * 8, np.uint8) for _ in range(4)]
+        self.wide = [np.empty(work.most * 8, np.uint8) for _ in range(7 if work.lifted else 4)]
         self.slots = {name: np.empty(work.most * 8, np.uint8) for name in work.slots}
 
     def do(self, index: int) -> None:
@@ -269,21 +340,31 @@ class _Desk:
         wide = [buffer.view(kind)[:count] for buffer in self.wide]
         raw = self.raw.view(stored)[:count]
 
-        def read(i: int) -> Array:
-            _read(work.updates[i], raw, at)
-            return widen(raw, run.dtype, wide[0])
-
         held = self.current.view(stored)[:count]
-        _read(work.model, held, at)
+        read_full(work.model, held, at)
+        current = widen(held, run.dtype, wide[1])
+        base = wide[4] if work.lifted else None
+        if base is not None:  # the strategy may write over the current model between two reads
+            np.copyto(base, current)
+
+        def read(i: int) -> Array:
+            from_here, own = base, work.base_of(i)
+            if own is not None:
+                from_here = own.floating(run.dtype, at, self.wide[5].view(stored)[:count], wide[6], None)
+            try:
+                return work.sources[i].floating(run.dtype, at, raw, wide[0], from_here)
+            except UserError as error:
+                raise work.culprits() from error
+
         slots = {name: buffer.view(kind)[:count] for name, buffer in self.slots.items()}
         for name, values in slots.items():
             file = work.slots[name]
             if file is None:
                 values.fill(work.strategy.slots()[name])
             else:
-                _read(file, values, run.slot_begin + start * values.itemsize)
+                read_full(file, values, run.slot_begin + start * values.itemsize)
         tile = Tile(
-            current=widen(held, run.dtype, wide[1]),
+            current=current,
             read=read,
             weights=work.weights,
             slots=slots,
@@ -297,12 +378,12 @@ class _Desk:
         work = self.work
         stored = stored_type(dtype)
         raw, most = self.raw.view(stored)[:count], self.wide[0].view(stored)[:count]
-        for i, file in enumerate(work.updates):
-            _read(file, most if i == 0 else raw, at)
+        for i, source in enumerate(work.sources):
+            source.stored(at, most if i == 0 else raw)
             if i:
                 np.maximum(most, raw, out=most)
         if work.strategy.update == "difference" and dtype != "BOOL":
-            _read(work.model, raw, at)
+            read_full(work.model, raw, at)
             np.add(most, raw, out=most)
         return most
 
@@ -326,18 +407,19 @@ class _Output:
 
     def write(self, view: memoryview, at: int) -> None:
         with disk_errors(self.path):
-            while len(view):
-                count = os.pwrite(self._file.fileno(), view, at)
-                view, at = view[count:], at + count
+            write_full(self._file.fileno(), view, at)
 
     def install(self) -> Written:
-        with disk_errors(self.path):
-            os.fsync(self._file.fileno())
+        if self.store.durable:
+            with disk_errors(self.path):
+                os.fsync(self._file.fileno())
         return Written(digest=self.store.adopt_hashed(self.path, self.sha.hexdigest()), size=self.size)
 
 
-def _require_layouts(layout: Layout, updates: Sequence[tuple[str, Path | None]]) -> None:
-    """All that can be known of the updates without their tensors' bytes."""
+def _open_all(
+    layout: Layout, encoding: Encoding | None, updates: Sequence[tuple[str, Path | None]], stack: ExitStack
+) -> list[Source]:
+    """The updates, seen to be what was agreed as far as that can be known without all of their bytes."""
     strange = [t for t in layout if not known(t.dtype)]
     if strange:
         raise UserError(
@@ -347,6 +429,7 @@ def _require_layouts(layout: Layout, updates: Sequence[tuple[str, Path | None]])
             "Keep the model's parameters in float32, float64, float16 or bfloat16.",
         )
     faults: dict[str, UserError] = {}
+    sources: list[Source] = []
     for silo, path in updates:
         try:
             if path is None or not path.exists():
@@ -356,11 +439,12 @@ def _require_layouts(layout: Layout, updates: Sequence[tuple[str, Path | None]])
                     "Its answer arrived, its bytes are gone.",
                     "The round goes on without it; look at the disk if this repeats.",
                 )
-            require_same(layout, read_layout(path), f"The update of {silo}")
+            sources.append(open_source(layout, encoding, path, f"The update of {silo}", stack))
         except UserError as error:
             faults[silo] = error
     if faults:
         raise RejectedUpdates(faults)
+    return sources
 
 
 def _plan(layout: Layout) -> tuple[list[_Run], Layout]:
@@ -390,26 +474,3 @@ def _tiles(runs: Sequence[_Run], tile_bytes: int) -> Iterator[tuple[_Run, int, i
 
 def _item(dtype: str) -> int:
     return stored_type(dtype).itemsize
-
-
-def _open(path: Path, stack: ExitStack) -> int:
-    fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    stack.callback(os.close, fd)
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    return fd
-
-
-def _read(fd: int, into: Array, at: int) -> None:
-    view = into.data.cast("B")
-    while len(view):
-        count = os.preadv(fd, [view], at)
-        if not count:
-            raise EOFError("a tensor file became shorter while it was read")
-        view, at = view[count:], at + count
-
-
-def _first_bad(values: Array, dtype: str) -> int:
-    """Byte offset of the first element that is not finite."""
-    bad = (values & 0x7F80) == 0x7F80 if dtype == "BF16" else ~np.isfinite(values)
-    return int(np.argmax(bad)) * values.itemsize

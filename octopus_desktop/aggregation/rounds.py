@@ -199,12 +199,13 @@ class RoundLoop:
             lease.state, lease.why = "failed", f"{event.error} [{event.error_code or 'no code'}]"
             self._note(f"round {state.round}: {silo} could not {task}: {lease.why}")
             return self._close(event.now)
-        fault = _fault(event)
+        fault = _fault(event, self.config.encoding)
         if fault:
             lease.state, lease.why = "refused", f"{fault[1]} [{fault[0]}]"
             return [*self._ignore(event, fault[1]), *self._close(event.now)]
         lease.state = "answered"
-        return self._count(replace(event.facts, silo=silo, metrics=finite(event.facts.metrics), staleness=0), event.now)
+        facts = replace(event.facts, silo=silo, metrics=finite(event.facts.metrics), staleness=0, base="")
+        return self._count(facts, event.now)
 
     def _count(self, facts: AnswerFacts, now: float) -> list[ev.Instruction]:
         """A sound answer to the newest lease."""
@@ -433,7 +434,7 @@ class RoundLoop:
         return IllegalMove("The round loop", where, event, self.state.story)
 
 
-def _fault(event: ev.Answered) -> tuple[str, str] | None:
+def _fault(event: ev.Answered, encoding: str) -> tuple[str, str] | None:
     facts = event.facts
     if event.task != TRAIN:
         return None
@@ -441,8 +442,8 @@ def _fault(event: ev.Answered) -> tuple[str, str] | None:
         return "OCT-MODEL-WEIGHT", f"it claims {facts.examples} examples"
     if facts.update is None:
         return "OCT-MODEL-SHAPE", "it bears no update"
-    if facts.update.encoding not in ("", "none"):
-        return "OCT-MODEL-SHAPE", f"its update is encoded as {facts.update.encoding!r}, which was not asked for"
+    if (facts.update.encoding or "none") != encoding:
+        return "OCT-ENCODING-BAD", f"its update is encoded as {facts.update.encoding!r}, and {encoding!r} was agreed"
     return None
 
 

@@ -5,29 +5,29 @@ Nothing that a configuration promises is passed over: what this version cannot d
 
 from __future__ import annotations
 
-from octopus_desktop.aggregation import filters, strategies
+from octopus_desktop.aggregation import encodings, filters, strategies
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.wire.errors import UserError
 
 MODES = ("sync", "async")
-ENCODINGS = ("none",)
+ORDER_STATISTICS = ("median", "trimmed_mean")
 
 
 def require_runnable(config: RunConfig) -> strategies.Strategy:
     """The run's strategy.
 
     Raises:
-        UserError: OCT-STRATEGY-PARAMETER, or OCT-CONFIG-INVALID for a mode, an encoding or a privacy filter that this
-            version does not have.
+        UserError: OCT-STRATEGY-PARAMETER, or OCT-CONFIG-INVALID for a mode, an encoding (with its parameters) or a
+            privacy filter that this version does not have.
     """
-    for key, value, known in (("mode", config.mode, MODES), ("encoding", config.encoding, ENCODINGS)):
-        if value not in known:
-            raise UserError(
-                "OCT-CONFIG-INVALID",
-                f"A run with {key} = {value!r} cannot be held.",
-                f"This version knows {', '.join(known)}.",
-                f"Set {key} in [run] of job.toml to one of these.",
-            )
+    if config.mode not in MODES:
+        raise UserError(
+            "OCT-CONFIG-INVALID",
+            f"A run with mode = {config.mode!r} cannot be held.",
+            f"This version knows {', '.join(MODES)}.",
+            "Set mode in [run] of job.toml to one of these.",
+        )
+    encodings.make(config.encoding, config.encoding_parameters)
     filters.make(config.privacy)
     strategy = strategies.make(config.strategy, config.strategy_parameters, config.update)
     if config.mode not in strategy.modes:
@@ -37,6 +37,13 @@ def require_runnable(config: RunConfig) -> strategies.Strategy:
             f"The strategy {config.strategy!r} does not work in {config.mode} mode.",
             f"In {config.mode} mode there are {', '.join(fitting)}.",
             "Set mode in [run] or name in [strategy] of job.toml to ones that fit.",
+        )
+    if config.encoding == "topk" and config.strategy in ORDER_STATISTICS:
+        raise UserError(
+            "OCT-CONFIG-INVALID",
+            f"The strategy {config.strategy!r} cannot be used with the encoding 'topk'.",
+            "Each silo sends other elements; where most send none, the result would be that nothing changes.",
+            "Set encoding in [run] to int8 or int4, or choose another strategy in [strategy] of job.toml.",
         )
     if config.mode == "async" and config.per_round:
         raise UserError(

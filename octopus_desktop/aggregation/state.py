@@ -13,13 +13,14 @@ VERSION = 1
 @dataclass(slots=True, kw_only=True)
 class Lease:
     """One silo's task. ``state``: out | answered | failed | refused | late | withdrawn. ``round``: of the task, where
-    silos are not all in the same round (async mode); 0 in sync mode."""
+    silos are not all in the same round (async mode); 0 in sync mode. ``model``: digest of the task's, likewise."""
 
     epoch: int = 0
     until: float = 0.0
     state: str = "out"
     why: str = ""
     round: int = 0
+    model: str = ""
 
 
 @dataclass(slots=True, kw_only=True)

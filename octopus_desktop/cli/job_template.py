@@ -37,7 +37,13 @@ per_round = 0                        # how many silos, drawn anew, are asked in 
 quorum = 0                           # least number of silos that close a round at its deadline; 0: all
 round_deadline_s = 3600
 update = "weights"                   # weights | difference
-encoding = "none"                    # none | fp16 | bf16 | int8 | int4 | topk
+encoding = "none"                    # none | fp16 | bf16 | int8 | int4 | topk: in how many bytes updates leave
+
+# [encoding]                         # its parameters, where it has any
+# block = 64                         # int8, int4: elements with one scale (64 | 128)
+# fraction = 0.01                    # topk: the share of each tensor's elements that is sent
+# values = "fp32"                    # topk: fp32 | fp16
+# feedback = true                    # int8, int4, topk: what is left out is added to the next round
 
 [strategy]
 name = "fedavg"                      # its parameters follow here as further keys

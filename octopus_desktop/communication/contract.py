@@ -41,7 +41,8 @@ class LinkPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkState:
-    """What is known of one link. ``latency_ms`` is a heartbeat's round trip; bytes count blobs and envelopes."""
+    """What is known of one link. ``latency_ms`` is a heartbeat's round trip; bytes count blobs and envelopes;
+    ``clock_s``: by how many seconds the other side's clock is ahead, where it was heard."""
 
     peer: str
     phase: LinkPhase
@@ -50,6 +51,7 @@ class LinkState:
     bytes_in: int = 0
     bytes_out: int = 0
     bytes_resumed: int = 0
+    clock_s: float | None = field(default=None, compare=False)
     fault: UserError | None = field(default=None, compare=False)
 
 

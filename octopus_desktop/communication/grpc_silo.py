@@ -190,6 +190,7 @@ class GrpcSiloEnd:
             bring=blobs.bring,
             fetch=blobs.fetch,
             latency=self._latency,
+            clock=self._shown.clock,
             moved=self._moved,
             faulty=lambda _, fault: self._show(fault=fault),
             heartbeat_s=self._heartbeat_s,

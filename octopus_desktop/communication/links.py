@@ -35,6 +35,7 @@ class Link:
         moved: told of bytes that came in and went out (``moved(incoming, outgoing)``).
         faulty: told of errors that concern one envelope.
         greeted: told of a further Hello of the peer, which says anew what it offers.
+        clock: told by how many seconds the peer's clock is ahead of this one's, before each ``latency``.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class Link:
         heartbeat_s: float,
         silence_s: float,
         greeted: Callable[[Hello], None] = lambda hello: None,
+        clock: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._write, self._latency, self._moved, self._greeted = write, latency, moved, greeted
+        self._clock = clock
         self._heartbeat_s, self._silence_s = heartbeat_s, silence_s
         self.outlet = Outlet(owner, peer, send=self._send, bring=bring, faulty=faulty)
         self._inlet = Inlet(owner, peer, fetch=fetch, reply=self._reply, faulty=faulty)
@@ -94,15 +97,21 @@ class Link:
             elif what == "receipt":
                 self.outlet.receipt(frame.receipt)
             elif what == "heartbeat":
-                if frame.heartbeat.echo:
-                    self._latency((time.monotonic() - frame.heartbeat.echo) * 1000)
-                if frame.heartbeat.at:
-                    self._put_urgent(Frame(heartbeat=Heartbeat(echo=frame.heartbeat.at)))
+                self._beat(frame.heartbeat)
             elif what == "hello":
                 self._greeted(frame.hello)
             elif what == "fault":
                 raise LinkEnded(UserError.from_fault(frame.fault))
         raise LinkEnded
+
+    def _beat(self, beat: Heartbeat) -> None:
+        if beat.echo:
+            trip = time.monotonic() - beat.echo
+            if beat.clock:
+                self._clock(beat.clock - (time.time() - trip / 2))
+            self._latency(trip * 1000)
+        if beat.at:
+            self._put_urgent(Frame(heartbeat=Heartbeat(echo=beat.at, clock=time.time())))
 
     async def _writer(self) -> None:
         while True:

@@ -137,6 +137,15 @@ class MessageServerEnd:
             known.shown.show(phase=phase, fault=fault)
             self._end(known, fault)
 
+    def announce(self) -> None:
+        for peer in self._peers.values():
+            if peer.link and peer.shown.state.phase is LinkPhase.UP:
+                peer.link.greet(self._greet())
+
+    @property
+    def fault(self) -> UserError | None:
+        return self._wire_state.fault
+
     def states(self) -> Sequence[LinkState]:
         """Each silo's; and the wire's own as that of "server", while it is not up."""
         own = [self._wire_state] if self._wire_state.phase is not LinkPhase.UP else []

@@ -140,6 +140,7 @@ class MessageSiloEnd:
             locks=self._locks,
             heartbeat_s=self._heartbeat_s,
             silence_s=self._silence_s,
+            greeted=lambda hello: self._on_carriers(list(hello.carriers)),
         )
         await link.run(self._greet, self._up, dials=True)
 
@@ -186,7 +187,7 @@ class MessageSiloEnd:
     def _greeting(self, message: bytes) -> None:
         if self._link:
             if fault := told_unknown(message, self._link.seals, self._party):
-                self._link.end(fault)
+                self._link.told(fault)
         elif self._dialling and self._agreed and not self._agreed.done():
             try:
                 seals = self._dialling.accepted(message)

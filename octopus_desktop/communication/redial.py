@@ -46,6 +46,10 @@ class Shown:
         self.state = dataclasses.replace(self.state, **changes)
         self._owner.link_changed(self.state)
 
+    def clock(self, seconds: float) -> None:
+        """By how many seconds the peer's clock is ahead. The owner is told with the round trip that follows."""
+        self.state = dataclasses.replace(self.state, clock_s=seconds)
+
     def moved(self, incoming: int, outgoing: int, resumed: int = 0) -> None:
         """Bytes that came in, went out, and need not be sent again. The owner is not told of each."""
         state = self.state

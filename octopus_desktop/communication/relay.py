@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import logging
 import os
 import signal
 import socket
@@ -41,8 +42,11 @@ START_S = 60.0  # from the spawn, or the opening, until messages can pass
 PING_S = 5.0
 DEAF_S = 30.0  # an endpoint that answers nothing for so long is taken for dead
 LEAVE_S = 1.0  # to hand on what it still holds, once its end closes
+NOTES = 20  # that one endpoint may leave in the log
 _HELLO_S = 5.0
 _JOINED_BYTES = 64 << 10  # small frames go to the kernel together
+
+_log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
@@ -52,8 +56,11 @@ class Source(Protocol):
         """A non-blocking socket to a new endpoint; cancelled when that takes too long. Raises UserError or OSError."""
         ...
 
-    async def epitaph(self) -> str:
-        """What is known of the end of an endpoint whose socket is closed, as a sentence. Quick."""
+    async def epitaph(self, greeted: bool) -> str:
+        """What is known of the end of an endpoint whose socket is closed, as a sentence. Quick.
+
+        ``greeted``: it had spoken with peers by then; what it wrote may be theirs, and is not shown as ours.
+        """
         ...
 
     async def end(self) -> None:
@@ -111,15 +118,16 @@ class Spawned:
             self._said.extend(readable(line.decode(errors="replace"), 300) for line in lines)
         self._said.append(readable(rest.decode(errors="replace"), 300))
 
-    async def epitaph(self) -> str:
+    async def epitaph(self, greeted: bool) -> str:
         if (process := self._process) is None:
             return "It was not started."
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), 2.0)
         if self._reader is not None:
             await asyncio.wait([self._reader], timeout=0.5)
-        last = next((line for line in reversed(self._said) if line), "")
-        return f"{_ended_how(process.returncode)}{f' Its last words: {last}' if last else ''}"
+        how, last = _ended_how(process.returncode), next((line for line in reversed(self._said) if line), "")
+        _log.info("endpoint process %d is gone: %s Its last words: %r", process.pid, how, last)
+        return f"{how} Its last words: {last}" if last and not greeted else how
 
     async def end(self) -> None:
         process, self._process = self._process, None
@@ -186,7 +194,7 @@ class Attached:
                 raise
             line.close()
 
-    async def epitaph(self) -> str:
+    async def epitaph(self, greeted: bool) -> str:
         return "It closed its connection."
 
     async def end(self) -> None:
@@ -229,7 +237,11 @@ class RelayWire:
     Arguments:
         source: makes the endpoint, anew for each ``open``.
         fault: builds the carrier's error out of a sentence that says what became of the endpoint.
-        faults: codes that an endpoint may itself give as its reason.
+        faults: codes that an endpoint may itself give as its reason. Words that it gives after it had spoken with
+            peers may be theirs: pass ``told`` to replace them.
+        told: the error to show for a reason that a ready endpoint gave.
+        hush_s: an endpoint that brought messages, and then none for so long, is replaced: links bring heartbeats, and
+            one that only swallows may be in foreign hands. 0: never.
     """
 
     def __init__(
@@ -238,14 +250,16 @@ class RelayWire:
         *,
         fault: Callable[[str], UserError],
         faults: frozenset[str] = frozenset(),
+        told: Callable[[UserError], UserError] = lambda error: error,
         message_bytes: int = MESSAGE_BYTES,
         start_s: float = START_S,
         ping_s: float = PING_S,
         deaf_s: float = DEAF_S,
+        hush_s: float = 0.0,
     ) -> None:
         self.message_bytes = min(message_bytes, MESSAGE_BYTES)
-        self._source, self._make_fault, self._faults = source, fault, faults
-        self._start_s, self._ping_s, self._deaf_s = start_s, ping_s, deaf_s
+        self._source, self._make_fault, self._faults, self._told = source, fault, faults, told
+        self._start_s, self._ping_s, self._deaf_s, self._hush_s = start_s, ping_s, deaf_s, hush_s
         self._line: socket.socket | None = None
         self._receive: Receive = lambda peer, lane, message: None
         self._gone: Gone = lambda peer: None
@@ -257,6 +271,8 @@ class RelayWire:
         self._out: tuple[deque[bytes], deque[bytes]] = (deque(), deque())
         self._writing: list[memoryview] = []
         self._reason: UserError | None = None
+        self._notes = 0
+        self._brought = 0.0  # when the newest message came; 0: none yet
         self._heard = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
         self._ready = asyncio.Event()
@@ -413,6 +429,7 @@ class RelayWire:
     def _take(self, frame: Relayed) -> None:
         kind, lane, peer, payload = frame
         if kind is Kind.MESSAGE and self._ready.is_set():
+            self._brought = self._heard
             self._receive(peer, lane, bytes(payload))
         elif kind is Kind.ROOM:
             room = self._rooms.get((peer, lane))
@@ -430,16 +447,26 @@ class RelayWire:
                 self._break("It is of another version of Octopus Desktop.")
         elif kind is Kind.FAULT:
             told = unpack_fault(payload, self._faults)
+            if told is not None and self._ready.is_set():
+                told = self._told(told)
             self._break("It gave a reason that cannot be read.", told)
+        elif kind is Kind.NOTE and not self._ready.is_set() and self._notes < NOTES:
+            self._notes += 1
+            _log.warning("endpoint: %s", readable(bytes(payload[:4096]).decode(errors="replace")))
 
     async def _watch(self) -> None:
         """Break with an endpoint that still holds its socket and answers nothing: stopped, or caught in a loop."""
         while True:
             self._put(Lane.MAIL, head(Kind.PING), b"")
             await asyncio.sleep(self._ping_s)
-            silent = time.monotonic() - self._heard
-            if silent > self._deaf_s:
-                self._break(f"It answered nothing for {silent:.0f} s.")
+            now = time.monotonic()
+            if not self._ready.is_set():
+                continue  # until then ``start_s`` is its bound
+            if now - self._heard > self._deaf_s:
+                self._break(f"It answered nothing for {now - self._heard:.0f} s.")
+                return
+            if self._hush_s and self._brought and now - self._brought > self._hush_s:
+                self._break(f"It brought no message for {now - self._brought:.0f} s, so a new one takes its place.")
                 return
 
     def _break(self, why: str, told: UserError | None = None) -> None:
@@ -454,7 +481,7 @@ class RelayWire:
 
     async def _tell(self, why: str, told: UserError | None) -> None:
         if told is None and not why:
-            self._reason = self._make_fault(await self._source.epitaph())
+            self._reason = self._make_fault(await self._source.epitaph(self._ready.is_set()))
         self._broken.set()
 
     def _let_go(self, line: socket.socket) -> None:

@@ -91,6 +91,10 @@ class RelayClient:
     def gone(self, peer: str) -> None:
         self._say(Kind.GONE, peer=peer)
 
+    def note(self, text: str) -> None:
+        """A line for the end's log; heard before ``ready`` only."""
+        self._say(Kind.NOTE, payload=text[:400].encode())
+
     def fault(self, error: UserError) -> None:
         """Tell the end why this endpoint ends."""
         self._say(Kind.FAULT, payload=pack_fault(error))

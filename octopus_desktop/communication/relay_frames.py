@@ -12,6 +12,7 @@ counts name and payload. Nothing but this header is ever looked into: payloads a
     FAULT    endpoint   code, what, why, next step (text, parted by 0x1f); the connection ends
     PING     end        answered by PONG at once
     PONG     endpoint
+    NOTE     endpoint   a line for the end's log, before READY
 
 Back-pressure: towards the endpoint at most ``WINDOW`` bytes of one peer and lane are without their ROOM; towards the
 end the socket itself holds the endpoint back.
@@ -31,7 +32,7 @@ VERSION = 1
 HEAD = struct.Struct("!IBBH")
 MESSAGE_BYTES = (1 << 20) + (1 << 14)  # the largest payload: a chunk of 1 MiB, sealed
 NAME_BYTES = 128
-WINDOW = {Lane.MAIL: 2 << 20, Lane.BULK: 4 << 20}
+WINDOW = {Lane.MAIL: 2 << 20, Lane.BULK: 6 << 20}
 _READ_BYTES = 1 << 16
 _PARTED = "\x1f"
 
@@ -45,6 +46,7 @@ class Kind(IntEnum):
     FAULT = 6
     PING = 7
     PONG = 8
+    NOTE = 9
 
 
 class Relayed(NamedTuple):
@@ -127,7 +129,7 @@ def _check(length: int, kind: int, lane: int, name_bytes: int) -> None:
         raise FrameError(f"a name of {name_bytes} bytes")
     if length - name_bytes > MESSAGE_BYTES:
         raise FrameError(f"a message of {length - name_bytes} bytes; {MESSAGE_BYTES} is the most")
-    if not Kind.HELLO <= kind <= Kind.PONG or lane > Lane.BULK:
+    if not Kind.HELLO <= kind <= Kind.NOTE or lane > Lane.BULK:
         raise FrameError(f"a frame of unknown kind {kind}, lane {lane}")
 
 

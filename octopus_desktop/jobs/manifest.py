@@ -40,7 +40,8 @@ class RunConfig:
 
     Units: deadlines in seconds. ``quorum``: the least number of silos whose answers close a round at its deadline;
     0 means all of them. ``per_round``: how many silos, drawn anew for each round, are asked to train; 0 means all.
-    ``update``: ``weights`` or ``difference``.
+    ``update``: ``weights`` or ``difference``; an ``encoding`` other than "none" encodes the difference in any case.
+    ``encoding_parameters``: those of the table [encoding] that were given.
     """
 
     rounds: int = 1
@@ -58,9 +59,13 @@ class RunConfig:
     hyperparameters: dict[str, float | int | str | bool] = field(default_factory=dict)
     privacy: dict[str, float | int | str | bool] = field(default_factory=dict)
     resources: Resources = field(default_factory=Resources)
+    encoding_parameters: dict[str, float | int | str | bool] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        value = asdict(self)
+        if not self.encoding_parameters:
+            del value["encoding_parameters"]  # a configuration without them has the digest it always had
+        return value
 
     def to_json(self) -> str:
         return canonical_json(self.to_dict()).decode()
@@ -78,7 +83,8 @@ class RunConfig:
 class JobManifest:
     """job.toml. ``trainer`` is ``module:Class`` below ``code/``. Tables: [job] name, version, purpose, trainer,
     requirements; [[data]]; [resources]; [run] rounds, seed, mode, quorum, per_round, round_deadline_s, lease_s, update,
-    encoding; [strategy] name + parameters; [communication] carrier; [privacy]; [hyperparameters]."""
+    encoding; [encoding] its parameters; [strategy] name + parameters; [communication] carrier; [privacy];
+    [hyperparameters]."""
 
     name: str
     version: str

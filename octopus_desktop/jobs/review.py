@@ -8,13 +8,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
+from octopus_desktop.jobs import encodings
 from octopus_desktop.jobs.manifest import DataNeed, JobManifest, RunConfig
 from octopus_desktop.wire.pb.envelope_pb2 import Offer
 from octopus_desktop.wire.pb.local_pb2 import FileChange, PolicyLine, SummaryLine
 
 TOPICS = ("data", "hardware", "duration", "leaves", "privacy", "carrier", "silos", "strategy")
 MOST_DIFF_CHARACTERS = 200_000
-_SHARE = {"none": 1.0, "fp16": 0.5, "bf16": 0.5, "int8": 0.25, "int4": 0.125}
 _KIND = {"table": "a table", "arrays": "arrays", "folder": "a folder of files"}
 
 
@@ -78,10 +78,9 @@ def size_text(count: float) -> str:
     return f"{count:.1f} GiB"
 
 
-def update_bytes(config: RunConfig, model_bytes: int) -> int | None:
-    """About how large one encoded update is; None when the encoding alone does not tell."""
-    share = _SHARE.get(config.encoding)
-    return None if share is None else round(model_bytes * share)
+def update_bytes(config: RunConfig, model_bytes: int) -> int:
+    """About how large one encoded update is."""
+    return round(model_bytes * encodings.share(config.encoding, config.encoding_parameters))
 
 
 def _need(need: DataNeed, fitting: Sequence[str]) -> str:
@@ -116,19 +115,26 @@ def _duration(config: RunConfig) -> str:
 
 
 def _leaves(config: RunConfig, model_bytes: int | None) -> str:
-    what = "the trained weights" if config.update == "weights" else "the changes of the weights"
-    form = "" if config.encoding == "none" else f", encoded as {config.encoding}"
+    encoded = encodings.told(config.encoding, config.encoding_parameters)
+    plain = config.update == "weights" and not encoded
+    what = "the trained weights" if plain else "the changes of the weights"
+    form = f", {encoded}" if encoded else ""
     one = update_bytes(config, model_bytes) if model_bytes else None
-    cost = f": about {size_text(one)} a round and {size_text(one * config.rounds)} in all" if one else ""
-    with_it = "with metrics and the number of examples. The runtime sends nothing else"
-    return f"After each round {what} leave your site{form}{cost}, {with_it}."
+    cost = f"That is about {size_text(one)} a round and {size_text(one * config.rounds)} in all. " if one else ""
+    return (
+        f"After each round {what} leave your site{form}. {cost}Metrics and the number of examples leave with them; "
+        "the runtime sends nothing else."
+    )
 
 
 def _privacy(config: RunConfig) -> str:
     if not config.privacy:
         return "No noise is added and nothing is clipped: updates leave as they were trained."
     settings = ", ".join(f"{key} = {value}" for key, value in sorted(config.privacy.items()))
-    return f"Updates pass the privacy filters before they leave: {settings}."
+    said = f"Updates pass the privacy filters before they leave: {settings}."
+    if encodings.settings(config.encoding, config.encoding_parameters).get("feedback"):
+        said += f" They filter what was trained; what {config.encoding} left out of earlier rounds is added after them."
+    return said
 
 
 def _silos(offer: Offer) -> str:

@@ -14,13 +14,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from octopus_desktop.jobs import encodings
 from octopus_desktop.jobs.manifest import DataNeed, JobManifest, RunConfig
 from octopus_desktop.jobs.toml_places import Path, Place, places
 from octopus_desktop.wire.errors import UserError
 
 MOST_BYTES = 256 << 10
 DAY_S = 86_400.0
-ENCODINGS = ("none", "fp16", "bf16", "int8", "int4", "topk")
 CARRIERS = ("auto", "grpc", "mqtt", "mqtt_s3", "torch_rpc", "mpi", "loopback")
 COLUMN_TYPES = ("number", "integer", "text", "any")
 _INT64 = (-(2**63), 2**63 - 1)
@@ -95,7 +95,7 @@ _RUN = {
     "round_deadline_s": _Field(kind="number", low=0, above=True, high=90 * DAY_S),
     "lease_s": _Field(kind="number", low=0, above=True, high=7 * DAY_S),
     "update": _Field(kind="text", choices=("weights", "difference")),
-    "encoding": _Field(kind="text", choices=ENCODINGS),
+    "encoding": _Field(kind="text", choices=encodings.ENCODINGS),
 }
 _COMMUNICATION = {"carrier": _Field(kind="text", choices=CARRIERS)}
 _TABLES: dict[str, dict[str, _Field]] = {
@@ -105,7 +105,8 @@ _TABLES: dict[str, dict[str, _Field]] = {
     "communication": _COMMUNICATION,
 }
 _FREE = ("strategy", "privacy", "hyperparameters")  # their keys are the strategy's, the filters' and the code's own
-_KNOWN = ("job", "data", "resources", "run", "strategy", "communication", "privacy", "hyperparameters")
+_CONFIG = ("resources", "run", "encoding", "strategy", "communication", "privacy", "hyperparameters")
+_KNOWN = ("job", "data", *_CONFIG)
 _WORDS = {"integer": "a whole number", "number": "a number", "text": "a text in quotes", "texts": "a list of texts"}
 
 
@@ -142,17 +143,17 @@ def apply_overrides(config: RunConfig, overrides: Mapping[str, Any], *, strategi
 
     ``overrides`` has the tables of job.toml ({"run": {"rounds": 5}, "strategy": {"name": "fedavg"}}); keys of [run] and
     [communication] may also stand alone ({"rounds": 5}), and "strategy" may be a name. A strategy of another name
-    begins with no parameters of the old one.
+    begins with no parameters of the old one, and so does an encoding ("encoding": a name, or a table of parameters).
 
     Raises UserError OCT-CONFIG-INVALID.
     """
     reader = _Reader({})
     tables: dict[str, Any] = {}
     for key, value in overrides.items():
-        if key in ("resources", "run", "strategy", "communication", "privacy", "hyperparameters"):
+        if key in _CONFIG and not (key == "encoding" and isinstance(value, str)):
             tables[key] = {"name": value} if key == "strategy" and isinstance(value, str) else value
     for key, value in overrides.items():
-        home = "run" if key in _RUN else "communication" if key in _COMMUNICATION else ""
+        home = "run" if key in _RUN and key not in tables else "communication" if key in _COMMUNICATION else ""
         if home and isinstance(tables.setdefault(home, {}), dict):
             tables[home] = {**tables[home], key: value}
         elif key not in tables and not home:
@@ -357,9 +358,15 @@ def _config(reader: _Reader, tables: Mapping[str, Any], strategies: Collection[s
     old = base.strategy_parameters if name == base.strategy else {}
     if "hours" in resources:
         resources["hours"] = float(resources["hours"])  # 2 and 2.0 are one configuration, so they are one digest
+    encoding = run.get("encoding", base.encoding)
+    shape = base.encoding_parameters if encoding == base.encoding else {}
+    given = reader.scalars(tables.get("encoding", {}), ("encoding",))
+    for key, text, advice in encodings.mistakes(encoding, given):
+        reader.mistake(("encoding", key), text, advice)
     return replace(
         base,
         **run,
+        encoding_parameters={**shape, **given},
         carrier=communication.get("carrier", base.carrier),
         resources=replace(base.resources, **resources),
         strategy=name,

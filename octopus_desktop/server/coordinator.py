@@ -29,11 +29,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from octopus_desktop.aggregation import encodings
 from octopus_desktop.aggregation import events as ev
 from octopus_desktop.aggregation.facts import Bar, Blob, task_config
 from octopus_desktop.aggregation.fold import Folded, FoldStopped, RejectedUpdates, fold, sweep
 from octopus_desktop.aggregation.loops import make_loop
 from octopus_desktop.aggregation.runnable import require_runnable
+from octopus_desktop.aggregation.strategies import weighing
 from octopus_desktop.communication.contract import SERVER
 from octopus_desktop.server import coordinator_mail as mail
 from octopus_desktop.server.coordinator_held import Held
@@ -88,6 +90,7 @@ class Coordinator:
         self.store = BlobStore(Path(self.spec.blobs))
         self.held = Held(run_dir / "held", self.store)
         self.strategy = require_runnable(self.config)
+        self.encoding = encodings.make(self.config.encoding, self.config.encoding_parameters)
         self.strategy.cohort = len(self.spec.silos)
         self.heard: queue.SimpleQueue[_Heard | _Built | _Folded | None] = queue.SimpleQueue()
         self.stopping = threading.Event()
@@ -266,8 +269,10 @@ class Coordinator:
                 self.strategy,
                 model=self.store.path(order.model.digest),
                 updates=[(a.silo, self.held.path(a.update.digest) if a.update else None) for a in order.answers],
-                weights=self.strategy.weights(order.answers),
+                weights=weighing(self.strategy, order.answers),
                 slots=self._slots(order),
+                encoding=self.encoding,
+                bases=[self.store.path(a.base) if a.staleness else None for a in order.answers],
                 round=order.round,
                 store=self.store,
                 label=self.spec.run_id,

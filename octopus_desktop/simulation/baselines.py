@@ -40,10 +40,12 @@ class Scores:
 def compare(job: Job, data: SiloData, config: RunConfig, model: Path, work: Path) -> Scores:
     """Train the baselines with the same package, rounds and seed, and judge all models on all silos' test rows.
 
-    A baseline is a run of one silo, so plain averaging is the identity: strategy and quorum of the federation are left
-    out, its rounds stay, so each model sees each row as often.
+    A baseline is a run of one silo, so plain averaging is the identity: strategy, quorum, filters and encoding of the
+    federation are left out, its rounds stay, so each model sees each row as often.
     """
-    single = replace(config, strategy="fedavg", strategy_parameters={}, quorum=0, privacy={})
+    single = replace(
+        config, strategy="fedavg", strategy_parameters={}, quorum=0, privacy={}, encoding="none", encoding_parameters={}
+    )
     models = {FEDERATED: model}
     for name, sources in data.items():
         models[name] = simulate(job, {name: sources}, config=single, work=_folder(work, f"alone-{name}")).model

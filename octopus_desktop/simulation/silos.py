@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from octopus_desktop.aggregation.facts import AnswerFacts, Bar, Blob
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.training import frames, leaving
-from octopus_desktop.training.spec import DataSource, RunnerSpec
+from octopus_desktop.training.spec import PRIVATE, DataSource, RunnerSpec
 from octopus_desktop.wire.errors import UserError
 
 
@@ -54,7 +55,8 @@ class OneWorker:
     ) -> None:
         from octopus_desktop.training.engine import Engine
 
-        self._name, self._store = name, BlobStore(work / "blobs")
+        self._name, self._store = name, BlobStore(work / "blobs", durable=False)
+        self._left = _Left(work / f"leaving-{name}")
         self._out, self._keep = work / f"update-{name}.safetensors", work / f"memory-{name}"
         self._engine = Engine(
             package, trainer, config, name, sources, threads=max(1, config.resources.threads_per_worker)
@@ -75,7 +77,7 @@ class OneWorker:
         result = self._engine.run(task, self._out, digest=False)
         update = None
         if result.update:
-            update = _leave(self._engine.config, self._store, result.update, task.model)
+            update = self._left.leave(self._engine.config, self._store, result.update, task.model, order.round)
         return AnswerFacts(
             silo=self._name,
             examples=result.examples,
@@ -88,6 +90,7 @@ class OneWorker:
 
     def close(self) -> None:
         self._out.unlink(missing_ok=True)
+        self._left.close()
 
 
 class ManyWorkers:
@@ -104,10 +107,11 @@ class ManyWorkers:
     ) -> None:
         from octopus_desktop.training.launcher import Workers
 
-        self._name, self._store, self._config = name, BlobStore(work / "blobs"), config
+        self._name, self._store, self._config = name, BlobStore(work / "blobs", durable=False), config
         folder = work / f"silo-{name}"
         (folder / "work").mkdir(parents=True)
         self._out, self._keep = folder / "update.safetensors", folder / "work" / "memory"
+        self._left = _Left(folder / PRIVATE)
         spec = RunnerSpec(
             run_id="simulation",
             silo=name,
@@ -147,7 +151,7 @@ class ManyWorkers:
             raise UserError(fault["code"], fault["what"], fault["why"], fault["next"]) from error
         update = None
         if order.task == "train":
-            update = _leave(self._config, self._store, self._out, model)
+            update = self._left.leave(self._config, self._store, self._out, model, order.round)
         return AnswerFacts(
             silo=self._name,
             examples=result["examples"],
@@ -163,6 +167,7 @@ class ManyWorkers:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._left.close()
 
     def heard(self, frame: frames.Frame) -> None:
         """Live words of the workers are for a window; a simulation has its rounds."""
@@ -171,7 +176,24 @@ class ManyWorkers:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-def _leave(config: RunConfig, store: BlobStore, update: Path, model: Path) -> Blob:
-    """As the runner does it, filters included; but nothing here must survive a crash."""
-    clean = leaving.prepare(update, model, config, durable=False)
-    return Blob(digest=store.adopt_hashed(update, clean.digest), size=clean.size)
+class _Left:
+    """What the runner does with an update, filters, encoding and its feedback included; but nothing here must survive a
+    crash."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._before: Path | None = None
+
+    def leave(self, config: RunConfig, store: BlobStore, update: Path, model: Path, round_: int) -> Blob:
+        after = self._folder / f"left-out-{round_}.safetensors"
+        clean = leaving.prepare(
+            update, model, config, private=self._folder, before=self._before, after=after, durable=False
+        )
+        if clean.left_out:
+            if self._before:
+                self._before.unlink()
+            self._before = clean.left_out
+        return Blob(digest=store.adopt_hashed(clean.path, clean.digest), size=clean.size, encoding=clean.encoding)
+
+    def close(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -22,10 +22,11 @@ A "train" task first evaluates the model that came in (metrics "eval/…" speak 
 trains. Metrics of ``train`` are averaged over workers by examples. ``config.update`` says whether the update
 holds weights or the difference to the incoming model.
 
-``runner.py`` (no torch unless a privacy filter is on) — ``python -m octopus_desktop.training.runner RUN_DIR``: takes
+``runner.py`` (no torch) — ``python -m octopus_desktop.training.runner RUN_DIR``: takes
 TASK envelopes from the inbox, drives the warm workers through a Unix socket in RUN_DIR (frames of JSON, never pickle),
 stores the update as a blob, posts the ANSWER with ``dedupe = "{round}/{silo}/{task}"``, and marks the inbox row done,
 the last two in one transaction. A task whose answer is in the outbox is never trained again; a newer lease epoch for it
-reposts that answer with the new epoch. ``initial.py`` — ``python -m octopus_desktop.training.initial SPEC OUT`` runs
-the package's ``build_model`` in a process of its own for coordinator and simulator.
+reposts that answer with the new epoch. ``leaving.py`` checks, filters and encodes what leaves, ``feedback.py`` keeps
+what an encoding left out. ``initial.py`` — ``python -m octopus_desktop.training.initial SPEC OUT`` runs the package's
+``build_model`` in a process of its own for coordinator and simulator.
 """

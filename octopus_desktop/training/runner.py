@@ -2,7 +2,8 @@
 
 ``python -m octopus_desktop.training.runner RUN_DIR`` with the daemon's words on stdin (``wire.child``). No torch here.
 What must not be lost is in RUN_DIR/mailbox.sqlite: an answer is posted, and its task marked done, in one transaction,
-after the update's blob is durable; so a task that was answered is never trained again, whatever is killed when.
+after the update's blob is durable; so a task that was answered is never trained again, whatever is killed when. What an
+encoding left out of the update is named in the same transaction, so that it is added to the next round once.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.storage.mailbox import Mailbox
 from octopus_desktop.training import frames, leaving
+from octopus_desktop.training.feedback import Feedback
 from octopus_desktop.training.launcher import TaskFailed, Workers
-from octopus_desktop.training.spec import MAILBOX, RunnerSpec
+from octopus_desktop.training.spec import MAILBOX, PRIVATE, RunnerSpec
 from octopus_desktop.wire.canonical import new_id
 from octopus_desktop.wire.child import ParentLink, decode
 from octopus_desktop.wire.errors import UserError
@@ -35,6 +39,10 @@ class Runner:
         self._mailbox = Mailbox(run_dir / MAILBOX)
         self._blobs = BlobStore(Path(self._spec.blobs))
         self._config = self._spec.run_config
+        self._private = run_dir / PRIVATE
+        self._private.mkdir(exist_ok=True)
+        self._feedback = Feedback(self._private, self._mailbox)
+        self._left_out: Path | None = None  # by the encoding, of the update that is to be posted
         self._workers = Workers(run_dir, self._spec, self, confine=True)
         self._mail = asyncio.Event()
         self._mail.set()
@@ -44,6 +52,7 @@ class Runner:
 
     async def run(self) -> None:
         """Work until stdin ends or the parent says stop."""
+        self._feedback.tidy()
         await self._workers.start()
         self._parent.say("ready", workers=max(1, self._spec.workers), sandbox=self._workers.sandbox)
         if self._workers.sandbox == "none":
@@ -109,11 +118,15 @@ class Runner:
             self._repeat(seq, sent, task, dedupe)
             return
         self._progress("training", 0.0)
+        self._left_out = None
         answer = await self._answer(envelope, task)
         reply = self._envelope(envelope.round, dedupe, answer)
         with self._mailbox.transaction():
             self._mailbox.post(reply)
+            if self._left_out and not answer.error_code:
+                self._feedback.keep(self._left_out)
             self._mailbox.done(seq)
+        self._feedback.tidy()
         self._parent.say("outbox")
         self._progress("exchanging", 1.0)
 
@@ -134,7 +147,7 @@ class Runner:
         out.parent.mkdir(exist_ok=True)
         began = time.time()
         try:
-            _require_keepable(self._config.privacy)
+            _require_keepable(self._config)
             model = self._blobs.path(task.model.digest)
             words = {
                 "task": task.task,
@@ -157,19 +170,34 @@ class Runner:
         return answer
 
     async def _take(self, out: Path, model: Path) -> tuple[BlobRef, Span]:
-        """Check and filter the workers' file, and make it a durable blob."""
-        began = time.time()
-        clean = await asyncio.to_thread(leaving.prepare, out, model, self._config)
-        self._blobs.adopt_hashed(out, clean.digest)
+        """Check, filter and encode the workers' file, and make it a durable blob."""
+        began, round_ = time.time(), self._current[0]
+        if self._feedback.lost:
+            said = "What the encoding left out of earlier rounds is gone from the disk; it is not added to this one."
+            self._parent.log("warning", "runner", f"Round {round_}: {said}")
+        clean = await asyncio.to_thread(
+            leaving.prepare,
+            out,
+            model,
+            self._config,
+            private=self._private,
+            before=self._feedback.before(),
+            after=self._feedback.after(round_),
+        )
+        self._blobs.adopt_hashed(clean.path, clean.digest)
+        self._left_out = clean.left_out
         if clean.metrics:
             told = ", ".join(f"{name} {value:.4g}" for name, value in clean.metrics.items())
-            self._parent.log("info", "runner", f"Round {self._current[0]}: privacy filters: {told}.")
+            self._parent.log("info", "runner", f"Round {round_}: privacy filters: {told}.")
+        if clean.encoding != "none":
+            part = f"{clean.size:,} of {clean.full_size:,} bytes ({100 * clean.size / clean.full_size:.1f} %)"
+            self._parent.log("info", "runner", f"Round {round_}: encoded as {clean.encoding}: {part}.")
         span = Span(lane="silo", step="filter", start=began, end=time.time())
         self._parent.say("span", lane=span.lane, step=span.step, round=self._current[0], start=began, end=span.end)
-        return BlobRef(digest=clean.digest, size=clean.size, encoding="none"), span
+        return BlobRef(digest=clean.digest, size=clean.size, encoding=clean.encoding), span
 
     def _failure(self, task: Task, error: TaskFailed | UserError, out: Path) -> Answer:
-        out.unlink(missing_ok=True)
+        shutil.rmtree(out, ignore_errors=True) if out.is_dir() and not out.is_symlink() else out.unlink(missing_ok=True)
         if isinstance(error, TaskFailed):
             code, public = error.fault["code"], error.fault["public"]
             text = "\n".join(filter(None, (error.fault["what"], error.fault["why"], error.fault["next"])))
@@ -228,12 +256,13 @@ def _read_result(task: Task, result: frames.Frame) -> Answer:
         ) from error
 
 
-def _require_keepable(privacy: dict[str, Any]) -> None:
-    """Raise OCT-CONFIG-INVALID for a promise of privacy that cannot be kept, before anything is trained for it."""
-    if privacy:
-        from octopus_desktop.aggregation import filters  # numpy, which most runners do not need
+def _require_keepable(config: RunConfig) -> None:
+    """Raise OCT-CONFIG-INVALID for a filter or an encoding that cannot be had, before anything is trained for it."""
+    if config.privacy or config.encoding != "none":
+        from octopus_desktop.aggregation import encodings, filters  # numpy, which most runners do not need
 
-        filters.make(privacy)
+        filters.make(config.privacy)
+        encodings.make(config.encoding, config.encoding_parameters)
 
 
 def main(arguments: list[str]) -> None:

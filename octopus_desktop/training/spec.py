@@ -18,6 +18,7 @@ from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.wire.canonical import canonical_json
 
 MAILBOX = "mailbox.sqlite"
+PRIVATE = "leaving"  # a runner's own folder, closed to the job's code: updates on their way out, and what was left out
 
 
 class _Json:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from octopus_desktop.wire.errors import UserError
@@ -38,11 +38,13 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """A file's tensors in the order of their bytes, its header bytes (with the length field), and its whole size."""
+    """A file's tensors in the order of their bytes, its header bytes (with the length field), and its whole size.
+    ``metadata``: texts that stand in the header beside the tensors."""
 
     tensors: tuple[TensorSpec, ...]
     header: bytes
     size: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[TensorSpec]:
         return iter(self.tensors)
@@ -90,12 +92,16 @@ def read_layout(path: Path) -> Layout:
         at = spec.end
     if at != size:
         raise _bad(path, f"it has {size - at} bytes that belong to no tensor")
-    return Layout(tensors=tuple(specs), header=start + raw, size=size)
+    notes = header.get("__metadata__") or {}
+    metadata = {str(k): str(v) for k, v in notes.items()} if isinstance(notes, dict) else {}
+    return Layout(tensors=tuple(specs), header=start + raw, size=size, metadata=metadata)
 
 
-def make_layout(tensors: Sequence[tuple[str, str, tuple[int, ...]]]) -> Layout:
+def make_layout(
+    tensors: Sequence[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str] | None = None
+) -> Layout:
     """The layout of a file that holds the given (name, dtype, shape) in this order. Same input, same bytes."""
-    offsets: dict[str, dict[str, object]] = {}
+    offsets: dict[str, Mapping[str, object]] = {"__metadata__": metadata} if metadata else {}
     at = 0
     for name, dtype, shape in tensors:
         length = math.prod(shape) * ITEM_BYTES[dtype]
@@ -109,7 +115,22 @@ def make_layout(tensors: Sequence[tuple[str, str, tuple[int, ...]]]) -> Layout:
         length = math.prod(shape) * ITEM_BYTES[dtype]
         specs.append(TensorSpec(name=name, dtype=dtype, shape=tuple(shape), begin=position, end=position + length))
         position += length
-    return Layout(tensors=tuple(specs), header=header, size=position)
+    return Layout(tensors=tuple(specs), header=header, size=position, metadata=metadata or {})
+
+
+def describe(layout: Layout) -> dict[str, str]:
+    """Metadata by which a file tells of other tensors than it holds: those of a model that it stands for."""
+    return {"tensors": json.dumps([[t.name, t.dtype, list(t.shape)] for t in layout], separators=(",", ":"))}
+
+
+def described(layout: Layout) -> list[tuple[str, str, tuple[int, ...]]]:
+    """(name, dtype, shape) of the tensors that a file stands for by ``describe``, else of those that it holds. What a
+    file says of itself is not checked against any model."""
+    try:
+        told = json.loads(layout.metadata["tensors"])
+        return [(str(name), str(dtype), tuple(int(n) for n in shape)) for name, dtype, shape in told]
+    except (KeyError, ValueError, TypeError):
+        return [(t.name, t.dtype, t.shape) for t in layout]
 
 
 def require_same(expected: Layout, got: Layout, whose: str) -> None:

@@ -19,7 +19,9 @@ from octopus_desktop.wire.errors import UserError
         ({"mode": "async", "strategy": "fedasync", "per_round": 2}, "OCT-CONFIG-INVALID"),
         ({"mode": "sync", "strategy": "fedasync"}, "OCT-STRATEGY-PARAMETER"),
         ({"mode": "async", "strategy": "fedbuff", "update": "weights"}, "OCT-STRATEGY-PARAMETER"),
-        ({"encoding": "int8"}, "OCT-CONFIG-INVALID"),
+        ({"encoding": "int3"}, "OCT-CONFIG-INVALID"),
+        ({"encoding": "int8", "encoding_parameters": {"block": 100}}, "OCT-CONFIG-INVALID"),
+        ({"encoding": "fp16", "encoding_parameters": {"fraction": 0.1}}, "OCT-CONFIG-INVALID"),
         ({"privacy": {"epsilon": 1.0}}, "OCT-CONFIG-INVALID"),
         ({"strategy": "fedmagic"}, "OCT-STRATEGY-PARAMETER"),
         ({"strategy_parameters": {"server_rate": -1}}, "OCT-STRATEGY-PARAMETER"),
@@ -32,4 +34,5 @@ def test_what_cannot_be_kept_is_refused_by_name(wish: dict[str, Any], code: str)
 
 
 def test_what_can_be_kept_gives_the_strategy() -> None:
-    assert require_runnable(RunConfig(strategy="fedadam", privacy={"clip_norm": 1.0})).name == "fedadam"
+    wish = RunConfig(strategy="fedadam", privacy={"clip_norm": 1.0}, encoding="topk")
+    assert require_runnable(wish).name == "fedadam"

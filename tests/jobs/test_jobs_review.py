@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -205,7 +206,39 @@ def test_the_summary_says_in_plain_words_what_the_job_wants() -> None:
 def test_encodings_shrink_what_leaves_and_an_unknown_size_is_not_invented() -> None:
     assert "5.0 MiB a round" in sentences(replace(CONFIG, encoding="fp16"), model_bytes=10 << 20)["leaves"]
     assert "MiB" not in sentences()["leaves"]
-    assert "MiB" not in sentences(replace(CONFIG, encoding="topk"), model_bytes=10 << 20)["leaves"]
+    assert "MiB" not in sentences(replace(CONFIG, encoding="topk"))["leaves"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "parameters", "words", "size"),
+    [
+        ("fp16", {}, "rounded to fp16: about 50 % of the full size.", "5.0 MiB"),
+        (
+            "int8",
+            {},
+            "as int8 in blocks of 64: about 27 % of the full size; what rounding leaves out is added",
+            "2.7 MiB",
+        ),
+        ("int4", {"block": 128, "feedback": False}, "int4 in blocks of 128: about 13 %", "1.3 MiB"),
+        ("topk", {}, "only the largest 1 % (topk, values in fp32): about 2 % of the full size", "204.8 KiB"),
+        ("topk", {"fraction": 0.001, "values": "fp16"}, "about 0.15 % of the full size", "15.4 KiB"),
+    ],
+)
+def test_the_encoding_is_told_in_plain_words_with_its_size(
+    encoding: str, parameters: dict[str, Any], words: str, size: str
+) -> None:
+    config = replace(CONFIG, encoding=encoding, encoding_parameters=parameters)
+    said = sentences(config, model_bytes=10 << 20)["leaves"]
+    assert words in said and f"about {size} a round" in said
+    assert "the changes of the weights leave" in said, "whatever update says, encoded is the difference"
+    assert ("is lost" in said) == (parameters.get("feedback") is False)
+
+
+def test_the_review_does_not_hide_that_feedback_comes_after_the_filters() -> None:
+    clipped = replace(CONFIG, privacy={"clip_norm": 1.0})
+    assert "added after them" in sentences(replace(clipped, encoding="topk"))["privacy"]
+    assert "added after them" not in sentences(replace(clipped, encoding="fp16"))["privacy"]
+    assert "added after them" not in sentences(clipped)["privacy"]
 
 
 def test_privacy_filters_and_other_settings_are_named() -> None:

@@ -1,141 +1,131 @@
-"""Looks at a link step by step: name, route, TLS, certificate, clock, enrolment. Changes nothing."""
+"""Looks at a federation's links step by step and says what is wrong: name, route, proxy, TLS, certificates, logins,
+rights, clock. Changes nothing; what it puts at a broker or store is a few bytes, gone at once.
+
+Checked are the carrier that control goes by, those that are in use, and those that this silo has set up.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import os
-import socket
 import ssl
-import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from octopus_desktop.communication.contract import LinkPhase, LinkState
+from octopus_desktop.communication.grpc_wire import Proxy
+from octopus_desktop.communication.settings import MqttOffer, Offer, OwnSide, Secrets, own_ca
+from octopus_desktop.daemon.services import link_check_broker as broker
+from octopus_desktop.daemon.services import link_check_cluster as cluster
+from octopus_desktop.daemon.services.link_steps import SOON_DAYS, Chain, Dial, Failed, Untested, clock_words, own_pem
 from octopus_desktop.identity.authority import check_address
 from octopus_desktop.identity.certificates import load, read_peer, to_pem
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
 
-STEP_S = 10.0
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarrierCase:
+    """One carrier as this silo has it. ``state``: of its link, None where none is kept now."""
+
+    offer: Offer
+    own: OwnSide = field(default_factory=OwnSide)
+    secrets: Secrets = field(default_factory=Secrets)
+    state: LinkState | None = None
+    wanted: bool = True  # it carries control, or is in use
+
+    @property
+    def is_looked_at(self) -> bool:
+        return self.wanted or self.own != OwnSide() or bool(self.secrets.password)
 
 
-class Failed(Exception):
-    """A step did not succeed; with what a person may do."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What is checked. ``server``: host:port of gRPC; ``silo``: our name there; ``ca_fingerprint``: of its CA."""
 
-    def __init__(self, detail: str, next_step: str) -> None:
-        super().__init__(detail)
-        self.next_step = next_step
-
-
-async def examine(
-    federation: pb.Federation, key_pem: bytes, certificate_der: bytes, ca_der: bytes, state: LinkState | None
-) -> pb.CheckReply:
-    """All steps, in order; those that need an earlier one which failed are left out."""
-    host, port = check_address(federation.server)
-    reply = pb.CheckReply()
-
-    async def step(name: str, work: Callable[[], Awaitable[str]]) -> bool:
-        began = time.perf_counter()
-        entry = pb.CheckStep(name=name, ok=True)
-        try:
-            async with asyncio.timeout(STEP_S):
-                entry.detail = await work()
-        except Failed as error:
-            entry.ok, entry.detail, entry.next_step = False, str(error), error.next_step
-        except TimeoutError:
-            entry.ok, entry.detail = False, f"No answer within {STEP_S:.0f} s."
-            entry.next_step = "Look whether a firewall drops outgoing connections to this address and port."
-        entry.ms = round((time.perf_counter() - began) * 1000, 1)
-        reply.steps.append(entry)
-        return entry.ok
-
-    if await step("name", lambda: _name(host)) and await step("route", lambda: _route(host, port)):
-        await step("TLS", lambda: _tls(host, port, key_pem, certificate_der, ca_der))
-    await step("certificate", lambda: _certificate(certificate_der))
-    await step("clock", lambda: _clock(certificate_der))
-    await step("enrolment", lambda: _enrolment(state))
-    return reply
+    server: str
+    silo: str
+    ca_fingerprint: str
+    certificate_der: bytes
+    ca_der: bytes
+    key_pem: bytes = field(repr=False)
+    carriers: Sequence[CarrierCase] = ()
 
 
-async def _name(host: str) -> str:
-    try:
-        ipaddress.ip_address(host)
-        return f"{host} is an address already."
-    except ValueError:
-        pass
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise Failed(
-            f"{host} cannot be resolved: {error.strerror}.", "Check the DNS settings of this machine."
-        ) from error
-    return ", ".join(sorted({str(entry[4][0]) for entry in found}))
+async def examine(case: Case) -> pb.CheckReply:
+    """All steps, carrier by carrier and in order, then what concerns the federation as a whole. The carriers are looked
+    at side by side."""
+    looked_at = [carrier for carrier in case.carriers if carrier.is_looked_at]
+    chains = await asyncio.gather(*(_carrier(case, carrier) for carrier in looked_at))
+    whole = Chain("")
+    await whole.step("our certificate", lambda: _our_certificate(case.certificate_der), apart=True)
+    await whole.step("clock", lambda: _clock(case, looked_at), apart=True)
+    return pb.CheckReply(steps=[step for chain in (*chains, whole) for step in chain.steps])
 
 
-async def _route(host: str, port: int) -> str:
-    try:
-        _, writer = await asyncio.open_connection(host, port)
-    except OSError as error:
-        raise Failed(
-            f"No connection to {host}:{port}: {error.strerror or error}.",
-            "Ask the coordinator whether the server runs; look whether the firewall lets this port out.",
-        ) from error
-    writer.close()
-    return f"{host}:{port} accepts connections."
+async def _carrier(case: Case, carrier: CarrierCase) -> Chain:
+    chain, offer = Chain(carrier.offer.name), carrier.offer
+    if offer.name == "grpc":
+        await _grpc(chain, case, carrier)
+    elif isinstance(offer, MqttOffer):
+        await broker.look(chain, offer, carrier.own, carrier.secrets, case.silo, case.ca_fingerprint)
+    else:
+        await cluster.look(chain, offer, carrier.own)
+    if carrier.state is not None or carrier.wanted:
+        await chain.step("link", lambda: _link(carrier.state), apart=True)
+    return chain
 
 
-async def _tls(host: str, port: int, key_pem: bytes, certificate_der: bytes, ca_der: bytes) -> str:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_verify_locations(cadata=ca_der)
-    context.set_alpn_protocols(["h2"])
-    _load_identity(context, certificate_der, key_pem)
-    try:
-        _, writer = await asyncio.open_connection(host, port, ssl=context)
-    except (ssl.SSLError, OSError) as error:
-        raise Failed(
-            f"The handshake failed: {error}.",
-            "Compare the CA fingerprint with the coordinator; look whether something between intercepts TLS.",
-        ) from error
-    try:
-        talk = writer.get_extra_info("ssl_object")
-        server = read_peer(talk.getpeercert(binary_form=True))
-        return f"{talk.version()}, {talk.cipher()[0]}; the server is {server.name} ({server.fingerprint})."
-    finally:
-        writer.close()
+async def _grpc(chain: Chain, case: Case, carrier: CarrierCase) -> None:
+    host, port = check_address(case.server)
+    dial = Dial(
+        "the federation server",
+        host,
+        port,
+        proxy=Proxy.of(carrier.own, carrier.secrets),
+        ours=own_pem(case.key_pem, case.certificate_der),
+        alpn=("h2",),
+        least=ssl.TLSVersion.TLSv1_3,
+    )
+    await dial.reach(chain)
+
+    def handshake() -> str:
+        dial.believed = (to_pem(case.ca_der) + own_ca(carrier.own)).decode()
+        return dial.handshake()
+
+    await chain.step("TLS", handshake)
+    await chain.step("their certificate", dial.their_certificate)
 
 
-def _load_identity(context: ssl.SSLContext, certificate_der: bytes, key_pem: bytes) -> None:
-    """OpenSSL's binding takes files only: private ones, in memory where the system has such, gone at once."""
-    memory = Path("/dev/shm")
-    place = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
-    with tempfile.NamedTemporaryFile(dir=place) as file:
-        file.write(to_pem(certificate_der) + key_pem)
-        file.flush()
-        context.load_cert_chain(file.name)
-
-
-async def _certificate(certificate_der: bytes) -> str:
-    peer = read_peer(certificate_der)
-    days = (peer.not_after - time.time()) / 86400
+def _our_certificate(certificate_der: bytes) -> str:
+    peer, now = read_peer(certificate_der), time.time()
+    days = (peer.not_after - now) / 86400
     if days <= 0:
-        raise Failed(f"Ours expired {-days:.0f} days ago.", "Ask the coordinator for a new invitation.")
-    return f"Ours is {peer.name}, valid for {days:.0f} more days."
-
-
-async def _clock(certificate_der: bytes) -> str:
-    begins = load(certificate_der).not_valid_before_utc.timestamp()
-    if time.time() < begins:
+        raise Failed(
+            f"Ours ended on {time.strftime('%Y-%m-%d %H:%M', time.gmtime(peer.not_after))} UTC.",
+            "Check this machine's clock; if it is right, ask the coordinator for a new invitation and enrol again.",
+        )
+    if now < load(certificate_der).not_valid_before_utc.timestamp():
         raise Failed("This machine's clock stands before our certificate begins.", "Set the clock, best by NTP.")
-    return time.strftime("It is %Y-%m-%d %H:%M:%S UTC here, within our certificate's validity.", time.gmtime())
+    text = f"Ours is {peer.name}, valid for {days:.0f} more days."
+    return text + (" It is renewed by itself while the link is up." if days < SOON_DAYS else "")
 
 
-async def _enrolment(state: LinkState | None) -> str:
+def _clock(case: Case, carriers: Sequence[CarrierCase]) -> str:
+    for carrier in carriers:
+        state = carrier.state
+        if state is not None and state.clock_s is not None and state.phase is LinkPhase.UP:
+            return clock_words(state.clock_s, "the federation server")
+        if state is not None and state.fault is not None and state.fault.code == "OCT-CLOCK-OFF":
+            raise Failed.of(state.fault)
+    raise Untested("No link is up that would tell the server's time.")
+
+
+def _link(state: LinkState | None) -> str:
     if state is None:
-        raise Failed("No link is kept to this federation.", "Look into the daemon's log for the reason.")
+        raise Untested("None is kept now: it comes up when a run uses this carrier.")
     if state.phase is LinkPhase.UP:
-        return f"The link is up, {state.latency_ms:.1f} ms."
-    fault = state.fault or UserError("OCT-LINK-DOWN", f"The link is {state.phase.value}.")
-    raise Failed(f"{fault.what} {fault.why} [{fault.code}]", fault.next_step or "It is tried again by itself.")
+        trip = f", {state.latency_ms:.1f} ms round trip" if state.latency_ms else ""
+        return f"It is up{trip}."
+    fault = state.fault or UserError("OCT-LINK-DOWN", f"It is {state.phase.value}.")
+    raise Failed.of(fault)

@@ -27,7 +27,7 @@ from octopus_desktop.daemon.services.words import Words
 from octopus_desktop.daemon.supervisor import Runner
 from octopus_desktop.jobs.approval import Conditions
 from octopus_desktop.storage.blobs import BlobStore
-from octopus_desktop.training.spec import RunnerSpec
+from octopus_desktop.training.spec import PRIVATE, RunnerSpec
 from octopus_desktop.wire.errors import IllegalMove, UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
 from octopus_desktop.wire.pb.envelope_pb2 import Answer, Envelope, Finished, RoundResult, Stop, Task
@@ -383,7 +383,8 @@ class Runs:
         self._mailboxes.close(run_id)
         self._uses.drop_updates(run_id)
         place = self._silo.home.run(run_id)
-        await asyncio.to_thread(shutil.rmtree, place / "package", True)
+        for folder in ("package", PRIVATE):
+            await asyncio.to_thread(shutil.rmtree, place / folder, True)
         await self._nodes.sample()
 
     # time and disk

@@ -138,12 +138,14 @@ class Receipt(_message.Message):
     def __init__(self, id: _Optional[str] = ..., duplicate: _Optional[bool] = ..., error_code: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("at", "echo")
+    __slots__ = ("at", "echo", "clock")
     AT_FIELD_NUMBER: _ClassVar[int]
     ECHO_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_FIELD_NUMBER: _ClassVar[int]
     at: float
     echo: float
-    def __init__(self, at: _Optional[float] = ..., echo: _Optional[float] = ...) -> None: ...
+    clock: float
+    def __init__(self, at: _Optional[float] = ..., echo: _Optional[float] = ..., clock: _Optional[float] = ...) -> None: ...
 
 class Fault(_message.Message):
     __slots__ = ("code", "what", "why", "next_step")
