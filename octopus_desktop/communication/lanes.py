@@ -20,7 +20,17 @@ from octopus_desktop.wire.pb.federation_pb2 import Receipt
 WINDOW = 64  # envelopes of one run that may be on the way without a receipt
 RESENDS = 3  # times that one connection sends an envelope whose blobs the peer misses or finds corrupt
 BLOB_FAULTS = ("OCT-BLOB-MISSING", "OCT-BLOB-CORRUPT", "OCT-BLOB-OFFSET")
-RETRY = ("OCT-DISK-FULL",)  # the envelope stays; its turn comes again by itself
+# the envelope stays; its turn comes again by itself
+RETRY = (
+    "OCT-DISK-FULL",
+    "OCT-STORE-DOWN",
+    "OCT-STORE-DENIED",
+    "OCT-STORE-BUCKET",
+    "OCT-STORE-FULL",
+    "OCT-STORE-EXPIRED",
+    "OCT-STORE-OBJECT",
+    "OCT-CLOCK-OFF",
+)
 
 _log = logging.getLogger(__name__)
 

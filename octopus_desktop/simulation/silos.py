@@ -55,7 +55,7 @@ class OneWorker:
     ) -> None:
         from octopus_desktop.training.engine import Engine
 
-        self._name, self._store = name, BlobStore(work / "blobs")
+        self._name, self._store = name, BlobStore(work / "blobs", durable=False)
         self._left = _Left(work / f"leaving-{name}")
         self._out, self._keep = work / f"update-{name}.safetensors", work / f"memory-{name}"
         self._engine = Engine(
@@ -107,7 +107,7 @@ class ManyWorkers:
     ) -> None:
         from octopus_desktop.training.launcher import Workers
 
-        self._name, self._store, self._config = name, BlobStore(work / "blobs"), config
+        self._name, self._store, self._config = name, BlobStore(work / "blobs", durable=False), config
         folder = work / f"silo-{name}"
         (folder / "work").mkdir(parents=True)
         self._out, self._keep = folder / "update.safetensors", folder / "work" / "memory"

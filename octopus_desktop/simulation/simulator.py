@@ -146,7 +146,7 @@ def simulate(
     run = _Run(job, settings, data, work, progress)
     asked = strategy.asynchronous[0] if settings.mode == "async" else settings.per_round or len(order)
     run.total = len(order) + settings.rounds * min(asked, len(order))
-    store = BlobStore(work / "blobs")
+    store = BlobStore(work / "blobs", durable=False)
     clock = Clock(speeds or {}, virtual=bool(speeds) or settings.mode == "async")
     try:
         todo = deque(loop.apply(ev.Started(model=_first_model(job, settings, store, work), now=clock.now())))
@@ -242,7 +242,7 @@ def _aggregate(
             strategy,
             model=store.path(order.model.digest),
             updates=[(a.silo, store.path(a.update.digest) if a.update else None) for a in order.answers],
-            weights=strategy.weights(order.answers),
+            weights=strategies.weighing(strategy, order.answers),
             slots={name: store.path(blob.digest) for name, blob in order.slots.items()},
             encoding=encodings.make(run.config.encoding, run.config.encoding_parameters),
             bases=[store.path(a.base) if a.staleness else None for a in order.answers],

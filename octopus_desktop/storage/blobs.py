@@ -30,10 +30,13 @@ class BlobStore:
         - ``path`` gives only blobs whose bytes were seen to fit the digest;
         - an interrupted write leaves either a partial blob that can be continued or nothing;
         - the content of a partial blob never shows up under the whole blob's path.
+
+    ``durable=False`` is for stores that nothing outlives (a simulation's): taking over a file does not wait for the
+    disk.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, *, durable: bool = True) -> None:
+        self.root, self.durable = root, durable
         self._partial = root / "partial"
         self._partial.mkdir(parents=True, exist_ok=True)
 
@@ -97,7 +100,8 @@ class BlobStore:
     def adopt_hashed(self, path: Path, digest: str) -> str:
         """Take over a file on this disk whose digest the caller computed while writing it. No second read."""
         self._place(digest)
-        _sync(path)
+        if self.durable:
+            _sync(path)
         self._install(path, digest)
         return digest
 
@@ -126,11 +130,13 @@ class BlobStore:
         with disk_errors(place):
             try:
                 place.parent.mkdir()
-                _sync(self.root)
+                if self.durable:
+                    _sync(self.root)
             except FileExistsError:
                 pass
             os.replace(source, place)
-            _sync(place.parent)
+            if self.durable:
+                _sync(place.parent)
 
 
 class BlobWriter:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -319,7 +320,7 @@ class Engine:
     def _fix_numerics(self) -> None:
         """Process-wide switches on which bits depend; set again for each task, since foreign code may have changed
         them and several engines may share a process."""
-        torch.use_deterministic_algorithms(True)
+        _only_deterministic_kernels()
         torch.backends.cudnn.benchmark = False
         torch.set_default_dtype(torch.float32)
         torch.set_grad_enabled(True)
@@ -330,6 +331,13 @@ class Engine:
                 torch.set_num_interop_threads(1)
             except RuntimeError:  # parallel work has begun: no op here uses inter-op threads, so nothing is lost
                 pass
+
+
+def _only_deterministic_kernels() -> None:
+    """As ``torch.use_deterministic_algorithms(True)``, which would load the whole compiler: a second, and 100 MiB."""
+    torch.set_deterministic_debug_mode("error")
+    if compiler := sys.modules.get("torch._inductor.config"):
+        compiler.deterministic = True  # type: ignore[attr-defined]
 
 
 def build_model(trainer: ClientTrainer, config: RunConfig, shelf: Shelf, code: Path) -> nn.Module:
@@ -366,7 +374,7 @@ def initial_model(package: Path, trainer: str, config: RunConfig, out: Path) -> 
             "Give build_model what it needs to know as hyperparameters.",
         )
 
-    torch.use_deterministic_algorithms(True)
+    _only_deterministic_kernels()
     code = PackageCode(package, trainer)
     with code.active():
         made = call_trainer("__init__", code.cls, code.root)

@@ -74,19 +74,30 @@ class PackageCode:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Inside, ``import`` finds the package's modules first."""
-        stashed = {name: sys.modules.pop(name) for name in list(sys.modules) if self._owns(name)}
+        stashed = self._taken_out()
         sys.modules.update(self._modules)
         bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # the package's bytes stay as approved
         sys.path.insert(0, str(self.root))
-        importlib.invalidate_caches()
         try:
             yield
         finally:
             sys.dont_write_bytecode = bytecode
             if str(self.root) in sys.path:
                 sys.path.remove(str(self.root))
-            self._modules = {name: sys.modules.pop(name) for name in list(sys.modules) if self._owns(name)}
+            self._modules = self._taken_out()
             sys.modules.update(stashed)
+
+    def _taken_out(self) -> dict[str, ModuleType]:
+        """The imported modules of the package's names, out of ``sys.modules``. Only a package has more than its top."""
+        out: dict[str, ModuleType] = {}
+        for top in self._tops:
+            if (module := sys.modules.pop(top, None)) is None:
+                continue
+            out[top] = module
+            if hasattr(module, "__path__"):
+                below = top + "."
+                out |= {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith(below)}
+        return out
 
     def _owns(self, name: str) -> bool:
         return name.partition(".")[0] in self._tops
@@ -100,6 +111,7 @@ class PackageCode:
         with self.active():
             if not self._owns(name):
                 raise _unusable(self.trainer, f"code/ holds no module {name!r}.")
+            sys.path_importer_cache.pop(str(self.root), None)  # the folder may have been written a moment ago
             try:
                 module = importlib.import_module(name)
             except (Exception, SystemExit) as error:

@@ -18,6 +18,7 @@ from octopus_desktop.gui.pages import pages
 from octopus_desktop.gui.pages.audit import write_export
 from octopus_desktop.gui.pages.policy import AddRule
 from octopus_desktop.gui.palette import Palette, entries, matching
+from octopus_desktop.gui.widgets.status import StatusBadge
 from octopus_desktop.gui.wizards.first_run import FirstRun
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
@@ -297,9 +298,13 @@ def test_a_link_is_checked_step_by_step(qtbot: QtBot, tmp_path: Path) -> None:
         page = desk.page("federations")
         page.show_item("fed-stroke")
         page._detail._on_check()
-        desk.until(lambda: page._detail._steps.isVisible())
-        words = [label.text() for label in page._detail._steps.findChildren(QLabel)]
+        desk.until(lambda: page._detail.check.isVisible())
+        words = [label.text() for label in page._detail.check.findChildren(QLabel)]
         assert any("Ask the coordinator" in text for text in words)
+        badges = [badge.text for badge in page._detail.check.findChildren(StatusBadge)]
+        assert "Not tried" in badges and "1 step failed" in badges
+        page.show_item("fed-heart")
+        assert not page._detail.check.isVisible(), "another federation's check is not shown"
 
 
 def test_the_first_run_leads_from_nothing_to_a_ready_silo(qtbot: QtBot, tmp_path: Path) -> None:

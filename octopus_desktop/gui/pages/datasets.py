@@ -3,47 +3,38 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QSplitter, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QVBoxLayout, QWidget
 
 from octopus_desktop.gui.context import Context
 from octopus_desktop.gui.dialogs.form import confirm
 from octopus_desktop.gui.dialogs.register_dataset import RegisterDataset
+from octopus_desktop.gui.pages.list_detail import ListDetailPage
 from octopus_desktop.gui.theme import GRID
 from octopus_desktop.gui.widgets import formats
 from octopus_desktop.gui.widgets.parts import (
     Card,
-    EmptyState,
     Facts,
     IdLabel,
-    PageHeader,
     button,
     label,
-    page_layout,
-    scroll,
 )
 from octopus_desktop.gui.widgets.status import StatusBadge, look
 from octopus_desktop.gui.widgets.table import Column, Table
 from octopus_desktop.wire.pb import local_pb2 as pb
 
 
-class DatasetsPage(QWidget):
+class DatasetsPage(ListDetailPage):
+    kind = icon = "dataset"
     icon = "datasets"
 
     def __init__(self, context: Context) -> None:
-        super().__init__()
-        self._context = context
-        self.title = self.tr("Datasets")
-        tr, theme = self.tr, context.theme
-        column = page_layout(self)
-        header = PageHeader(self.title, tr("Data that may be used for training here. It never leaves this silo."))
-        self._register = button(theme, tr("Register a dataset…"), self.register, icon="plus", kind="primary")
-        header.buttons.addWidget(self._register)
-        column.addWidget(header)
-        self.table = Table(
-            theme,
-            context.settings,
-            "datasets",
-            [
+        super().__init__(context)
+        tr = self.tr
+        self.lay_out(
+            title=tr("Datasets"),
+            subtitle=tr("Data that may be used for training here. It never leaves this silo."),
+            act=(tr("Register a dataset…"), self.register),
+            columns=[
                 Column(key="alias", title=tr("ALIAS"), text=lambda d: d.alias, width=150),
                 Column(
                     key="state",
@@ -81,37 +72,15 @@ class DatasetsPage(QWidget):
                     elide_middle=True,
                 ),
             ],
-            lambda d: d.id,
-            empty=EmptyState(
-                theme,
-                "datasets",
+            empty=(
                 tr("No dataset is registered"),
                 tr("A dataset is a CSV, Parquet or NPZ file, or a folder, under a short alias. "
                     "Jobs ask for it by that alias; "
                    "they see it read-only, and only after you approve. Registering reads its columns and digest."),
-                tr("Register a dataset…"),
-                self.register,
             ),
             placeholder=tr("Filter datasets"),
+            detail=_Detail(context, self),
         )  # fmt: skip
-        self._detail = _Detail(context, self)
-        split = QSplitter(Qt.Orientation.Horizontal)
-        split.setChildrenCollapsible(False)
-        split.addWidget(self.table)
-        self._detail_area = scroll(self._detail)
-        split.addWidget(self._detail_area)
-        split.setSizes([720, 400])
-        split.setHandleWidth(2 * GRID)
-        column.addWidget(split, 1)
-        self.table.chosen.connect(lambda _id: self._show_detail())
-        store = context.store
-        store.reset.connect(self._on_reset)
-        store.changed.connect(self._on_changed)
-        store.removed.connect(lambda kind, _id: self._on_reset() if kind == "dataset" else None)
-        self._on_reset()
-
-    def show_item(self, item_id: str) -> None:
-        self.table.choose(item_id)
 
     def register(self) -> None:
         RegisterDataset(self._context, self).open()
@@ -169,31 +138,6 @@ class DatasetsPage(QWidget):
             )
         )
         dialog.open()
-
-    def _on_reset(self) -> None:
-        datasets = list(self._context.store.datasets.values())
-        chosen = self.table.current_id()
-        self.table.set_rows(datasets)
-        if datasets and not self.table.choose(chosen):
-            self.table.choose(self.table.model.id_at(0))
-        self._detail_area.setVisible(bool(datasets))
-        self._register.setVisible(bool(datasets))
-        self._show_detail()
-
-    def _on_changed(self, kind: str, item_id: str) -> None:
-        if kind == "dataset":
-            if self.table.model.get(item_id) is None:
-                self._on_reset()
-                self.table.choose(item_id)
-            else:
-                self.table.model.put(self._context.store.datasets[item_id])
-                self._show_detail()
-
-    def _show_detail(self) -> None:
-        dataset = self._context.store.datasets.get(self.table.current_id())
-        self._detail.setVisible(dataset is not None)
-        if dataset is not None:
-            self._detail.set_dataset(dataset)
 
 
 class _Detail(QWidget):
@@ -261,7 +205,7 @@ class _Detail(QWidget):
         self._check.setEnabled(not busy)
         self._check.setText(self.tr("Checking…") if busy else self.tr("Check now"))
 
-    def set_dataset(self, dataset: pb.Dataset) -> None:
+    def show_item(self, dataset: pb.Dataset) -> None:
         tr = self.tr
         columns_changed = dataset.id != self._dataset.id or dataset.columns != self._dataset.columns
         self._dataset = dataset

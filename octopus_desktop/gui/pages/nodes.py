@@ -3,50 +3,39 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 
-from PySide6.QtCore import Qt, QTimer
-from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLineEdit, QProgressBar, QSplitter, QVBoxLayout, QWidget
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLineEdit, QProgressBar, QVBoxLayout, QWidget
 
 from octopus_desktop.gui.context import Context
 from octopus_desktop.gui.dialogs.form import FormDialog
+from octopus_desktop.gui.pages.list_detail import ListDetailPage
 from octopus_desktop.gui.theme import GRID
 from octopus_desktop.gui.widgets import formats
 from octopus_desktop.gui.widgets.parts import (
     Card,
-    EmptyState,
     Facts,
-    PageHeader,
     button,
     clear,
     label,
-    page_layout,
-    scroll,
 )
 from octopus_desktop.gui.widgets.status import StatusBadge, look
-from octopus_desktop.gui.widgets.table import Column, Table
+from octopus_desktop.gui.widgets.table import Column
 from octopus_desktop.wire.pb import local_pb2 as pb
 
-DETAIL_MS = 250
 
-
-class NodesPage(QWidget):
-    icon = "nodes"
+class NodesPage(ListDetailPage):
+    kind, icon = "node", "nodes"
 
     def __init__(self, context: Context) -> None:
-        super().__init__()
-        self._context = context
-        self.title = self.tr("Nodes")
-        tr, theme = self.tr, context.theme
-        column = page_layout(self)
-        header = PageHeader(self.title, tr("The machines that train here: what we have, and what is free"))
-        self._register = button(theme, tr("Register this machine…"), self.register, icon="plus")
-        header.buttons.addWidget(self._register)
-        column.addWidget(header)
-        self.table = Table(
-            theme,
-            context.settings,
-            "nodes",
-            [
+        super().__init__(context)
+        tr = self.tr
+        self.lay_out(
+            title=tr("Nodes"),
+            subtitle=tr("The machines that train here: what we have, and what is free"),
+            act=(tr("Register this machine…"), self.register),
+            columns=[
                 Column(key="name", title=tr("NODE"), text=lambda n: n.name, width=164),
                 Column(
                     key="state",
@@ -84,72 +73,25 @@ class NodesPage(QWidget):
                     searched=False,
                 ),
             ],
-            lambda n: n.id,
-            empty=EmptyState(
-                theme,
-                "nodes",
+            empty=(
                 tr("No machine is registered"),
                 tr("A node is a workstation or server of yours that trains. Register this "
                     "machine to begin: its processors, "
                    "memory and GPUs are read, nothing is installed."),
-                tr("Register this machine…"),
-                self.register,
             ),
             placeholder=tr("Filter nodes"),
+            detail=_Detail(context, self._drain),
         )  # fmt: skip
-        self._detail = _Detail(context, self._drain)
-        split = QSplitter(Qt.Orientation.Horizontal)
-        split.setChildrenCollapsible(False)
-        split.addWidget(self.table)
-        self._detail_area = scroll(self._detail)
-        split.addWidget(self._detail_area)
-        split.setSizes([720, 400])
-        split.setHandleWidth(2 * GRID)
-        column.addWidget(split, 1)
-        self.table.chosen.connect(lambda _id: self._show_detail())
-        self._soon = QTimer(self)
-        self._soon.setSingleShot(True)
-        self._soon.setInterval(DETAIL_MS)
-        self._soon.timeout.connect(self._show_detail)
-        store = context.store
-        store.reset.connect(self._on_reset)
-        store.changed.connect(self._on_changed)
-        store.removed.connect(lambda kind, item_id: self.table.model.remove(item_id) if kind == "node" else None)
-        self._on_reset()
-
-    def show_item(self, item_id: str) -> None:
-        self.table.choose(item_id)
 
     def register(self) -> None:
         """Ask for a name and register this machine."""
         RegisterNode(self._context, self).open()
 
-    def _on_reset(self) -> None:
-        nodes = list(self._context.store.nodes.values())
-        chosen = self.table.current_id()
-        self.table.set_rows(nodes)
-        if nodes and not self.table.choose(chosen):
-            self.table.choose(next((n.id for n in nodes if n.local), nodes[0].id))
-        self._detail_area.setVisible(bool(nodes))
-        self._register.setVisible(not any(n.local for n in nodes) and bool(nodes))
-        self._show_detail()
+    def first(self, items: Sequence[pb.Node]) -> str:
+        return next((node.id for node in items if node.local), items[0].id)
 
-    def _on_changed(self, kind: str, item_id: str) -> None:
-        if kind != "node":
-            return
-        if self.table.model.get(item_id) is None:
-            self._on_reset()
-            self.table.choose(item_id)
-            return
-        self.table.model.put(self._context.store.nodes[item_id])
-        if item_id == self.table.current_id():
-            self._soon.start()
-
-    def _show_detail(self) -> None:
-        node = self._context.store.nodes.get(self.table.current_id())
-        self._detail.setVisible(node is not None)
-        if node is not None:
-            self._detail.set_node(node)
+    def offers_act(self, items: Sequence[pb.Node]) -> bool:
+        return bool(items) and not any(node.local for node in items)
 
     def _drain(self, node: pb.Node) -> None:
         drain = node.state == "ready"
@@ -210,7 +152,7 @@ class _Detail(QWidget):
         column.addWidget(self._gpus)
         column.addStretch(1)
 
-    def set_node(self, node: pb.Node) -> None:
+    def show_item(self, node: pb.Node) -> None:
         tr = self.tr
         self._node = node
         self._name.setText(node.name)

@@ -1,0 +1,15 @@
+"""One SeaweedFS for all tests of the room: it takes some seconds to start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from octopus_desktop.communication.seaweed import Seaweed
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    with Seaweed(tmp_path_factory.mktemp("seaweed")) as store:
+        yield store
