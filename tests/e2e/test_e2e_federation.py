@@ -86,7 +86,7 @@ def test_encoded_updates_leave_and_the_model_is_still_that_of_the_simulation(
     detail = federation.silos[0].api().call("Runs.Detail", ById(id=run.id))
     left = [message for message in detail.left if message.encoding]
     assert len(left) == 4 and all(message.encoding == encoding for message in left)
-    assert [(layer.name, layer.elements) for layer in left[0].layers] == [("weight", 31), ("bias", 1)]
+    assert [(layer.name, layer.elements) for layer in left[0].layers] == [("weight", 34), ("bias", 1)]
 
 
 def _server(federation: LocalFederation) -> psutil.Process:
