@@ -1,8 +1,8 @@
 """A whole federation on this machine: a server and some silos, each a process of its own below one directory.
 
-The demo shows it, the end-to-end tests and the benchmarks drive it, over each carrier. Every step looks first at what is
-there already, so that a second call goes on where the first one stopped. Speaks to server and daemons through their APIs
-alone.
+The demo shows it, the end-to-end tests and the benchmarks drive it, over each carrier. Every step looks first at what
+is there already, so that a second call goes on where the first one stopped. Speaks to server and daemons through their
+APIs alone.
 """
 
 from __future__ import annotations
@@ -114,11 +114,24 @@ class LocalSilo:
         """Set this silo's side of a carrier; ``own_side``: the fields of a ``ConfigureCarrierRequest`` but the id."""
         from octopus_desktop.wire.pb import local_pb2 as pb
 
-        federation = snapshot(self.api()).federations[0]
-        known = next((c for c in federation.carriers if c.name == own_side["name"]), None)
-        if known is None or known.own_json in ("", "{}") or known.control != own_side["control"]:
+        federation, known = self._offered(str(own_side["name"]))
+        if known.own_json in ("", "{}") or known.control != own_side["control"]:
             wanted = pb.ConfigureCarrierRequest(id=federation.id, request_id=request_id(), **own_side)
             self.api().call("Federations.ConfigureCarrier", wanted)
+
+    def _offered(self, carrier: str, seconds: float = 60) -> Any:
+        """The federation, and its row of this carrier, once the server has told of it."""
+        from octopus_desktop.wire.pb.local_pb2 import WatchRequest
+
+        deadline = time.monotonic() + seconds
+        for event in self.api().stream("Daemon.Watch", WatchRequest()):
+            for federation in event.snapshot.federations if event.HasField("snapshot") else [event.federation]:
+                for known in federation.carriers:
+                    if known.name == carrier:
+                        return federation, known
+            if time.monotonic() > deadline:
+                break
+        raise TimeoutError(f"{self.plan.name} was not told of the carrier {carrier} within {seconds} s")
 
     def put_rule(self, name: str, rule: Mapping[str, Any]) -> None:
         from octopus_desktop.jobs.policy import Rule

@@ -1,8 +1,8 @@
-"""What a carrier needs beside server and daemons, on this machine and below one directory: a broker, an S3 store, an MPI
-world. For demonstrations and tests; a real federation brings its own.
+"""What a carrier needs beside server and daemons, on this machine and below one directory: a broker, an S3 store, an
+MPI world. For demonstrations and tests; a real federation brings its own.
 
-Parts outlive the process that started them, as the daemons do; a later one finds them again and ends them. Passwords are
-made here, lie in files of mode 0600, and reach server and daemons through their APIs alone.
+Parts outlive the process that started them, as the daemons do; a later one finds them again and ends them. Passwords
+are made here, lie in files of mode 0600, and reach server and daemons through their APIs alone.
 """
 
 from __future__ import annotations
