@@ -125,6 +125,10 @@ class MessageLink:
         if not self._ended.done():
             self._ended.set_exception(LinkEnded(fault))
 
+    def told(self, fault: UserError) -> None:
+        """The other side says outside of the session why it is over; a reason that it gave within came first."""
+        self._inbox.put_nowait(fault_frame(fault))
+
     def changed(self) -> None:
         """The owner has new rows for the peer."""
         self._link.outlet.changed()

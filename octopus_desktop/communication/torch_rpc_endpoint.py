@@ -34,6 +34,7 @@ from typing import Any
 from octopus_desktop.communication.relay_client import RelayClient
 from octopus_desktop.communication.relay_frames import MESSAGE_BYTES, NAME_BYTES
 from octopus_desktop.communication.wires import Lane
+from octopus_desktop.system.sandbox import scope_itself
 from octopus_desktop.wire.errors import UserError
 
 SERVER = "server"
@@ -125,8 +126,11 @@ class _Lane:
                 while self._queue and held + len(self._queue[0]) <= BATCH_BYTES and len(batch) < 1024:
                     batch.append(self._queue.popleft())
                     held += len(batch[-1])
-            self._endpoint.send(self._peer, self._lane, batch)
-            self._endpoint.client.room(self._peer, self._lane, held)
+            try:
+                self._endpoint.send(self._peer, self._lane, batch)
+                self._endpoint.client.room(self._peer, self._lane, held)
+            except OSError:  # the end is gone
+                self._endpoint.leave()
 
 
 class Endpoint:
@@ -422,6 +426,7 @@ def _limit_itself() -> None:
     """A peer that fills the memory of this process ends it, and nothing else on the machine."""
     import resource
 
+    scope_itself()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     bound = DATA_BYTES if most == resource.RLIM_INFINITY else min(DATA_BYTES, most)
