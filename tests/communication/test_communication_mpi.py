@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,45 +9,39 @@ from typing import Any
 
 import pytest
 
+from octopus_desktop.communication import message_silo
 from octopus_desktop.communication.contract import SERVER
+from octopus_desktop.communication.message_server import MessageServerEnd
+from octopus_desktop.communication.message_silo import MessageSiloEnd
 from octopus_desktop.communication.mpi import MpiServerEnd, MpiSiloEnd
+from octopus_desktop.communication.parties import ServerParty, SiloParty
 from octopus_desktop.communication.settings import MpiOffer, OwnSide
-from tests.communication.conformance import CarrierConformance
 from tests.communication.mpi_worlds import RunningWorld
-from tests.communication.parts import Keys, Owner
+from tests.communication.parts import Owner
+from tests.communication.peers import PeerProcess
+from tests.communication.remote import RemoteConformance
+from tests.communication.unruly import MessageWiring
 
 
-class MpiWiring:
+class MpiWiring(MessageWiring):
     """The ends of one test in a world that lasts longer."""
 
-    def __init__(self, root: Path, world: RunningWorld, **options: Any) -> None:
-        self.root, self.world, self.keys = root, world, Keys()
-        self.server = Owner(root / "server", SERVER, self.keys)
-        self.server_end = MpiServerEnd(
-            offer=MpiOffer(),
-            run_dir=world.place(SERVER).parent,
-            party=self.keys.server_party(),
-            owner=self.server,
-            version="1",
-            boot_id="s",
-            **options,
-        )
+    def __init__(self, root: Path, world: RunningWorld) -> None:
+        super().__init__(root)
+        self.world = world
 
-    def owner(self, name: str) -> Owner:
-        self.keys.silo(name)
-        return Owner(self.root / name, name, self.keys)
+    def make_server_end(self, party: ServerParty, owner: Owner, **options: Any) -> MessageServerEnd:
+        run_dir = self.world.place(SERVER).parent
+        return MpiServerEnd(offer=MpiOffer(), run_dir=run_dir, party=party, owner=owner, **options)
 
-    def silo_end(self, owner: Owner, *, keys: Keys | None = None, **options: Any) -> MpiSiloEnd:
-        return MpiSiloEnd(
-            offer=MpiOffer(),
-            own=OwnSide(),
-            run_dir=self.world.place(owner.name).parent,
-            party=(keys or self.keys).silo_party(owner.name),
-            owner=owner,
-            version="1",
-            boot_id="c",
-            **options,
-        )
+    def make_silo_end(self, party: SiloParty, owner: Owner, **options: Any) -> MessageSiloEnd:
+        run_dir = self.world.place(owner.name).parent
+        return MpiSiloEnd(offer=MpiOffer(), own=OwnSide(), run_dir=run_dir, party=party, owner=owner, **options)
+
+    async def peer(self, root: Path) -> PeerProcess:
+        root.mkdir(exist_ok=True)
+        (root / "place").write_text(str(self.world.place(SERVER).parent))
+        return await PeerProcess.start("tests.communication.mpi_peer", root, self.keys)
 
     def cut(self) -> None:
         self.world.cut()
@@ -66,17 +59,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWorld]:
         world.stop()
 
 
-class TestMpich(CarrierConformance):
+class TestMpich(RemoteConformance):
     @pytest.fixture(autouse=True)
-    def _in(self, world: RunningWorld) -> None:
+    def in_one_world(self, world: RunningWorld, monkeypatch: pytest.MonkeyPatch) -> None:
         self.world = world
+        monkeypatch.setattr(message_silo, "DIAL_S", 3.0)
 
     @asynccontextmanager
     async def wiring(self, tmp_path: Path, **options: Any) -> AsyncIterator[MpiWiring]:
-        wiring = MpiWiring(tmp_path, self.world, **options)
-        await wiring.server_end.start()
+        wiring = MpiWiring(tmp_path, self.world)
+        await wiring.start(**options)
         try:
             yield wiring
         finally:
-            await wiring.server_end.stop(1)
-            await asyncio.sleep(0)
+            await wiring.stop()
