@@ -172,7 +172,10 @@ class MessageLink:
                 task.cancel()
             await asyncio.wait(work[len(pumps) :])
             if not any(pump.done() for pump in pumps):
-                await self._goodbye(last)
+                goodbye = asyncio.create_task(self._goodbye(last))
+                await asyncio.wait((goodbye, *pumps), return_when=asyncio.FIRST_COMPLETED)  # a pump ends: a broken wire
+                goodbye.cancel()
+                await asyncio.wait((goodbye,))
             for task in pumps:
                 task.cancel()
             await asyncio.wait(pumps)
