@@ -92,7 +92,7 @@ def outside(address: str, networks: Sequence[str]) -> UserError:
         "OCT-RPC-NETWORK",
         "PyTorch RPC is not started: it may only be used inside the networks that the federation names.",
         f"The address {address} does not lie in {', '.join(networks)}.",
-        "Set an interface that lies inside them ('octopus federation carrier torch_rpc'), or use another carrier.",
+        "Set an interface inside them ('octopus federation carrier set … --interface'), or use another carrier.",
     )
 
 
