@@ -55,22 +55,16 @@ class MqttWire:
         topics, federation: of the topics' first levels; ``federation`` is the CA's fingerprint.
         name: "server" or the silo's enrolled name.
         packet_bytes: largest PUBLISH, unless the broker sets a lower limit.
+
+    Attributes:
+        presence_s: for how long a silo waits for the server to be at the broker.
     """
 
-    def __init__(
-        self,
-        broker: BrokerAddress,
-        *,
-        topics: str,
-        federation: str,
-        name: str,
-        packet_bytes: int,
-        presence_s: float = PRESENCE_S,
-    ) -> None:
+    def __init__(self, broker: BrokerAddress, *, topics: str, federation: str, name: str, packet_bytes: int) -> None:
         self._broker, self._name = broker, name
         self._federation = federation_level(federation)
         self._root = f"{topics}/{self._federation}/"
-        self._packet_bytes, self._presence_s = packet_bytes, presence_s
+        self._packet_bytes, self.presence_s = packet_bytes, PRESENCE_S
         self.message_bytes = max(LEAST_BYTES, packet_bytes - OVERHEAD_BYTES)
         self._here = HERE + secrets.token_hex(8).encode()
         self._lanes: list[Connection] = []
@@ -184,7 +178,7 @@ class MqttWire:
         here: asyncio.Future[Any] = asyncio.ensure_future(self._server_here.wait())
         both: set[asyncio.Future[Any]] = {here, self._broken}
         try:
-            await asyncio.wait(both, timeout=self._presence_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(both, timeout=self.presence_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             here.cancel()
         if self._broken.done():
