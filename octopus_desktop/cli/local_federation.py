@@ -170,7 +170,7 @@ class LocalFederation:
         self.home = FederationHome(root=root / "server")
         private_dir(root)
         self.silos = [LocalSilo(root, plan) for plan in plans]
-        self.parts = Parts(root, carrier, [plan.name for plan in plans])
+        self.parts = Parts(root, carrier, self.home.root, {silo.plan.name: silo.home.root for silo in self.silos})
 
     @property
     def carrier(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from octopus_desktop.system.paths import private_dir
 from octopus_desktop.wire.errors import UserError
 
 CARRIERS = ("grpc", "mqtt", "mqtt_s3", "torch_rpc", "mpi")
+STOP_S = 20.0
 _SERVER = "server"
 
 
@@ -27,10 +28,10 @@ class Parts:
     Arguments:
         root: where they lie.
         carrier: one of CARRIERS.
-        silos: by their names.
+        server, silos: the homes of the server, and of each silo by its name.
     """
 
-    def __init__(self, root: Path, carrier: str, silos: Sequence[str]) -> None:
+    def __init__(self, root: Path, carrier: str, server: Path, silos: Mapping[str, Path]) -> None:
         if carrier not in CARRIERS:
             raise UserError(
                 "OCT-CONFIG-INVALID",
@@ -38,7 +39,8 @@ class Parts:
                 f"There are {', '.join(CARRIERS)}.",
                 "Choose one of these.",
             )
-        self.root, self.carrier, self.silos = root / "parts", carrier, list(silos)
+        self.root, self.carrier = root / "parts", carrier
+        self._server, self._silos = server, dict(silos)
 
     @property
     def carries_control(self) -> bool:
@@ -57,6 +59,8 @@ class Parts:
             self._store().start()
         if self.carrier == "torch_rpc" and "port" not in self._kept():
             self._keep(port=free_port())
+        if self.carrier == "mpi":
+            self._start_world()
 
     def stop(self) -> None:
         """End what runs; the directory stays."""
@@ -66,6 +70,8 @@ class Parts:
             broker.stop(self.broker)
         if self.carrier == "mqtt_s3" and self.root.exists():
             self._store().stop()
+        if self.carrier == "mpi":
+            self._end_world()
 
     def offer(self) -> dict[str, Any]:
         """The fields of a ``PutCarrierRequest``."""
@@ -100,14 +106,7 @@ class Parts:
 
     def broker_pid(self) -> int:
         """Of the broker that runs, or 0."""
-        import psutil
-
-        try:
-            pid = int((self.broker / "pid").read_text())
-            mine = str(self.broker / "mosquitto.conf") in psutil.Process(pid).cmdline()
-        except (OSError, ValueError, psutil.Error):
-            return 0
-        return pid if mine else 0
+        return _pid_of(self.broker / "pid", str(self.broker / "mosquitto.conf"))
 
     def _start_broker(self, free_port: Callable[[], int]) -> None:
         from octopus_desktop.communication import broker
@@ -120,7 +119,7 @@ class Parts:
 
             authority = Authority.create("Broker of this machine")
             key, chain = authority.issue_server(["127.0.0.1"])
-            users = {name: secrets.token_urlsafe(24) for name in (_SERVER, *self.silos)}
+            users = {name: secrets.token_urlsafe(24) for name in (_SERVER, *self._silos)}
             port = free_port()
             self._keep(port=port, passwords=users, ca_pem=authority.ca_pem.decode())
             broker.prepare(self.broker, broker.BrokerPlan(port=port, users=users, key=key, chain=chain))
@@ -130,6 +129,34 @@ class Parts:
         from octopus_desktop.communication.seaweed import Seaweed
 
         return Seaweed(self.root / "store", keep=True)
+
+    # the MPI world
+
+    def world_pid(self) -> int:
+        """Of the process that keeps the world (``local_world``), or 0."""
+        return _pid_of(self.root / "ranks.pid", str(self.root / "ranks.json"))
+
+    def _start_world(self) -> None:
+        from octopus_desktop.communication.mpi_table import RankTable
+        from octopus_desktop.system.service import start_detached
+
+        if self.world_pid():
+            return
+        ranks = RankTable.of(str(self._server), {name: str(home) for name, home in self._silos.items()})
+        table = self.root / "ranks.json"
+        table.write_text(ranks.to_json())
+        start_detached("octopus_desktop.cli.local_world", [str(table)], self.root / "world.log", what="MPI world")
+
+    def _end_world(self) -> None:
+        import psutil
+
+        if pid := self.world_pid():
+            try:
+                process = psutil.Process(pid)
+                process.terminate()
+                process.wait(timeout=STOP_S)
+            except psutil.NoSuchProcess:
+                return
 
     # what is kept
 
@@ -144,3 +171,16 @@ class Parts:
         text = json.dumps({**self._kept(), **values})
         with os.fdopen(os.open(self.root / "parts.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(text)
+
+
+def _pid_of(file: Path, word: str) -> int:
+    """The process id in the file, when that process lives and its command line holds the word; else 0."""
+    import psutil
+
+    try:
+        pid = int(file.read_text())
+        process = psutil.Process(pid)
+        mine = word in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+    except (OSError, ValueError, psutil.Error):
+        return 0
+    return pid if mine else 0
