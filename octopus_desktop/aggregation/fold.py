@@ -38,6 +38,7 @@ from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import Layout, make_layout, read_layout
 
 TILE_BYTES = 512 << 10
+PRODUCT_BYTES = 32 << 20  # of all silos' rows at a time
 FOLD_PREFIX = "fold-"
 
 
@@ -85,7 +86,7 @@ def fold(
     *,
     model: Path,
     updates: Sequence[tuple[str, Path | None]],
-    weights: Sequence[float],
+    weights: Sequence[float] | Callable[[Array], Sequence[float]],
     store: BlobStore,
     round: int = 1,
     slots: Mapping[str, Path] | None = None,
@@ -100,7 +101,8 @@ def fold(
 
     Args:
         model: the current global model. updates: (silo, file) in the order of sums; None for a file that is not there.
-        weights: one factor an update, from ``strategy.weights``.
+        weights: one factor an update, from ``strategies.weighing``: a function wants the updates' inner products,
+            for which all of them are read once more.
         slots: the strategy's state after the round before; {} or None in the first round.
         encoding: how the updates are encoded; None when they are not.
         bases: for each update the model that its silo trained from, None where that is the current one; empty: all.
@@ -118,15 +120,14 @@ def fold(
     with ExitStack() as stack:
         sources = _open_all(layout, encoding, updates, stack)
         silos = [silo for silo, _ in updates]
-        work = _Fold(
-            strategy, layout, model, silos, sources, weights, store, round, slots or {}, label, tile_bytes, stack
-        )
+        work = _Fold(strategy, layout, model, silos, sources, (), store, round, slots or {}, label, tile_bytes, stack)
         work.lifted = encoding is not None and strategy.update == "weights"
         if work.lifted:
             work.current = Plain(layout, model, "The global model", stack)
             work.bases = [Plain(layout, path, "An earlier global model", stack) if path else None for path in bases]
         work.stop = stop
         try:
+            work.weights = tuple(weights(work.products()) if callable(weights) else weights)
             work.compute(max(1, threads))
             written, new_slots = work.finish()
         except BaseException:
@@ -157,7 +158,8 @@ class _Fold:
         tile_bytes: int,
         stack: ExitStack,
     ) -> None:
-        self.strategy, self.layout, self.weights, self.round = strategy, layout, tuple(weights), round
+        self.strategy, self.layout, self.round = strategy, layout, round
+        self.weights = tuple(weights)
         self.silos, self.sources = silos, sources
         self.lifted = False  # differences come, and weights are wanted
         self.current: Plain
@@ -186,6 +188,32 @@ class _Fold:
                 helper.join()
         if self.error:
             raise self.error
+
+    def products(self) -> Array:
+        """⟨Δ_i, Δ_j⟩ of all differences to the model, (silos, silos), float64; tile after tile in the file's order."""
+        count = len(self.sources)
+        total = np.zeros((count, count))
+        most = max(1, PRODUCT_BYTES // (8 * max(1, count)))
+        for run, first, length in self.tiles:
+            if run.dtype not in WORK_TYPE:
+                continue
+            stored, kind = stored_type(run.dtype), WORK_TYPE[run.dtype]
+            for start in range(first, first + length, most):
+                size = min(most, first + length - start)
+                at = run.begin + start * stored.itemsize
+                raw, wide, rows = np.empty(size, stored), np.empty(size, kind), np.empty((count, size))
+                for i, source in enumerate(self.sources):
+                    rows[i] = source.floating(run.dtype, at, raw, wide, None)
+                if self.strategy.update == "weights" and not self.lifted:
+                    read_full(self.model, raw, at)
+                    rows -= widen(raw, run.dtype, wide)
+                if self.stop():
+                    raise FoldStopped
+                with np.errstate(all="ignore"):
+                    total += rows @ rows.T
+        if not np.isfinite(total).all():
+            raise self.culprits()
+        return total
 
     def finish(self) -> tuple[Written, dict[str, Written]]:
         slots = {name: output.install() for name, output in self.slots_out.items()}

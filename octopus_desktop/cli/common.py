@@ -243,11 +243,16 @@ def size(count: float) -> str:
     return ""
 
 
-def sealing(name: str, settings_json: str) -> str:
-    """How a carrier's bytes are kept from those whose hands they pass through."""
+def sealing(name: str, settings_json: str, own_json: str | None = None) -> str:
+    """How a carrier's bytes are kept from those whose hands they pass through. ``own_json``: a silo's own side; None
+    at the server, which has silos of both kinds."""
     if name in ("grpc", "loopback"):
         return "mutual TLS" if name == "grpc" else ""
-    return "sealed" if json.loads(settings_json or "{}").get("sealed", True) else "UNSEALED blobs"
+    if json.loads(settings_json or "{}").get("sealed", True):
+        return "sealed"
+    if own_json is None:
+        return "unsealed where a silo consents"
+    return "UNSEALED blobs" if json.loads(own_json or "{}").get("accept_unsealed") else "sealed (no consent)"
 
 
 def read_file(path: Path) -> bytes:

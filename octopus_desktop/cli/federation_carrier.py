@@ -119,7 +119,8 @@ def _show(federations: Sequence[Any]) -> None:
             [
                 (f.name, c.name, _mark(c), c.link, when(c.link_since),
                  f"{c.latency_ms:.1f}" if c.link == "up" and c.latency_ms else "", size(c.bytes_in), size(c.bytes_out),
-                 size(c.bytes_resumed), "kept" if c.secret_kept else "", sealing(c.name, c.settings_json), _own(c))
+                 size(c.bytes_resumed), "kept" if c.secret_kept else "",
+                 sealing(c.name, c.settings_json, c.own_json), _own(c))
                 for f in federations
                 for c in f.carriers
             ],

@@ -1,7 +1,8 @@
 """A whole federation on this machine: a server and some silos, each a process of its own below one directory.
 
-The demo shows it, the end-to-end tests and the benchmarks drive it. Every step looks first at what is there already, so
-that a second call goes on where the first one stopped. Speaks to server and daemons through their APIs alone.
+The demo shows it, the end-to-end tests and the benchmarks drive it, over each carrier. Every step looks first at what
+is there already, so that a second call goes on where the first one stopped. Speaks to server and daemons through their
+APIs alone.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from octopus_desktop.cli.common import Api, daemon_api, request_id, server_api, snapshot
+from octopus_desktop.cli.local_parts import Parts
 from octopus_desktop.system.paths import FederationHome, SiloHome, private_dir
 from octopus_desktop.wire.errors import UserError
 
 PASSPHRASE_VARIABLE = "OCTOPUS_PASSPHRASE_FILE"
+NOWHERE = "192.0.2.1"  # an address for documentation (RFC 5737): no packet to it arrives
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +73,11 @@ class LocalSilo:
         store = open_store(self.home.secrets, passphrase=self.passphrase_file.read_text())
         return approver_key(store, self.plan.administrator)
 
-    def prepare(self, invite: Any) -> None:
-        """Set the silo up, enrol it with ``invite()``, register this machine, its data and its rule."""
+    def prepare(self, invite: Callable[[], str], answer: Callable[[bytes], bytes] | None = None) -> None:
+        """Set the silo up, enrol it with ``invite()``, register this machine, its data and its rule.
+
+        ``answer``: the coordinator's answer to a request file; with it, the silo enrols without a route to the server.
+        """
         from octopus_desktop.wire.pb import local_pb2 as pb
 
         api, plan = self.api(), self.plan
@@ -97,7 +103,35 @@ class LocalSilo:
             self.put_rule("demo", plan.rule)
         if not snap.federations:
             enrolment = pb.EnrolLocalRequest(text=invite(), name=plan.name, request_id=request_id())
-            api.call("Federations.Enrol", enrolment)
+            if answer is None:
+                api.call("Federations.Enrol", enrolment)
+            else:
+                asked = api.call("Federations.EnrolRequestFile", enrolment)
+                reply = pb.EnrolFileLocalRequest(file=answer(asked.file), request_id=request_id())
+                api.call("Federations.EnrolFile", reply)
+
+    def use_carrier(self, own_side: Mapping[str, Any]) -> None:
+        """Set this silo's side of a carrier; ``own_side``: the fields of a ``ConfigureCarrierRequest`` but the id."""
+        from octopus_desktop.wire.pb import local_pb2 as pb
+
+        federation, known = self._offered(str(own_side["name"]))
+        if known.own_json in ("", "{}") or known.control != own_side["control"]:
+            wanted = pb.ConfigureCarrierRequest(id=federation.id, request_id=request_id(), **own_side)
+            self.api().call("Federations.ConfigureCarrier", wanted)
+
+    def _offered(self, carrier: str, seconds: float = 60) -> Any:
+        """The federation, and its row of this carrier, once the server has told of it."""
+        from octopus_desktop.wire.pb.local_pb2 import WatchRequest
+
+        deadline = time.monotonic() + seconds
+        for event in self.api().stream("Daemon.Watch", WatchRequest()):
+            for federation in event.snapshot.federations if event.HasField("snapshot") else [event.federation]:
+                for known in federation.carriers:
+                    if known.name == carrier:
+                        return federation, known
+            if time.monotonic() > deadline:
+                break
+        raise TimeoutError(f"{self.plan.name} was not told of the carrier {carrier} within {seconds} s")
 
     def put_rule(self, name: str, rule: Mapping[str, Any]) -> None:
         from octopus_desktop.jobs.policy import Rule
@@ -121,18 +155,33 @@ class LocalSilo:
 
 
 class LocalFederation:
-    """The server and its silos below ``root``."""
+    """The server and its silos below ``root``, with what their carrier needs.
 
-    def __init__(self, root: Path, name: str, plans: Sequence[SiloPlan]) -> None:
-        self.root, self.name = root, name
+    Arguments:
+        carrier: by which runs move their data, and where it may also carry control, that as well.
+        route: false: silos enrol by files, and the server's address in their invitations leads nowhere; then the
+            carrier must be one that carries control.
+    """
+
+    def __init__(
+        self, root: Path, name: str, plans: Sequence[SiloPlan], *, carrier: str = "grpc", route: bool = True
+    ) -> None:
+        self.root, self.name, self.route = root, name, route
         self.home = FederationHome(root=root / "server")
         private_dir(root)
         self.silos = [LocalSilo(root, plan) for plan in plans]
+        self.parts = Parts(root, carrier, [plan.name for plan in plans])
+
+    @property
+    def carrier(self) -> str:
+        return self.parts.carrier
 
     def start_server(self, port: int = 0) -> None:
         """Make the federation when there is none, and start its server unless it answers already."""
         if not self.home.config.exists():
-            words = ["--name", self.name, "--host", "127.0.0.1", "--port", str(port or free_port())]
+            host = "127.0.0.1" if self.route else NOWHERE
+            words = ["--name", self.name, "--host", host, "--port", str(port or free_port())]
+            words += [] if self.route else ["--bind", "127.0.0.1"]
             octopus("server", "init", "--home", str(self.home.root), *words)
         try:
             self.server().call("Operator.Status", _operator().StatusRequest())
@@ -140,14 +189,32 @@ class LocalFederation:
             octopus("server", "start", "--home", str(self.home.root))
 
     def start(self) -> None:
-        """Server first, then all silos side by side."""
+        """What the carrier needs and the server first, then all silos side by side."""
+        self.parts.start(free_port)
         self.start_server()
+        self.offer_carrier()
         with ThreadPoolExecutor(max_workers=2) as pool:
             list(pool.map(self._start_silo, self.silos))
 
+    def offer_carrier(self) -> None:
+        """Let the server offer the carrier, unless it does already."""
+        if self.carrier == "grpc":
+            return
+        pb = _operator()
+        offered = self.server().call("Operator.Carriers", pb.CarriersRequest()).carriers
+        if self.carrier not in [one.name for one in offered]:
+            self.server().call("Operator.PutCarrier", pb.PutCarrierRequest(**self.parts.offer()))
+
     def _start_silo(self, silo: LocalSilo) -> None:
         silo.start()
-        silo.prepare(lambda: self.invite(silo.plan.name))
+        silo.prepare(lambda: self.invite(silo.plan.name), None if self.route else self.answer)
+        if self.carrier != "grpc":
+            silo.use_carrier(self.parts.own_side(silo.plan.name))
+
+    def answer(self, request: bytes) -> bytes:
+        """The server's answer to a request file."""
+        reply = self.server().call("Operator.EnrolFile", _operator().EnrolFileRequest(file=request))
+        return bytes(reply.file)
 
     def server(self) -> Api:
         return server_api(self.home)
@@ -179,9 +246,10 @@ class LocalFederation:
         return str(job.digest)
 
     def start_run(self, job: str, overrides: Mapping[str, Any] | None = None, silos: Sequence[str] = ()) -> str:
-        """Offer a run of a submitted job to silos; returns the run's id."""
+        """Offer a run of a submitted job to silos, over this federation's carrier; returns the run's id."""
+        settings = {"communication": {"carrier": self.carrier}, **dict(overrides or {})}
         request = _operator().StartRunRequest(
-            job=job, silos=list(silos), overrides_json=json.dumps(dict(overrides or {})), request_id=request_id()
+            job=job, silos=list(silos), overrides_json=json.dumps(settings), request_id=request_id()
         )
         return str(self.server().call("Operator.StartRun", request).id)
 
@@ -211,7 +279,7 @@ class LocalFederation:
         raise TimeoutError(f"no offer of {run_id} in {states} at {silo.plan.name} within {seconds} s")
 
     def stop(self) -> None:
-        """Ask every daemon and the server to stop; what does not answer is not running."""
+        """Ask every daemon and the server to stop; what does not answer is not running. Then the carrier's parts."""
         from octopus_desktop.system.service import wait_stopped
         from octopus_desktop.wire.pb.local_pb2 import ShutdownRequest
 
@@ -224,7 +292,8 @@ class LocalFederation:
         try:
             octopus("server", "stop", "--home", str(self.home.root))
         except UserError:
-            return
+            pass
+        self.parts.stop()
 
     def remove(self) -> None:
         """Stop everything and remove the directory."""

@@ -59,7 +59,7 @@ topic readwrite {topics}/#
 
 # Each silo, whose user bears the silo's own name (%u). The level between is the federation.
 pattern write {topics}/+/up/%u/#
-pattern write {topics}/+/alive/%u
+pattern readwrite {topics}/+/alive/%u
 pattern read {topics}/+/down/%u/#
 pattern read {topics}/+/alive/server
 """

@@ -11,7 +11,6 @@ import dataclasses
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
@@ -37,6 +36,7 @@ from octopus_desktop.communication.links import (
     protocol_differs,
     replaced,
 )
+from octopus_desktop.communication.memory import blob_threads
 from octopus_desktop.communication.transfer import BlobLocks, BlobSink, blob_pieces
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import BlobRef, Envelope
@@ -98,7 +98,7 @@ class GrpcServerEnd:
         self._hello = Hello(protocol=protocol, name=owner.name, boot_id=boot_id, version=version)
         self._heartbeat_s, self._silence_s, self._chunk_bytes = heartbeat_s, silence_s, chunk_bytes
         self._peers: dict[str, _Peer] = {}
-        self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="octopus-blobs")
+        self._executor = blob_threads(THREADS)
         self._locks = BlobLocks()
         server.add_generic_rpc_handlers((self._handlers(),))
 

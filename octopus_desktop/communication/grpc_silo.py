@@ -39,6 +39,7 @@ from octopus_desktop.communication.grpc_wire import (
     with_own_ca,
 )
 from octopus_desktop.communication.links import Link, LinkEnded, link_down, protocol_differs
+from octopus_desktop.communication.memory import blob_threads
 from octopus_desktop.communication.redial import Shown, keep_dialling
 from octopus_desktop.communication.settings import OwnSide, Secrets
 from octopus_desktop.communication.transfer import TRANSFERS, BlobLocks, BlobSink, blob_pieces
@@ -132,7 +133,7 @@ class GrpcSiloEnd:
                 "Check this machine's clock; if it is right, ask the coordinator for a new invitation.",
             )
         channel, blob_channel = self._dial(), self._dial()
-        executor = ThreadPoolExecutor(2 * TRANSFERS, thread_name_prefix="octopus-blobs")
+        executor = blob_threads(2 * TRANSFERS)
         try:
             await self._carry(channel, _Blobs(self, blob_channel, executor))
             raise AssertionError("a link ends by an exception")

@@ -11,7 +11,6 @@ import dataclasses
 import random
 import time
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
@@ -27,6 +26,7 @@ from octopus_desktop.communication.contract import (
     MailOwner,
 )
 from octopus_desktop.communication.links import Link, LinkEnded, blob_forbidden, link_down, replaced
+from octopus_desktop.communication.memory import blob_threads
 from octopus_desktop.communication.transfer import TRANSFERS, BlobLocks, BlobSink, blob_pieces
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import BlobRef, Envelope
@@ -174,7 +174,7 @@ class _Joint:
         self._end, self._server = end, end.server
         self.silo = end.owner
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._executor = ThreadPoolExecutor(2 * TRANSFERS, thread_name_prefix="octopus-blobs")
+        self._executor = blob_threads(2 * TRANSFERS)
         self._room = asyncio.Semaphore(2 * TRANSFERS)
         self._locks = BlobLocks()
         self._up: asyncio.Queue[Frame] = asyncio.Queue(QUEUED_FRAMES)

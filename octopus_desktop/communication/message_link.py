@@ -43,6 +43,7 @@ class MessageLink:
         blob_way: makes what moves the blobs.
         threads, locks: the end's, see ``parties.Session``.
         first: told once, when the first sealed message opened: the peer has the keys.
+        greeted: told of a further Hello.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class MessageLink:
         heartbeat_s: float,
         silence_s: float,
         first: Callable[[], None] = lambda: None,
+        greeted: Callable[[Hello], None] = lambda hello: None,
     ) -> None:
         self.peer, self.seals = peer, seals
         self._owner, self._shown, self._first = owner, shown, first
@@ -108,6 +110,7 @@ class MessageLink:
             faulty=lambda _, fault: shown.show(fault=fault),
             heartbeat_s=heartbeat_s,
             silence_s=silence_s,
+            greeted=greeted,
         )
 
     # from outside
@@ -122,9 +125,17 @@ class MessageLink:
         if not self._ended.done():
             self._ended.set_exception(LinkEnded(fault))
 
+    def told(self, fault: UserError) -> None:
+        """The other side says outside of the session why it is over; a reason that it gave within came first."""
+        self._inbox.put_nowait(fault_frame(fault))
+
     def changed(self) -> None:
         """The owner has new rows for the peer."""
         self._link.outlet.changed()
+
+    def greet(self, hello: Hello) -> None:
+        """Say a Hello anew."""
+        self._link.greet(hello)
 
     def send_live(self, envelope: Envelope) -> None:
         self._link.send_live(envelope)
@@ -161,7 +172,10 @@ class MessageLink:
                 task.cancel()
             await asyncio.wait(work[len(pumps) :])
             if not any(pump.done() for pump in pumps):
-                await self._goodbye(last)
+                goodbye = asyncio.create_task(self._goodbye(last))
+                await asyncio.wait((goodbye, *pumps), return_when=asyncio.FIRST_COMPLETED)  # a pump ends: a broken wire
+                goodbye.cancel()
+                await asyncio.wait((goodbye,))
             for task in pumps:
                 task.cancel()
             await asyncio.wait(pumps)

@@ -10,7 +10,6 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from octopus_desktop.communication.chunk_way import ChunkWay
@@ -26,6 +25,7 @@ from octopus_desktop.communication.contract import (
     MailOwner,
 )
 from octopus_desktop.communication.links import LinkEnded, link_down, protocol_differs, replaced
+from octopus_desktop.communication.memory import blob_threads
 from octopus_desktop.communication.message_link import MessageLink
 from octopus_desktop.communication.message_silo import wire_fault
 from octopus_desktop.communication.parties import BlobWay, ServerParty, Session
@@ -89,13 +89,13 @@ class MessageServerEnd:
         silence_s: float = SILENCE_S,
         protocol: int = PROTOCOL,
     ) -> None:
-        self._wire, self._party, self._owner = wire, party, owner
+        self.wire, self._party, self._owner = wire, party, owner
         self._hello = Hello(protocol=protocol, name=owner.name, boot_id=boot_id, version=version)
         self._blob_way, self._sealed, self._carriers = blob_way, sealed, carriers
         self._heartbeat_s, self._silence_s = heartbeat_s, silence_s
         self._peers: dict[str, _Peer] = {}
         self._running: set[asyncio.Task[None]] = set()
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="octopus-blobs")
+        self._threads = blob_threads(THREADS)
         self._locks = BlobLocks()
         self._buckets: dict[str, _Bucket] = {}
         self._strangers = _Bucket()
@@ -122,7 +122,7 @@ class MessageServerEnd:
             task.cancel()
         if rest:
             await asyncio.wait(rest)
-        await self._wire.close()
+        await self.wire.close()
         self._threads.shutdown(wait=False)
 
     def outbox_changed(self, peer: str) -> None:
@@ -137,6 +137,15 @@ class MessageServerEnd:
             known.shown.show(phase=phase, fault=fault)
             self._end(known, fault)
 
+    def announce(self) -> None:
+        for peer in self._peers.values():
+            if peer.link and peer.shown.state.phase is LinkPhase.UP:
+                peer.link.greet(self._greet())
+
+    @property
+    def fault(self) -> UserError | None:
+        return self._wire_state.fault
+
     def states(self) -> Sequence[LinkState]:
         """Each silo's; and the wire's own as that of "server", while it is not up."""
         own = [self._wire_state] if self._wire_state.phase is not LinkPhase.UP else []
@@ -149,11 +158,11 @@ class MessageServerEnd:
         while True:
             broken: asyncio.Task[Exception] | None = None
             try:
-                await self._wire.open(self._received, self._gone)
+                await self.wire.open(self._received, self._gone)
                 self._wire_state = LinkState(peer=SERVER, phase=LinkPhase.UP, since=time.time())
                 tried.set()
                 up_at = time.monotonic()
-                broken = asyncio.create_task(self._wire.broken())
+                broken = asyncio.create_task(self.wire.broken())
                 await asyncio.wait((broken,))
                 fault = wire_fault(broken)
                 most = 0.0 if time.monotonic() - up_at > HEALTHY_S else most
@@ -170,7 +179,7 @@ class MessageServerEnd:
             _log.warning("the carrier's connection is down: %s", fault)
             for peer in self._peers.values():
                 self._end(peer, fault)
-            await self._wire.close()
+            await self.wire.close()
             await asyncio.sleep(random.uniform(0, most))
             most = min(max(2 * most, BACKOFF_FIRST_S), BACKOFF_MOST_S)
 
@@ -236,8 +245,8 @@ class MessageServerEnd:
             self._owner,
             address,
             seals,
-            send=lambda lane, message: self._wire.send(address, lane, message),
-            message_bytes=self._wire.message_bytes,
+            send=lambda lane, message: self.wire.send(address, lane, message),
+            message_bytes=self.wire.message_bytes,
             shown=peer.shown,
             blob_way=self._blob_way,
             threads=self._threads,
@@ -313,7 +322,7 @@ class MessageServerEnd:
 
     async def _send(self, address: str, message: bytes) -> None:
         try:
-            await self._wire.send(address, Lane.MAIL, message)
+            await self.wire.send(address, Lane.MAIL, message)
         except UserError:
             pass  # the wire broke: the silo asks again
 

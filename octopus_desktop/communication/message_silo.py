@@ -21,6 +21,7 @@ from octopus_desktop.communication.contract import (
     MailOwner,
 )
 from octopus_desktop.communication.links import LinkEnded, link_down, protocol_differs
+from octopus_desktop.communication.memory import blob_threads
 from octopus_desktop.communication.message_link import DIAL_S, MessageLink
 from octopus_desktop.communication.parties import BlobWay, Session, SiloParty
 from octopus_desktop.communication.redial import Shown, keep_dialling
@@ -67,7 +68,7 @@ class MessageSiloEnd:
         silence_s: float = SILENCE_S,
         protocol: int = PROTOCOL,
     ) -> None:
-        self._wire, self._party, self._owner = wire, party, owner
+        self.wire, self._party, self._owner = wire, party, owner
         self._hello = Hello(protocol=protocol, name=owner.name, boot_id=boot_id, version=version)
         self._blob_way, self._accept_unsealed, self._on_carriers = blob_way, accept_unsealed, on_carriers
         self._heartbeat_s, self._silence_s = heartbeat_s, silence_s
@@ -94,7 +95,7 @@ class MessageSiloEnd:
 
     async def run(self) -> None:
         """See ``SiloEnd``. After it returned, ``state`` is revoked and says why."""
-        self._threads = ThreadPoolExecutor(2 * TRANSFERS, thread_name_prefix="octopus-blobs")
+        self._threads = blob_threads(2 * TRANSFERS)
         try:
             await keep_dialling(self._connection, self._shown)
         finally:
@@ -105,8 +106,8 @@ class MessageSiloEnd:
         """One session, from dialling to its end; returns why it ended."""
         try:
             if self._broken is None:
-                await self._wire.open(self._received, self._gone)
-                self._broken = asyncio.create_task(self._wire.broken())
+                await self.wire.open(self._received, self._gone)
+                self._broken = asyncio.create_task(self.wire.broken())
                 self._broken.add_done_callback(self._wire_broke)
             await self._carry()
             raise AssertionError("a session ends by an exception")
@@ -131,14 +132,15 @@ class MessageSiloEnd:
             self._owner,
             SERVER,
             seals,
-            send=lambda lane, message: self._wire.send(SERVER, lane, message),
-            message_bytes=self._wire.message_bytes,
+            send=lambda lane, message: self.wire.send(SERVER, lane, message),
+            message_bytes=self.wire.message_bytes,
             shown=self._shown,
             blob_way=self._blob_way,
             threads=self._threads,
             locks=self._locks,
             heartbeat_s=self._heartbeat_s,
             silence_s=self._silence_s,
+            greeted=lambda hello: self._on_carriers(list(hello.carriers)),
         )
         await link.run(self._greet, self._up, dials=True)
 
@@ -150,7 +152,7 @@ class MessageSiloEnd:
         pause = AGAIN_S
         async with asyncio.timeout(DIAL_S):
             while True:
-                await self._wire.send(SERVER, Lane.MAIL, self._dialling.message)
+                await self.wire.send(SERVER, Lane.MAIL, self._dialling.message)
                 done, _ = await asyncio.wait((self._agreed,), timeout=pause)
                 if done:
                     return self._agreed.result()
@@ -185,7 +187,7 @@ class MessageSiloEnd:
     def _greeting(self, message: bytes) -> None:
         if self._link:
             if fault := told_unknown(message, self._link.seals, self._party):
-                self._link.end(fault)
+                self._link.told(fault)
         elif self._dialling and self._agreed and not self._agreed.done():
             try:
                 seals = self._dialling.accepted(message)
@@ -224,7 +226,7 @@ class MessageSiloEnd:
             broken, self._broken = self._broken, None
             broken.cancel()
             await asyncio.wait((broken,))
-        await self._wire.close()
+        await self.wire.close()
 
 
 def wire_fault(broken: asyncio.Task[Exception]) -> UserError:

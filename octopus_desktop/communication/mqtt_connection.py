@@ -46,7 +46,8 @@ class Connection:
     Arguments:
         receive: gets what comes, on the loop; quick.
         unheard: told of a topic of ``publish`` to which nobody is subscribed, or whose queue is full: it is lost.
-        broke: told once, what ended the connection; never after ``close``.
+        broke: told once, what ended the connection, and whether it ended without the broker's word; never after
+            ``close``.
         will: a topic on which the broker publishes an empty retained message when this connection ends in any way.
         receive_most: messages that the broker may send without this side's acknowledgement.
 
@@ -61,7 +62,7 @@ class Connection:
         *,
         receive: Receive,
         unheard: Callable[[str], None],
-        broke: Callable[[UserError], None],
+        broke: Callable[[UserError, bool], None],
         receive_most: int,
         will: str = "",
     ) -> None:
@@ -126,7 +127,7 @@ class Connection:
 
     async def close(self) -> None:
         """End the connection; the will is published. Never raises."""
-        self._broke = lambda error: None
+        self._broke = lambda error, mute: None
         client = self._client
         if client is None:
             return
@@ -290,7 +291,7 @@ class Connection:
             why = "It closed the connection without a word. It may speak TLS on this port, or no MQTT 5 at all."
             self._fail(faults.down(address, why))
         else:
-            self._fail(faults.down(address, "The connection was lost."))
+            self._fail(faults.down(address, "The connection was lost."), mute=True)
 
     # waiting
 
@@ -314,7 +315,7 @@ class Connection:
         if answer and not answer.done():
             answer.set_result(None)
 
-    def _fail(self, error: UserError) -> None:
+    def _fail(self, error: UserError, *, mute: bool = False) -> None:
         if self._error:
             return
         self._error = error
@@ -324,7 +325,7 @@ class Connection:
         self._answers.clear()
         self._flying.clear()
         self._room.set()
-        self._broke(error)
+        self._broke(error, mute)
 
     def _fault(self) -> UserError:
         return self._error or faults.down(str(self._broker), "This side is not connected.")

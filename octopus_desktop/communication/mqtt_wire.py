@@ -6,12 +6,12 @@ Topics, below ``{topics}/{federation}/``, ``{federation}`` being a short form of
     down/{silo}/bulk    server to silo: chunks of blobs; sealed
     up/{silo}/mail      silo to server
     up/{silo}/bulk      silo to server
-    alive/{silo}        "here", retained, while the silo is connected; empty by its last will
+    alive/{silo}        "here {instance}", retained, while the silo is connected; empty by its last will
     alive/server        likewise for the server
 
-A silo's user needs to publish to ``up/{silo}/#`` and ``alive/{silo}`` and to read ``down/{silo}/#`` and
-``alive/server``, and nothing else; the server's user needs all of it. Each lane has a connection of its own, so that a
-blob never delays mail: neither in a socket nor in the broker's queue for a receiver.
+A silo's user needs to publish to ``up/{silo}/#``, to read ``down/{silo}/#`` and ``alive/server``, and to do both with
+``alive/{silo}``; nothing else. The server's user needs all of it. Each lane has a connection of its own, so that a blob
+never delays mail: neither in a socket nor in the broker's queue for a receiver.
 
 All messages are QoS 1 and expire. The broker keeps no session beyond its connection: a wire that broke is opened anew
 with a new sealed session, to which old messages mean nothing, and the mailboxes hold what is not acknowledged. So the
@@ -24,6 +24,7 @@ Knows neither envelopes nor keys. What comes may have been sent by anybody whom 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from typing import Any
 
 from octopus_desktop.communication import mqtt_faults as faults
@@ -36,7 +37,8 @@ from octopus_desktop.wire.errors import UserError
 
 LEAST_BYTES = 64 << 10  # of a message
 PRESENCE_S = 10.0  # for which a silo's opening waits for the server to be there
-HERE = b"here"
+LOOK_S = 3.0  # within which a silo learns whether another process took its place
+HERE = b"here "
 _MAIL_RECEIVE_MOST = 256
 _LANES = {"mail": Lane.MAIL, "bulk": Lane.BULK}
 
@@ -53,24 +55,20 @@ class MqttWire:
         topics, federation: of the topics' first levels; ``federation`` is the CA's fingerprint.
         name: "server" or the silo's enrolled name.
         packet_bytes: largest PUBLISH, unless the broker sets a lower limit.
+
+    Attributes:
+        presence_s: for how long a silo waits for the server to be at the broker.
     """
 
-    def __init__(
-        self,
-        broker: BrokerAddress,
-        *,
-        topics: str,
-        federation: str,
-        name: str,
-        packet_bytes: int,
-        presence_s: float = PRESENCE_S,
-    ) -> None:
+    def __init__(self, broker: BrokerAddress, *, topics: str, federation: str, name: str, packet_bytes: int) -> None:
         self._broker, self._name = broker, name
         self._federation = federation_level(federation)
         self._root = f"{topics}/{self._federation}/"
-        self._packet_bytes, self._presence_s = packet_bytes, presence_s
+        self._packet_bytes, self.presence_s = packet_bytes, PRESENCE_S
         self.message_bytes = max(LEAST_BYTES, packet_bytes - OVERHEAD_BYTES)
+        self._here = HERE + secrets.token_hex(8).encode()
         self._lanes: list[Connection] = []
+        self._looking: asyncio.Task[None] | None = None
         self._broken: asyncio.Future[Exception] | None = None
         self._receive: Receive = lambda peer, lane, message: None
         self._gone: Gone = lambda peer: None
@@ -92,10 +90,9 @@ class MqttWire:
         self._lanes = [mail, bulk]
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(mail.open([*self._topics_of(Lane.MAIL), self._alive_topic()]))
+                group.create_task(self._open_mail(mail))
                 group.create_task(bulk.open(self._topics_of(Lane.BULK)))
             self.message_bytes = self._agreed_bytes()
-            await mail.publish(f"{self._root}alive/{self._name}", HERE, retain=True, settled=True)
             if self._name != SERVER:
                 await self._server_comes()
         except BaseException as error:
@@ -111,7 +108,14 @@ class MqttWire:
             raise faults.down(self.address, "This side is not connected.")
         if self._name != SERVER and not self._server_here.is_set():
             await self._server_comes()  # it would be lost; and so the server's return is noticed at once
-        await self._lanes[lane].publish(self._topic(peer, lane), message)
+        try:
+            await self._lanes[lane].publish(self._topic(peer, lane), message)
+        except UserError as error:
+            looking = self._looking
+            if looking is None:
+                raise
+            await asyncio.wait((looking,))  # what broke it is not known yet
+            raise self._broken.result() if self._broken and self._broken.done() else error from None
 
     async def broken(self) -> Exception:
         if self._broken is None:
@@ -120,6 +124,10 @@ class MqttWire:
 
     async def close(self) -> None:
         lanes, self._lanes = self._lanes, []
+        if self._looking:
+            self._looking.cancel()
+            await asyncio.wait((self._looking,))
+            self._looking = None
         await asyncio.gather(*(lane.close() for lane in lanes))
 
     # topics
@@ -149,6 +157,12 @@ class MqttWire:
             will=f"{self._root}alive/{self._name}" if mail else "",
         )
 
+    async def _open_mail(self, mail: Connection) -> None:
+        """The server says that it is here when it can hear; a silo at once, for its older self to see."""
+        alive = f"{self._root}alive/{self._name}"
+        await mail.open([*self._topics_of(Lane.MAIL), self._alive_topic()])
+        await mail.publish(alive, self._here, retain=True, settled=True)
+
     def _agreed_bytes(self) -> int:
         limits = [lane.packet_bytes for lane in self._lanes if lane.packet_bytes]
         if limits and min(limits) < LEAST_BYTES + OVERHEAD_BYTES:
@@ -164,7 +178,7 @@ class MqttWire:
         here: asyncio.Future[Any] = asyncio.ensure_future(self._server_here.wait())
         both: set[asyncio.Future[Any]] = {here, self._broken}
         try:
-            await asyncio.wait(both, timeout=self._presence_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(both, timeout=self.presence_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             here.cancel()
         if self._broken.done():
@@ -181,7 +195,7 @@ class MqttWire:
             return
         match topic[len(self._root) :].split("/"):
             case ["alive", who]:
-                self._presence(who, payload == HERE, kept)
+                self._presence(who, payload.startswith(HERE), kept)
             case [_, who, lane] if lane in _LANES and not kept:  # nobody of ours lets the broker keep a message
                 self._receive(who if self._name == SERVER else SERVER, _LANES[lane], payload)
 
@@ -199,6 +213,39 @@ class MqttWire:
         if topic.endswith("/mail"):
             self._gone(topic.split("/")[-2] if self._name == SERVER else SERVER)
 
-    def _broke(self, error: UserError) -> None:
-        if self._broken and not self._broken.done():
+    def _broke(self, error: UserError, mute: bool) -> None:
+        if self._broken is None or self._broken.done() or self._looking:
+            return
+        if mute and self._name != SERVER:
+            self._looking = asyncio.get_running_loop().create_task(self._look(error))
+        else:
             self._broken.set_result(error)
+
+    async def _look(self, lost: UserError) -> None:
+        """Find out whether another process with this silo's name took this one's place: there are brokers that close
+        the older connection without a word (mosquitto 2.0.11). If so, that process is "here" now."""
+        alive, server = f"{self._root}alive/{self._name}", f"{self._root}alive/{SERVER}"
+        seen: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def came(topic: str, payload: bytes, kept: bool) -> None:
+            # what the broker keeps comes in the order of the topics: after the server's there is nothing to wait for
+            if not seen.done():
+                seen.set_result(payload if topic == alive else b"")
+
+        client_id = f"octopus-{self._federation}-{self._name}-look"
+        eyes = Connection(
+            self._broker, client_id, receive=came, unheard=lambda topic: None, broke=lambda *_: None, receive_most=8
+        )
+        error = lost
+        try:
+            async with asyncio.timeout(LOOK_S):
+                await eyes.open([alive, server])
+                other = await seen
+            if other.startswith(HERE) and other != self._here:
+                error = faults.ended(str(self._broker), self._name, faults.TAKEN_OVER, "")
+        except (UserError, TimeoutError):
+            pass  # then it stays at what is known
+        finally:
+            if self._broken and not self._broken.done():
+                self._broken.set_result(error)
+            await eyes.close()

@@ -4,11 +4,12 @@ only: sealing is ``sealing``, sessions are ``message_link``."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from octopus_desktop.communication.contract import MailOwner
+from octopus_desktop.communication.memory import blob_threads
 from octopus_desktop.communication.transfer import BlobLocks
 from octopus_desktop.identity.keys import SigningKey
 from octopus_desktop.wire.errors import UserError
@@ -63,7 +64,7 @@ class Session:
     alive: Callable[[], None]
     unsealed: bool = False
     faulty: Callable[[UserError], None] = lambda fault: None
-    threads: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="octopus-blobs"))
+    threads: Executor = field(default_factory=lambda: blob_threads(4))
     locks: BlobLocks = field(default_factory=BlobLocks)
 
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from octopus_desktop.communication.object_store import Access, ObjectStore
 from octopus_desktop.system.paths import private_dir
@@ -27,6 +28,7 @@ from octopus_desktop.wire.errors import UserError
 READY_S = 40.0
 STOP_S = 1.0  # it would take 15 s to say goodbye, and its data outlive a kill
 LOOK_S = 0.05
+KEPT = "kept.json"
 _PORTS = ("master", "volume", "filer", "s3")
 _MEMORY = {"GOMEMLIMIT": "300MiB", "GOGC": "50"}  # 158 MiB instead of 900 under load
 
@@ -40,6 +42,8 @@ class Seaweed:
         volumes, volume_mib: how many volumes of which size it may fill; the store is full when they are.
         identities: further users as ``{name: (key id, secret, actions)}``, actions in SeaweedFS's words
             ("Read:bucket/prefix*").
+        keep: it outlives this process: keys, ports and process id are kept in ``root`` (0600), and a later ``Seaweed``
+            of the same root finds it and ends it.
 
     Attributes:
         key_id, secret: of the user who may do everything.
@@ -54,12 +58,18 @@ class Seaweed:
         volumes: int = 20,
         volume_mib: int = 1024,
         identities: Mapping[str, tuple[str, str, list[str]]] | None = None,
+        keep: bool = False,
     ) -> None:
-        self.root, self.bucket = root, bucket
+        self.root, self.bucket, self._keep = root, bucket, keep
         self.key_id, self.secret = "OCT" + secrets.token_hex(8).upper(), secrets.token_urlsafe(24)
         self._volumes, self._volume_mib, self._identities = volumes, volume_mib, dict(identities or {})
         self._ports: dict[str, int] = {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._kept_pid = 0
+        if keep and (root / KEPT).exists():
+            kept = json.loads((root / KEPT).read_text())
+            self.key_id, self.secret, self._ports = kept["key_id"], kept["secret"], kept["ports"]
+            self._kept_pid = int(kept["pid"])
 
     @property
     def endpoint(self) -> str:
@@ -80,13 +90,15 @@ class Seaweed:
             UserError: OCT-PACKAGE-MISSING without the program; OCT-STORE-DOWN when it does not come up.
         """
         weed = find_weed()
+        if self._found_running():
+            return
         private_dir(self.root)
         (self.root / "data").mkdir(exist_ok=True)
         self._write_identities()
         self._ports = self._ports or dict(zip(_named(_PORTS), free_ports(2 * len(_PORTS)), strict=True))
         with open(self.root / "weed.log", "ab") as log:
             self._process = subprocess.Popen(
-                leashed(__name__, weed, *self._arguments()),
+                [weed, *self._arguments()] if self._keep else leashed(__name__, weed, *self._arguments()),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -98,11 +110,15 @@ class Seaweed:
         except BaseException:
             self.stop()
             raise
+        if self._keep:
+            kept = {"key_id": self.key_id, "secret": self.secret, "ports": self._ports, "pid": self.pid}
+            _write_private(self.root / KEPT, json.dumps(kept))
 
     def stop(self) -> None:
         """End it; its data stay."""
         process, self._process = self._process, None
         if process is None:
+            self._end_kept()
             return
         process.terminate()
         try:
@@ -117,6 +133,26 @@ class Seaweed:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
+
+    def _found_running(self) -> bool:
+        return self._kept() is not None
+
+    def _kept(self) -> Any:
+        """The process of an earlier ``start`` of this root, if it lives and is no other that was given its number."""
+        import psutil
+
+        try:
+            process = psutil.Process(self._kept_pid) if self._kept_pid else None
+            mine = process is not None and f"-dir={self.root / 'data'}" in process.cmdline()
+            return process if process and mine and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.Error:
+            return None
+
+    def _end_kept(self) -> None:
+        if process := self._kept():
+            process.kill()
+            process.wait()
+        self._kept_pid = 0
 
     def _arguments(self) -> list[str]:
         ports = self._ports
@@ -149,8 +185,7 @@ class Seaweed:
                 ]
             }
         )
-        with open(os.open(self.root / "identities.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(text)
+        _write_private(self.root / "identities.json", text)
 
     def _wait_ready(self) -> None:
         assert self._process is not None
@@ -180,6 +215,11 @@ class Seaweed:
             why[:300],
             f"Read the end of {self.root / 'weed.log'}.",
         )
+
+
+def _write_private(path: Path, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
 
 
 def find_weed() -> str:

@@ -34,10 +34,12 @@ from typing import Any
 from octopus_desktop.communication.relay_client import RelayClient
 from octopus_desktop.communication.relay_frames import MESSAGE_BYTES, NAME_BYTES
 from octopus_desktop.communication.wires import Lane
+from octopus_desktop.system.sandbox import scope_itself
 from octopus_desktop.wire.errors import UserError
 
 SERVER = "server"
 CALL_S = 60.0  # a peer that takes no bytes for so long is taken for dead
+SHARED_S = 5.0  # ... and where several claim one name, one that keeps the others waiting for so long
 JOIN_S = 20.0
 LEAVE_S = 0.8
 BATCH_BYTES = 2 << 20
@@ -90,7 +92,7 @@ def outside(address: str, networks: Sequence[str]) -> UserError:
         "OCT-RPC-NETWORK",
         "PyTorch RPC is not started: it may only be used inside the networks that the federation names.",
         f"The address {address} does not lie in {', '.join(networks)}.",
-        "Set an interface that lies inside them ('octopus federation carrier torch_rpc'), or use another carrier.",
+        "Set an interface inside them ('octopus federation carrier set … --interface'), or use another carrier.",
     )
 
 
@@ -125,8 +127,11 @@ class _Lane:
                 while self._queue and held + len(self._queue[0]) <= BATCH_BYTES and len(batch) < 1024:
                     batch.append(self._queue.popleft())
                     held += len(batch[-1])
-            self._endpoint.send(self._peer, self._lane, batch)
-            self._endpoint.client.room(self._peer, self._lane, held)
+            try:
+                self._endpoint.send(self._peer, self._lane, batch)
+                self._endpoint.client.room(self._peer, self._lane, held)
+            except OSError:  # the end is gone
+                self._endpoint.leave()
 
 
 class Endpoint:
@@ -310,10 +315,11 @@ class Endpoint:
             return
         lengths, tensors = _packed(batch)
         calls = []
+        patience = CALL_S if len(lives) == 1 else SHARED_S
         for life in lives:
             try:
                 args = (self._own_name, int(lane), lengths, tensors)
-                calls.append((life, rpc.rpc_async(life, deliver, args=args, timeout=CALL_S)))
+                calls.append((life, rpc.rpc_async(life, deliver, args=args, timeout=patience)))
             except Exception:
                 self.lost(life)
         for life, call in calls:
@@ -335,7 +341,10 @@ class Endpoint:
             for size in sizes:
                 if not 0 <= size <= MESSAGE_BYTES or at + size > len(view):
                     raise ValueError("lengths that do not fit")
-                self.client.give(peer, lane, view[at : at + size])
+                try:
+                    self.client.give(peer, lane, view[at : at + size])
+                except OSError:  # the end is gone
+                    self.leave()
                 at += size
 
     def carry(self) -> None:
@@ -422,6 +431,7 @@ def _limit_itself() -> None:
     """A peer that fills the memory of this process ends it, and nothing else on the machine."""
     import resource
 
+    scope_itself()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     bound = DATA_BYTES if most == resource.RLIM_INFINITY else min(DATA_BYTES, most)

@@ -22,8 +22,11 @@ from octopus_desktop.daemon.mail import Inward, Mailboxes, SiloMail
 from octopus_desktop.daemon.reducer import Restarted
 from octopus_desktop.daemon.services.approvals import Approvals
 from octopus_desktop.daemon.services.blob_uses import BlobUses
+from octopus_desktop.daemon.services.carriers import Carriers
+from octopus_desktop.daemon.services.credentials import Credentials
 from octopus_desktop.daemon.services.datasets import Datasets
 from octopus_desktop.daemon.services.federations import Federations
+from octopus_desktop.daemon.services.links import Links
 from octopus_desktop.daemon.services.lives import Lives
 from octopus_desktop.daemon.services.logs import LogHandler, Logs
 from octopus_desktop.daemon.services.nodes import Nodes
@@ -59,7 +62,10 @@ class App:
         self.uses = BlobUses(silo, self.blobs)
         self.packages = Packages(self.blobs)
         self.mailboxes = Mailboxes(home.run)
-        self.federations = Federations(silo, self.keys)
+        self.credentials = Credentials(silo, self.keys)
+        self.links = Links(silo, self.keys, self.credentials, self.lives)
+        self.carriers = Carriers(silo, self.lives, self.credentials, self.links)
+        self.federations = Federations(silo, self.keys, self.credentials, self.links)
         self.offers = Offers(silo, self.lives, self.packages, self.uses)
         self.approvals = Approvals(silo, self.lives, self.setup, self.nodes, self.datasets, self.packages)
         self.words = Words(silo, self.lives, self.record, self.logs, self.mailboxes, self.uses)
@@ -74,7 +80,7 @@ class App:
             {
                 "Daemon": DaemonApi(silo, shutdown),
                 "Setup": SetupApi(self.setup),
-                "Federations": FederationsApi(self.federations),
+                "Federations": FederationsApi(self.federations, self.carriers),
                 "Nodes": NodesApi(self.nodes),
                 "Datasets": DatasetsApi(self.datasets),
                 "Approvals": ApprovalsApi(self.approvals, self.reviews),
@@ -88,20 +94,23 @@ class App:
 
     def _wire(self) -> None:
         """Who is told what. The only place where the parts come to know of each other."""
-        lives, runs, federations = self.lives, self.runs, self.federations
+        lives, runs, links, carriers = self.lives, self.runs, self.links, self.carriers
         lives.launch, lives.tell, lives.end = runs.launch, runs.tell, runs.end
         lives.check_package, lives.apply_policy = self.offers.check, self.policies.apply
-        self.datasets.changed = self.policies.apply_all
-        lives.posted = federations.outbox_changed
+        self.datasets.changed = carriers.changed = self.policies.apply_all
+        self.approvals.agree, self.approvals.forbidden = carriers.agree, self.policies.forbidden
+        self.policies.refusal, self.policies.words = carriers.refusal, carriers.words
+        lives.posted, lives.active_changed = links.outbox_changed, links.settle
         runs.lawful = self.approvals.lawful
         self.words.sign = lambda envelope: envelopes.sign(envelope, self.keys.silo)
-        self.words.outbox_changed, self.words.send_live = federations.outbox_changed, federations.send_live
+        self.words.outbox_changed, self.words.send_live = links.outbox_changed, links.send_live
         self.nodes.workers, self.nodes.changed = runs.workers, runs.launch_waiting
         self.silo.hub.watch_began = self.nodes.wake
-        federations.make_owner, federations.leaving = self._mail_of, runs.stop_all_of
+        links.make_mail, links.offered = self._mail_of, carriers.offered
+        self.federations.leaving = runs.stop_all_of
 
     def _mail_of(self, federation: pb.Federation) -> SiloMail:
-        """What the carrier of one federation works on."""
+        """What the carriers of one federation work on."""
         runs = self.runs
         return SiloMail(
             silo=self.silo,
@@ -112,7 +121,7 @@ class App:
             federation_id=federation.id,
             name=federation.silo_name,
             key=self.keys.silo,
-            server_key=self.federations.server_key(federation.id),
+            server_key=self.credentials.server_key(federation.id),
             inward=Inward(
                 offer=self.offers.came,
                 task=runs.task_came,
@@ -122,7 +131,6 @@ class App:
             ),
             allowed=runs.answer_allowed,
             answered=runs.answer_delivered,
-            changed=lambda state: self.federations.link_changed(federation.id, state),
         )
 
     async def start(self) -> None:
@@ -134,7 +142,8 @@ class App:
         self.runs.restart_all()
         for life in self.lives.open():
             self.lives.apply(life.run_id, Restarted())
-        self.federations.connect_all()
+        self.federations.bring_up_to_date()
+        self.links.connect_all()
         for work in (
             self.nodes.sample_while_useful(),
             self.offers.expire_in_time(),

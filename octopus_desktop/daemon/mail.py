@@ -1,8 +1,10 @@
-"""The silo's mail with one federation, as its carrier sees it. Checks who sent what; decides nothing about runs.
+"""The silo's mail with one federation; each carrier's end works on its own view of it. Checks who sent what; decides
+nothing about runs.
 
 Small messages that belong to the daemon (decisions, audit heads) wait in the silo's database; tasks and answers in the
-run's mailbox, which the runner shares. What is handed to the carrier is signed, and recorded, at that moment: the
-record may tell of a message that then did not get through, never the other way round.
+run's mailbox, which the runner shares. Those go by the federation's control carrier, these by the run's. What
+is handed to a carrier is signed, and recorded, at that moment: the record may tell of a message that then did not get
+through, never the other way round.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from octopus_desktop.communication.contract import SERVER, LinkState
 from octopus_desktop.daemon.core import Silo
+from octopus_desktop.daemon.mail_view import MailView
 from octopus_desktop.daemon.services.record import Record
 from octopus_desktop.identity import envelopes
 from octopus_desktop.identity.keys import SigningKey
@@ -63,7 +66,7 @@ class Inward:
 
 
 class SiloMail:
-    """Implements ``communication.contract.MailOwner`` for one enrolled federation."""
+    """All mail with one enrolled federation; ``view`` gives each carrier its ``communication.contract.MailOwner``."""
 
     def __init__(
         self,
@@ -80,28 +83,38 @@ class SiloMail:
         inward: Inward,
         allowed: Callable[[Envelope, Answer], bool],
         answered: Callable[[Envelope], None],
-        changed: Callable[[LinkState], None],
     ) -> None:
         self.name = name
         self._silo, self._lives, self._record = silo, lives, record
         self._mailboxes, self._blobs = mailboxes, blobs
         self._federation_id, self._key, self._server_key = federation_id, key, server_key
-        self._inward, self._allowed, self._answered, self._changed = inward, allowed, answered, changed
+        self._inward, self._allowed, self._answered = inward, allowed, answered
+        self._left_by: dict[str, str] = {}  # envelope -> the carrier to which it was handed last
+
+    def view(self, carrier: str, changed: Callable[[LinkState], None]) -> MailView:
+        return MailView(self, carrier, changed)
 
     # out
 
-    def pending(self, peer: str) -> Sequence[Envelope]:
-        rows = self._silo.db.rows(
-            "SELECT envelope FROM outbox WHERE delivered_at IS NULL AND federation_id=? ORDER BY seq",
-            self._federation_id,
-        )
-        found = [Envelope.FromString(raw) for (raw,) in rows]
+    def pending(self, carrier: str) -> Sequence[Envelope]:
+        """What waits for the server and goes by this carrier; from here on it counts as having left."""
+        federation = self._silo.get("federation", self._federation_id)
+        control = federation.carrier if federation else ""
+        found = []
+        if carrier == control:
+            rows = self._silo.db.rows(
+                "SELECT envelope FROM outbox WHERE delivered_at IS NULL AND federation_id=? ORDER BY seq",
+                self._federation_id,
+            )
+            found = [Envelope.FromString(raw) for (raw,) in rows]
         for life in self._lives.active():
-            if life.federation_id == self._federation_id:
+            run = self._silo.get("run", life.run_id)
+            by = (run.carrier if run is not None else "") or control
+            if life.federation_id == self._federation_id and by == carrier:
                 found += [e for _, e in self._mailboxes.get(life.run_id).pending(SERVER) if self._may_leave(e)]
         for envelope in found:
             envelopes.sign(envelope, self._key)
-        self._note_leaving(found)
+        self._note_leaving(found, carrier)
         return found
 
     def delivered(self, envelope: Envelope) -> None:
@@ -110,6 +123,7 @@ class SiloMail:
                 "UPDATE outbox SET delivered_at=? WHERE id=? AND delivered_at IS NULL", time.time(), envelope.id
             )
             self._record.receipt(envelope.id)
+        self._left_by.pop(envelope.id, None)
         if envelope.kind == ANSWER:
             self._mailboxes.get(envelope.run_id).delivered(envelope.id)
             self._answered(envelope)
@@ -118,18 +132,24 @@ class SiloMail:
         """Whether the run's conditions still let this answer out."""
         return envelope.kind != ANSWER or self._allowed(envelope, Answer.FromString(envelope.body))
 
-    def _note_leaving(self, found: Sequence[Envelope]) -> None:
-        new = [e for e in found if not self._silo.db.one("SELECT 1 FROM run_left WHERE envelope_id=?", e.id)]
-        if not new:
-            return
-        with self._silo.change():
-            for envelope in new:
-                self._note(envelope)
+    def _note_leaving(self, found: Sequence[Envelope], carrier: str) -> None:
+        new = [e for e in found if self._left_by.get(e.id) != carrier and self._last_carrier(e.id) != carrier]
+        if new:
+            with self._silo.change():
+                for envelope in new:
+                    self._note(envelope, carrier)
+        self._left_by |= {envelope.id: carrier for envelope in found}
 
-    def _note(self, envelope: Envelope) -> None:
+    def _last_carrier(self, envelope_id: str) -> str | None:
+        row = self._silo.db.one("SELECT body FROM run_left WHERE envelope_id=?", envelope_id)
+        return (pb.Left.FromString(row[0]).carrier or "grpc") if row else None
+
+    def _note(self, envelope: Envelope, carrier: str) -> None:
+        """One message, and each further carrier to which the same message is handed."""
         size = len(envelope.body) + sum(blob.size for blob in envelope.blobs)
         kind = Kind.Name(envelope.kind)
         entry = pb.Left(at=round(time.time(), 3), round=envelope.round, kind=kind, bytes=size, recipient=SERVER)
+        entry.carrier = carrier
         entry.digest = digest(envelope.body)
         detail: dict[str, Any] = {"body": entry.digest}
         if envelope.kind == ANSWER:
@@ -138,7 +158,7 @@ class SiloMail:
             if answer.update.digest:
                 entry.digest, entry.encoding = answer.update.digest, answer.update.encoding
                 entry.layers.extend(_layers(self._blobs, answer.update))
-        self._record.left(envelope.id, envelope.run_id, entry)
+        first = self._record.left(envelope.id, envelope.run_id, entry)
         self._silo.record(
             "daemon",
             "message.left",
@@ -152,9 +172,11 @@ class SiloMail:
                 "bytes": size,
                 "round": envelope.round,
                 "recipient": f"{SERVER} of {self._federation_name}",
+                "carrier": carrier,
             },
         )
-        self._count(envelope.run_id, 0, size)
+        if first:
+            self._count(envelope.run_id, 0, size)
 
     # in
 
@@ -183,31 +205,22 @@ class SiloMail:
             self._count(envelope.run_id, len(envelope.body) + sum(blob.size for blob in envelope.blobs), 0)
         return new
 
-    def live(self, envelope: Envelope) -> None:
-        return None  # a server sends no PROGRESS
-
     # blobs and link
 
     def blobs(self) -> BlobStore:
         return self._blobs
 
-    def may_read(self, peer: str, run_id: str, blob: BlobRef) -> bool:
+    def may_read(self, run_id: str, blob: BlobRef) -> bool:
         row = self._silo.db.one(
             "SELECT 1 FROM blob_uses WHERE run_id=? AND digest=? AND kind='update'", run_id, blob.digest
         )
         return row is not None
 
-    def may_write(self, peer: str, run_id: str, blob: BlobRef) -> bool:
+    def may_write(self, run_id: str) -> bool:
         return bool(RUN_ID.fullmatch(run_id))
 
     def open_runs(self) -> Sequence[str]:
         return [life.run_id for life in self._lives.open() if life.federation_id == self._federation_id]
-
-    def link_changed(self, state: LinkState) -> None:
-        self._changed(state)
-
-    def peer_greeted(self, peer: str, runs: Sequence[str]) -> None:
-        return None  # both sides send what is undelivered anew; nothing else differs
 
     @property
     def _federation_name(self) -> str:

@@ -61,7 +61,7 @@ def read_request(content: bytes, ca_der: bytes) -> tuple[Peer, EnrolRequest]:
             "OCT-ENROL-INVALID",
             "This is no enrolment request for this federation.",
             f"Of the file, {error}.",
-            "Let the silo write it anew from the invitation ('octopus federation enrol-request').",
+            "Let the silo write it anew from the invitation ('octopus federation request').",
         ) from error
     if not _signed(file.invitation_certificate_der, file.invitation_signature, request_bytes(file.request)):
         raise _bad("the enrolment request", "the invitation's key", "Let the silo write it anew from the invitation.")

@@ -19,6 +19,7 @@ from octopus_desktop.communication import registry
 from octopus_desktop.communication.contract import (
     BACKOFF_FIRST_S,
     BACKOFF_MOST_S,
+    SERVER,
     LinkPhase,
     LinkState,
     MailOwner,
@@ -133,7 +134,7 @@ class Carriers:
             if fault:
                 info.error_code, info.error = fault.code, f"{fault.what} {fault.why}".strip()
             if running.end is not None:
-                info.links.extend(_link(state) for state in running.end.states())
+                info.links.extend(_link(state) for state in running.end.states() if state.peer != SERVER)
         return info
 
     async def put(self, request: pb.PutCarrierRequest) -> pb.CarrierInfo:

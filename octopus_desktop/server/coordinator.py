@@ -35,6 +35,7 @@ from octopus_desktop.aggregation.facts import Bar, Blob, task_config
 from octopus_desktop.aggregation.fold import Folded, FoldStopped, RejectedUpdates, fold, sweep
 from octopus_desktop.aggregation.loops import make_loop
 from octopus_desktop.aggregation.runnable import require_runnable
+from octopus_desktop.aggregation.strategies import weighing
 from octopus_desktop.communication.contract import SERVER
 from octopus_desktop.server import coordinator_mail as mail
 from octopus_desktop.server.coordinator_held import Held
@@ -268,7 +269,7 @@ class Coordinator:
                 self.strategy,
                 model=self.store.path(order.model.digest),
                 updates=[(a.silo, self.held.path(a.update.digest) if a.update else None) for a in order.answers],
-                weights=self.strategy.weights(order.answers),
+                weights=weighing(self.strategy, order.answers),
                 slots=self._slots(order),
                 encoding=self.encoding,
                 bases=[self.store.path(a.base) if a.staleness else None for a in order.answers],

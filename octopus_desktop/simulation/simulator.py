@@ -242,7 +242,7 @@ def _aggregate(
             strategy,
             model=store.path(order.model.digest),
             updates=[(a.silo, store.path(a.update.digest) if a.update else None) for a in order.answers],
-            weights=strategy.weights(order.answers),
+            weights=strategies.weighing(strategy, order.answers),
             slots={name: store.path(blob.digest) for name, blob in order.slots.items()},
             encoding=encodings.make(run.config.encoding, run.config.encoding_parameters),
             bases=[store.path(a.base) if a.staleness else None for a in order.answers],

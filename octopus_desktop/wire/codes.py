@@ -92,6 +92,7 @@ CODES: Final[dict[str, str]] = {
     "OCT-DAEMON-SLOW": "The reader of a stream did not keep up and was cut off.",
     "OCT-NODE-UNKNOWN": "No node has this id.",
     "OCT-FEDERATION-UNKNOWN": "No federation has this id, or the silo has left it.",
+    "OCT-POLICY-FORBIDDEN": "A standing rule of this silo forbids what was asked.",
     "OCT-POLICY-INVALID": "A policy's rule cannot be read or its signature does not hold.",
     "OCT-DAEMON-TOKEN": "The local API's token is missing or wrong.",
     "OCT-DAEMON-FAULT": "The daemon failed unexpectedly; its log tells more.",

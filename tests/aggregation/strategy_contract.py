@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from octopus_desktop.aggregation.facts import AnswerFacts
-from octopus_desktop.aggregation.strategies import STRATEGIES, Strategy, Tile, make
+from octopus_desktop.aggregation.strategies import STRATEGIES, Strategy, Tile, make, weighing
 from octopus_desktop.wire.errors import UserError
 
 SILOS, LENGTH, ROUNDS = 3, 1000, 4
@@ -21,7 +21,11 @@ COHORT = 5  # of which SILOS answer
 def facts() -> list[AnswerFacts]:
     return [
         AnswerFacts(
-            silo=f"s{i}", examples=n, steps=STEPS[i], staleness=i, metrics={"train/rate_sum": STEPS[i] * LOCAL_RATE}
+            silo=f"s{i}",
+            examples=n,
+            steps=STEPS[i],
+            staleness=i,
+            metrics={"train/rate_sum": STEPS[i] * LOCAL_RATE, "eval/loss": 0.5 + i},
         )
         for i, n in enumerate(EXAMPLES)
     ]
@@ -48,9 +52,11 @@ class StrategyContract:
         x = random.normal(size=LENGTH).astype(np.float32)
         exact, state = x.astype(np.float64), {}
         slots = {n: np.full(LENGTH, value, np.float32) for n, value in strategy.slots().items()}
-        weights = strategy.weights(facts())
+        given = weighing(strategy, facts()[:SILOS])
         for number in range(1, ROUNDS + 1):
             deltas = [random.normal(scale=0.1, size=LENGTH).astype(np.float32) for _ in range(SILOS)]
+            flat = np.stack(deltas).astype(np.float64)
+            weights = list(given(flat @ flat.T) if callable(given) else given)
             sent = deltas if update == "difference" else [x + d for d in deltas]
             exact = self.reference(exact, [d.astype(np.float64) for d in deltas], weights, state)
             new = np.empty_like(x)

@@ -71,6 +71,34 @@ def test_gives_the_bits_of_a_plain_torch_loop(tmp_path: Path, dtype: torch.dtype
         assert torch.equal(model[name], plain_sum([v[name] for v in bench.values[1:]])), name
 
 
+@pytest.mark.parametrize("update", ["weights", "difference"])
+def test_inner_products_are_those_of_the_whole_differences(tmp_path: Path, update: str) -> None:
+    bench = Bench(tmp_path)
+    seen: list[Any] = []
+
+    def weights(products: Any) -> list[float]:
+        seen.append(products)
+        return WEIGHTS
+
+    folded = bench.fold(make("rfa", {}, update), weights=weights, tile_bytes=4096)
+    assert bench.model(folded).keys() == bench.values[0].keys()
+    floating = [name for name, t in bench.values[0].items() if t.is_floating_point()]
+    rows = []
+    for value in bench.values[1:]:
+        base = bench.values[0] if update == "weights" else {n: torch.zeros_like(t) for n, t in value.items()}
+        rows.append(torch.cat([(value[n].double() - base[n].double()).reshape(-1) for n in floating]))
+    want = torch.stack(rows) @ torch.stack(rows).T
+    torch.testing.assert_close(torch.from_numpy(seen[0]), want, rtol=1e-9, atol=1e-9)
+
+
+def test_nan_shows_in_the_inner_products_and_its_silo_is_named(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.rewrite(2, **{"head.weight": torch.full((40, 1001), float("nan"))})
+    with pytest.raises(RejectedUpdates) as error:
+        bench.fold(make("rfa", {}), weights=lambda products: WEIGHTS)
+    assert list(error.value.faults) == ["silo2"]
+
+
 def test_counts_take_the_largest_and_masks_the_union(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     model = bench.model(bench.fold())

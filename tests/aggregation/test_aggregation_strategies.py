@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from octopus_desktop.aggregation.facts import AnswerFacts
-from octopus_desktop.aggregation.strategies import Tile, make
+from octopus_desktop.aggregation.strategies import Tile, make, weighing
 from octopus_desktop.wire.errors import UserError
 from tests.aggregation.strategy_contract import COHORT, EXAMPLES, LOCAL_RATE, STEPS, StrategyContract, facts
 
@@ -192,7 +192,69 @@ class TestTrimmedMean(StrategyContract):
         return x + 0.5 * ordered[1:-1].mean(axis=0)
 
 
-@pytest.mark.parametrize("name", ["median", "trimmed_mean"])
+def distances(deltas: list[Any]) -> Any:
+    return np.array([[float(((a - b) ** 2).sum()) for b in deltas] for a in deltas])
+
+
+class TestKrum(StrategyContract):
+    name = "krum"
+    parameters = {"byzantine": 0, "server_rate": 0.5}
+
+    def reference(self, x: Any, deltas: list[Any], weights: list[float], state: dict[str, Any]) -> Any:
+        scores = [sorted(row)[1] for row in distances(deltas)]  # n - f - 2 = 1 neighbour
+        return x + 0.5 * deltas[int(np.argmin(scores))]
+
+    def test_it_says_how_many_answers_it_needs(self) -> None:
+        with pytest.raises(UserError, match="It needs 5 answers for byzantine = 1") as error:
+            make("krum", {}).weigh([AnswerFacts(silo=str(i), examples=1) for i in range(4)], np.eye(4))
+        assert error.value.code == "OCT-RUN-QUORUM"
+
+
+class TestMultiKrum(StrategyContract):
+    name = "multi_krum"
+    parameters = {"byzantine": 0, "keep": 2}
+
+    def reference(self, x: Any, deltas: list[Any], weights: list[float], state: dict[str, Any]) -> Any:
+        scores = [sorted(row)[1] for row in distances(deltas)]
+        best = np.argsort(scores, kind="stable")[:2]
+        return x + (deltas[best[0]] + deltas[best[1]]) / 2
+
+
+class TestRFA(StrategyContract):
+    name = "rfa"
+    parameters = {"iterations": 5, "server_rate": 0.5}
+
+    def reference(self, x: Any, deltas: list[Any], weights: list[float], state: dict[str, Any]) -> Any:
+        shares = np.array(EXAMPLES) / sum(EXAMPLES)
+        v = sum(a * d for a, d in zip(shares, deltas, strict=True))
+        for _ in range(5):
+            beta = [a / max(1e-6, float(np.sqrt(((v - d) ** 2).sum()))) for a, d in zip(shares, deltas, strict=True)]
+            v = sum(b * d for b, d in zip(beta, deltas, strict=True)) / sum(beta)
+        return x + 0.5 * v
+
+
+class TestQFedAvg(StrategyContract):
+    name = "qfedavg"
+    parameters = {"q": 2.0, "local_rate": 0.2}
+
+    def reference(self, x: Any, deltas: list[Any], weights: list[float], state: dict[str, Any]) -> Any:
+        losses, steps, total = (0.5, 1.5, 2.5), 0.0, 0.0
+        for loss, delta in zip(losses, deltas, strict=True):
+            way = -delta / 0.2  # Δw_k = L (x - y_k)
+            steps = steps + loss**2 * way
+            total += 2 * loss * float((way**2).sum()) + loss**2 / 0.2
+        return x - steps / total
+
+    def test_q_0_is_the_plain_mean(self) -> None:
+        answers = [AnswerFacts(silo=str(i), examples=1, metrics={"eval/loss": 1.0 + i}) for i in range(4)]
+        np.testing.assert_allclose(make("qfedavg", {"q": 0}).weigh(answers, np.eye(4)), [0.25] * 4)
+
+    def test_a_silo_without_a_loss_is_named(self) -> None:
+        with pytest.raises(UserError, match="s1 report no loss"):
+            make("qfedavg", {}).weigh([AnswerFacts(silo="s1", examples=3)], np.eye(1))
+
+
+@pytest.mark.parametrize("name", ["median", "trimmed_mean", "krum", "multi_krum", "rfa"])
 def test_one_wild_silo_of_five_does_not_get_its_way(name: str) -> None:
     random = np.random.default_rng(0)
     honest = [random.normal(1.0, 0.1, 500).astype(np.float32) for _ in range(4)]
@@ -200,8 +262,10 @@ def test_one_wild_silo_of_five_does_not_get_its_way(name: str) -> None:
     for place in range(5):
         updates = [*honest[:place], wild, *honest[place:]]
         answers = [AnswerFacts(silo=str(i), examples=1) for i in range(5)]
-        strategy = make(name, {})
-        got = strategy.combine(Tile.of(np.zeros(500, np.float32), updates, strategy.weights(answers)))
+        strategy, flat = make(name, {}), np.stack(updates).astype(np.float64)
+        given = weighing(strategy, answers)
+        weights = given(flat @ flat.T) if callable(given) else given
+        got = strategy.combine(Tile.of(np.zeros(500, np.float32), updates, list(weights)))
         assert np.abs(got - 1.0).max() < 0.5
 
 

@@ -14,10 +14,13 @@ from octopus_desktop.communication.contract import SERVER
 from octopus_desktop.communication.mqtt import MqttServerEnd, MqttSiloEnd
 from octopus_desktop.communication.mqtt_tls import BrokerAddress
 from octopus_desktop.communication.mqtt_wire import MqttWire
+from octopus_desktop.communication.parties import ServerParty, SiloParty
 from octopus_desktop.communication.settings import MqttOffer, OwnSide, Secrets
 from octopus_desktop.identity.authority import Authority
-from tests.communication.parts import Keys, Owner
+from tests.communication.parts import Owner
+from tests.communication.peers import PeerProcess
 from tests.communication.proxy import Proxy
+from tests.communication.unruly import MessageWiring
 
 USERS = {SERVER: "server's word", "alpha": "alpha's word", "beta": "beta's word", "spy": "spy's word"}
 EVERYTHING = "\nuser spy\ntopic readwrite #\n"
@@ -72,7 +75,7 @@ class Mosquitto:
         }
         return BrokerAddress(**settings)
 
-    def wire(self, name: str, *, presence_s: float = 10.0, packet_bytes: int = 1 << 20, **address: Any) -> MqttWire:
+    def wire(self, name: str, *, packet_bytes: int = 1 << 20, **address: Any) -> MqttWire:
         """The wire of the server, or of a silo, in a federation of no further members."""
         return MqttWire(
             self.address(address.pop("user", name), **address),
@@ -80,44 +83,40 @@ class Mosquitto:
             federation="c0ff ee00",
             name=name,
             packet_bytes=packet_bytes,
-            presence_s=presence_s,
         )
 
 
-class MqttWiring:
+class MqttWiring(MessageWiring):
     """One server and its silos at one broker. Silos dial through ``proxy``."""
 
-    def __init__(self, root: Path, mosquitto: Mosquitto, proxy: Proxy, **options: Any) -> None:
-        self.root, self.mosquitto, self.proxy = root, mosquitto, proxy
-        self.keys = Keys()
+    def __init__(self, root: Path, mosquitto: Mosquitto, proxy: Proxy) -> None:
+        super().__init__(root)
+        self.mosquitto, self.proxy = mosquitto, proxy
         proxy.target = mosquitto.port
-        self.server = Owner(root / "server", SERVER, self.keys)
-        self.server_end = MqttServerEnd(
-            offer=mosquitto.offer(),
-            username=SERVER,
-            secrets=Secrets(password=USERS[SERVER]),
-            party=self.keys.server_party(),
-            owner=self.server,
-            version="1",
-            boot_id="s",
-            **options,
+
+    def make_server_end(self, party: ServerParty, owner: Owner, **options: Any) -> MqttServerEnd:
+        secrets = Secrets(password=USERS[SERVER])
+        return MqttServerEnd(
+            offer=self.mosquitto.offer(), username=SERVER, secrets=secrets, party=party, owner=owner, **options
         )
 
-    def owner(self, name: str) -> Owner:
-        self.keys.silo(name)
-        return Owner(self.root / name, name, self.keys)
-
-    def silo_end(self, owner: Owner, *, keys: Keys | None = None, port: int = 0, **options: Any) -> MqttSiloEnd:
-        return MqttSiloEnd(
-            offer=self.mosquitto.offer(port=port or self.proxy.port),
+    def make_silo_end(self, party: SiloParty, owner: Owner, **options: Any) -> MqttSiloEnd:
+        end = MqttSiloEnd(
+            offer=self.mosquitto.offer(port=self.proxy.port),
             own=OwnSide(username=owner.name),
             secrets=Secrets(password=USERS[owner.name]),
-            party=(keys or self.keys).silo_party(owner.name),
+            party=party,
             owner=owner,
-            version="1",
-            boot_id="c",
             **options,
         )
+        assert isinstance(end.wire, MqttWire)
+        end.wire.presence_s = 2.0  # no test waits longer for a server that does not come
+        return end
+
+    async def peer(self, root: Path) -> PeerProcess:
+        root.mkdir(exist_ok=True)
+        (root / "offer.json").write_text(self.mosquitto.offer().to_json())
+        return await PeerProcess.start("tests.communication.mqtt_peer", root, self.keys)
 
     def cut(self) -> None:
         self.proxy.cut()
@@ -126,9 +125,9 @@ class MqttWiring:
 @asynccontextmanager
 async def mqtt_wiring(root: Path, **options: Any) -> AsyncIterator[MqttWiring]:
     async with Mosquitto(root / "broker") as mosquitto, Proxy(0) as proxy:
-        wiring = MqttWiring(root, mosquitto, proxy, **options)
-        await wiring.server_end.start()
+        wiring = MqttWiring(root, mosquitto, proxy)
+        await wiring.start(**options)
         try:
             yield wiring
         finally:
-            await wiring.server_end.stop(1)
+            await wiring.stop()

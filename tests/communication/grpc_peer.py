@@ -13,12 +13,12 @@ import grpc.aio
 
 from octopus_desktop.communication.grpc_server import GrpcServerEnd
 from octopus_desktop.communication.grpc_wire import SERVER_OPTIONS, server_credentials
-from tests.communication.parts import Keys, Owner, authenticate
+from tests.communication.parts import authenticate
+from tests.communication.peers import peer_owner
 
 
 async def serve(root: Path) -> None:
-    keys = Keys.load(root / "keys")
-    owner = Owner(root, "server", keys)
+    keys, owner = peer_owner(root)
     server = grpc.aio.server(options=SERVER_OPTIONS)
     port = server.add_secure_port("127.0.0.1:0", server_credentials(**keys.server_pems()))
     end = GrpcServerEnd(server=server, owner=owner, authenticate=authenticate, version="1", boot_id="s")

@@ -32,6 +32,15 @@ class Keys:
         self.authority = Authority.create("Test federation")
         self.signing: dict[str, SigningKey] = {SERVER: SigningKey.generate()}
         self.revoked: set[str] = set()
+        self.root = self.authority.ca_pem  # the CA that members trust
+        self.federation = self.authority.fingerprint  # and the federation that they mean
+
+    def impostor(self) -> Keys:
+        """Keys of nobody's, whose holders trust this federation and pass for its members."""
+        keys = Keys()
+        keys.root, keys.federation = self.root, self.federation
+        keys.signing[SERVER] = self.signing[SERVER]
+        return keys
 
     def save(self, folder: Path) -> None:
         """For another process of the same test."""
@@ -45,6 +54,7 @@ class Keys:
     def load(cls, folder: Path) -> Keys:
         keys = cls()
         keys.authority = Authority.load((folder / "ca.pem").read_bytes(), (folder / "ca.key").read_bytes())
+        keys.root, keys.federation = keys.authority.ca_pem, keys.authority.fingerprint
         keys.signing = {path.stem: SigningKey.from_seed(path.read_bytes()) for path in folder.glob("*.seed")}
         return keys
 
@@ -57,13 +67,13 @@ class Keys:
         self.signing.setdefault(name, SigningKey.generate())
         key, request = make_request(name)
         chain = to_pem(self.authority.issue(request, name, "silo", valid_s))
-        return ClientCredentials(root=root or self.authority.ca_pem, key=key, chain=chain)
+        return ClientCredentials(root=root or self.root, key=key, chain=chain)
 
     def silo_party(self, name: str) -> SiloParty:
         """The same silo, as the sealed carriers know it."""
         return SiloParty(
             name=name,
-            federation=self.authority.fingerprint,
+            federation=self.federation,
             signing=self.signing.setdefault(name, SigningKey.generate()),
             server_key=self.signing[SERVER].public,
         )

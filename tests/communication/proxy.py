@@ -7,7 +7,10 @@ import socket
 import struct
 from types import TracebackType
 
+from tests.communication.mischief import Mischief
+
 PIECE_BYTES = 64 << 10
+STANDS_BYTES = 8 << 10  # a TLS handshake is shorter; disturbed, it costs the whole time-out of a dial
 
 
 class Proxy:
@@ -18,6 +21,7 @@ class Proxy:
         rate: bytes a second and direction at most; 0 for no bound.
         frozen: nothing is forwarded while set, and connections stay open: a dead line.
         refuse: connections are closed as soon as they are made.
+        mischief: befalls pieces of the stream, once a connection stands.
     """
 
     def __init__(self, target: int) -> None:
@@ -26,6 +30,7 @@ class Proxy:
         self.rate = 0
         self.cuts = 0
         self.refuse = False
+        self.mischief: Mischief | None = None
         self._passed = asyncio.Event()
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -99,11 +104,23 @@ class Proxy:
                 self._writers.discard(writer)
                 writer.transport.abort()
 
+    @staticmethod
+    def _struck(mischief: Mischief, data: bytes, held: bytes) -> bytes:
+        """What goes on of a piece; of a reordered one nothing yet."""
+        changed = {"double": data + data, "corrupt": mischief.corrupted(data)}
+        return changed.get(mischief.kind, b"") + held
+
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, way: str) -> None:
+        held, passed = b"", 0
         while data := await source.read(PIECE_BYTES):
             await self._flowing.wait()
             setattr(self, way, getattr(self, way) + len(data))
             self._passed.set()
+            passed += len(data)
+            if self.mischief and passed > STANDS_BYTES and self.mischief.strikes():
+                data, held = self._struck(self.mischief, data, held), data if self.mischief.kind == "reorder" else b""
+            else:
+                data, held = data + held, b""
             sink.write(data)
             await sink.drain()
             if self.rate:

@@ -29,16 +29,18 @@ from octopus_desktop.communication.grpc_wire import (
 )
 from octopus_desktop.wire.pb.envelope_pb2 import BlobRef
 from octopus_desktop.wire.pb.federation_pb2 import Chunk, GetRequest
-from tests.communication.conformance import NetworkConformance, PeerProcess, revoked, running
+from tests.communication.conformance import revoked, running
+from tests.communication.mischief import Mischief
 from tests.communication.parts import ANSWER, MIB, Keys, Owner, authenticate
+from tests.communication.peers import PeerProcess
 from tests.communication.proxy import Proxy
+from tests.communication.remote import NetworkConformance
 
 
 class GrpcWiring:
     def __init__(self, root: Path, proxy: Proxy, **options: Any) -> None:
         self.root, self.proxy = root, proxy
         self.keys = Keys()
-        self.revoked: set[str] = set()
         self.server = Owner(root / "server", "server", self.keys)
         self.grpc_server = grpc.aio.server(options=SERVER_OPTIONS)
         self.port = self.grpc_server.add_secure_port("127.0.0.1:0", server_credentials(**self.keys.server_pems()))
@@ -54,7 +56,7 @@ class GrpcWiring:
 
     def _authenticate(self, auth_context: dict[str, Sequence[bytes]]) -> str:
         name = authenticate(auth_context)
-        if name in self.revoked:
+        if name in self.keys.revoked:
             raise revoked()
         return name
 
@@ -63,11 +65,11 @@ class GrpcWiring:
         return Owner(self.root / name, name, self.keys)
 
     def silo_end(
-        self, owner: Owner, *, credentials: ClientCredentials | None = None, port: int = 0, **options: Any
+        self, owner: Owner, *, credentials: ClientCredentials | None = None, keys: Keys | None = None, **options: Any
     ) -> GrpcSiloEnd:
         return GrpcSiloEnd(
-            address=f"127.0.0.1:{port or self.proxy.port}",
-            credentials=credentials or self.keys.silo(owner.name),
+            address=f"127.0.0.1:{self.proxy.port}",
+            credentials=credentials or (keys or self.keys).silo(owner.name),
             owner=owner,
             version="1",
             boot_id="c",
@@ -77,10 +79,22 @@ class GrpcWiring:
     def cut(self) -> None:
         self.proxy.cut()
 
+    def disturb(self, mischief: Mischief | None) -> None:
+        self.proxy.mischief = mischief  # of the TLS stream: each ends the connection, and nothing gets through
+
+    def freeze(self, frozen: bool) -> None:
+        self.proxy.frozen = frozen
+
+    def slow(self, rate: int) -> None:
+        self.proxy.rate = rate
+
+    async def peer(self, root: Path) -> PeerProcess:
+        peer = await PeerProcess.start("tests.communication.grpc_peer", root, self.keys)
+        self.proxy.target = int(peer.said)
+        return peer
+
 
 class TestGrpc(NetworkConformance):
-    peer_module = "tests.communication.grpc_peer"
-
     @asynccontextmanager
     async def wiring(self, tmp_path: Path, **options: Any) -> AsyncIterator[GrpcWiring]:
         async with Proxy(0) as proxy:
@@ -155,7 +169,7 @@ class TestGrpc(NetworkConformance):
         mine = keys.silo("alpha")
         for name, pem in (("key", mine.key), ("chain", mine.chain), ("root", mine.root)):
             (tmp_path / f"{name}.pem").write_bytes(pem)
-        peer = await PeerProcess.start(self.peer_module, tmp_path / "peer", keys)
+        peer = await PeerProcess.start("tests.communication.grpc_peer", tmp_path / "peer", keys)
 
         def dial(version: ssl.TLSVersion) -> str | None:
             context = ssl.create_default_context(cafile=tmp_path / "root.pem")
@@ -163,7 +177,7 @@ class TestGrpc(NetworkConformance):
             context.maximum_version = version
             context.set_alpn_protocols(["h2"])
             with (
-                socket.create_connection(("127.0.0.1", peer.port)) as raw,
+                socket.create_connection(("127.0.0.1", int(peer.said))) as raw,
                 context.wrap_socket(raw, server_hostname="127.0.0.1") as secured,
             ):
                 return secured.version()
@@ -173,8 +187,7 @@ class TestGrpc(NetworkConformance):
             with pytest.raises((ssl.SSLError, ConnectionError)):
                 await asyncio.to_thread(dial, ssl.TLSVersion.TLSv1_2)
         finally:
-            peer.process.kill()
-            await asyncio.to_thread(peer.process.wait)
+            await peer.kill()
 
 
 def fail_once(owner: Owner) -> Callable[[object], None]:

@@ -13,6 +13,7 @@ from octopus_desktop.communication import registry
 from octopus_desktop.communication.loopback import LoopbackServerEnd, LoopbackSiloEnd
 from octopus_desktop.wire.errors import UserError
 from tests.communication.conformance import CarrierConformance
+from tests.communication.mischief import Mischief
 from tests.communication.parts import Keys, Owner
 
 
@@ -28,6 +29,11 @@ class LoopbackWiring:
 
     def silo_end(self, owner: Owner, **options: Any) -> LoopbackSiloEnd:
         return LoopbackSiloEnd(server=self.server_end, owner=owner, **options)
+
+    def disturb(self, mischief: Mischief | None) -> None:
+        """In one process there is no message to lose or change; what is left is a link that ends."""
+        if mischief:
+            self.server.before_accept = lambda _: self.cut() if mischief.strikes() else None
 
     def cut(self) -> None:
         for state in self.server_end.states():

@@ -7,51 +7,48 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from octopus_desktop.communication import message_silo
 from octopus_desktop.communication.contract import SERVER
 from octopus_desktop.communication.message_server import MessageServerEnd
 from octopus_desktop.communication.message_silo import MessageSiloEnd
-from tests.communication.conformance import CarrierConformance
-from tests.communication.parts import Keys, Owner
+from octopus_desktop.communication.parties import ServerParty, SiloParty
+from tests.communication.parts import Owner
+from tests.communication.peers import PeerProcess
+from tests.communication.remote import RemoteConformance
+from tests.communication.unruly import MessageWiring
 from tests.communication.wires import Hub
 
 
-class MessageWiring:
-    def __init__(self, root: Path, **options: Any) -> None:
-        self.root, self.keys, self.hub = root, Keys(), Hub()
-        self.server = Owner(root / "server", SERVER, self.keys)
-        self.server_end = MessageServerEnd(
-            wire=self.hub.wire(SERVER),
-            party=self.keys.server_party(),
-            owner=self.server,
-            version="1",
-            boot_id="s",
-            **options,
-        )
+class HubWiring(MessageWiring):
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.hub = Hub()
 
-    def owner(self, name: str) -> Owner:
-        self.keys.silo(name)
-        return Owner(self.root / name, name, self.keys)
+    def make_server_end(self, party: ServerParty, owner: Owner, **options: Any) -> MessageServerEnd:
+        return MessageServerEnd(wire=self.hub.wire(SERVER), party=party, owner=owner, **options)
 
-    def silo_end(self, owner: Owner, *, keys: Keys | None = None, **options: Any) -> MessageSiloEnd:
-        return MessageSiloEnd(
-            wire=self.hub.wire(owner.name),
-            party=(keys or self.keys).silo_party(owner.name),
-            owner=owner,
-            version="1",
-            boot_id="c",
-            **options,
-        )
+    def make_silo_end(self, party: SiloParty, owner: Owner, **options: Any) -> MessageSiloEnd:
+        return MessageSiloEnd(wire=self.hub.wire(owner.name), party=party, owner=owner, **options)
 
-    def cut(self) -> None:
-        self.hub.cut()
+    async def peer(self, root: Path) -> PeerProcess:
+        root.mkdir(exist_ok=True)
+        await self.hub.listen(root / "hub")
+        return await PeerProcess.start("tests.communication.message_peer", root, self.keys)
 
 
-class TestMessage(CarrierConformance):
+class TestMessage(RemoteConformance):
+    @pytest.fixture(autouse=True)
+    def silence_shows_soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(message_silo, "DIAL_S", 3.0)
+
     @asynccontextmanager
-    async def wiring(self, tmp_path: Path, **options: Any) -> AsyncIterator[MessageWiring]:
-        wiring = MessageWiring(tmp_path, **options)
-        await wiring.server_end.start()
+    async def wiring(self, tmp_path: Path, **options: Any) -> AsyncIterator[HubWiring]:
+        wiring = HubWiring(tmp_path)
+        await wiring.start(**options)
         try:
             yield wiring
         finally:
-            await wiring.server_end.stop(1)
+            await wiring.stop()
+            await wiring.hub.close()

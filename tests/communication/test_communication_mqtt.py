@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.communication.brokers import MqttWiring, mqtt_wiring
-from tests.communication.conformance import CarrierConformance
+from tests.communication.remote import RemoteConformance
 
 
-class TestMqtt(CarrierConformance):
+class TestMqtt(RemoteConformance):
     def wiring(self, tmp_path: Path, **options: Any) -> AbstractAsyncContextManager[MqttWiring]:
         return mqtt_wiring(tmp_path, **options)

@@ -240,11 +240,13 @@ async def test_a_clock_that_is_off_is_told_from_a_link_that_is_up_or_was_refused
     assert steps["clock"].state == "untried" and "No link" in steps["clock"].detail
 
 
-async def test_pytorch_rpc_outside_of_the_networks_and_without_consent() -> None:
+async def test_pytorch_rpc_outside_of_the_networks() -> None:
     site = Site()
     offer = TorchRpcOffer(host="127.0.0.1", port=closed_port(), networks=("10.20.0.0/16",), sealed=False)
     steps = await steps_of(site.case(1, offer=offer))
-    assert steps["sealing"].state == "failed" and "--accept-unsealed" in steps["sealing"].next_step
+    assert "has not consented" in steps["sealing"].detail
+    steps = await steps_of(site.case(1, offer=offer, own=OwnSide(accept_unsealed=True)))
+    assert "unsealed" in steps["sealing"].detail and "can read" in steps["sealing"].detail
     assert steps["own network"].state == "failed" and "10.20.0.0/16" in steps["own network"].detail
     assert steps["port"].state == "untried"
     inside = TorchRpcOffer(host="127.0.0.1", port=offer.port, networks=("127.0.0.0/8",))

@@ -20,7 +20,12 @@ APPROVE_ALL = {"effect": "approve", "job": "*"}
 
 
 def make_federation(
-    root: Path, silos: tuple[str, ...] = ("cleveland", "hungary"), *, asks: tuple[str, ...] = ()
+    root: Path,
+    silos: tuple[str, ...] = ("cleveland", "hungary"),
+    *,
+    asks: tuple[str, ...] = (),
+    carrier: str = "grpc",
+    route: bool = True,
 ) -> LocalFederation:
     """Hospitals with their data; those in ``asks`` wait for a person, the others approve by rule."""
     prepare_data(root)
@@ -34,7 +39,7 @@ def make_federation(
         )
         for name in silos
     ]
-    return LocalFederation(root, "Heart Alliance", plans)
+    return LocalFederation(root, "Heart Alliance", plans, carrier=carrier, route=route)
 
 
 @contextmanager

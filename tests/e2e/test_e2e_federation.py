@@ -61,6 +61,34 @@ def test_simulation_gives_the_bit_identical_model(federation: LocalFederation, u
     assert simulated["model"]["digest"] == undisturbed.model.digest
 
 
+@pytest.mark.parametrize(
+    ("encoding", "settings"),
+    [
+        ("int8", ["run.encoding=int8"]),
+        ("topk", ["run.encoding=topk", "encoding.fraction=0.1", "run.update=difference"]),
+    ],
+)
+def test_encoded_updates_leave_and_the_model_is_still_that_of_the_simulation(
+    federation: LocalFederation, job: str, encoding: str, settings: list[str]
+) -> None:
+    from octopus_desktop.cli.local_federation import octopus
+
+    wish: dict[str, dict[str, Any]] = {"run": {"rounds": 4}}
+    for table, key, value in (line.replace("=", ".", 1).split(".", 2) for line in settings):
+        wish.setdefault(table, {})[key] = float(value) if value[0].isdigit() else value
+    run = finish(federation, federation.start_run(job, wish))
+    assert run.state == "completed", f"{run.code} {run.reason}"
+    words = ["simulate", str(federation.root / "heart.octojob"), "--rounds", "4"]
+    words += [word for line in settings for word in ("--set", line)]
+    for silo in federation.silos:
+        words += ["--silo", f"{silo.plan.name}:patients={silo.plan.data['patients']}"]
+    assert json.loads(octopus(*words).stdout)["model"]["digest"] == run.model.digest
+    detail = federation.silos[0].api().call("Runs.Detail", ById(id=run.id))
+    left = [message for message in detail.left if message.encoding]
+    assert len(left) == 4 and all(message.encoding == encoding for message in left)
+    assert [(layer.name, layer.elements) for layer in left[0].layers] == [("weight", 34), ("bias", 1)]
+
+
 def _server(federation: LocalFederation) -> psutil.Process:
     return server_process(federation)
 

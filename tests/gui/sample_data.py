@@ -143,8 +143,8 @@ def make_carriers(now: float) -> list[pb.CarrierView]:
         view("mqtt_s3", "MQTT 5 and an S3 store, sealed", {**broker, **store}, {}, link="refused",
              error_code="OCT-BROKER-LOGIN", error="The MQTT broker refused user or password. No user is set here."),
         view("torch_rpc", "PyTorch RPC in a trusted network",
-             {"host": "10.20.0.5", "port": 29500, "networks": ["10.20.0.0/16"], "sealed": False}, {}, link="refused",
-             error_code="OCT-CARRIER-REFUSED", error="Blob bytes travel unsealed, and this silo does not accept that."),
+             {"host": "10.20.0.5", "port": 29500, "networks": ["10.20.0.0/16"], "sealed": False},
+             {"accept_unsealed": True, "interface": "ib0"}, link="idle"),
         view("mpi", "MPI, one world", {"sealed": True}, {}, link="idle"),
     ]  # fmt: skip
 
@@ -567,6 +567,7 @@ def make_detail(run: pb.Run, now: float) -> pb.RunDetail:
             bytes=2 << 20,
             digest=digest(f"update{number}"),
             encoding="none",
+            carrier=run.carrier,
             recipient="Heart Alliance",
             layers=[
                 pb.LayerSummary(name="0.weight", shape="16 × 13", norm=1.83 / number, elements=208),

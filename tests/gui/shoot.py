@@ -54,6 +54,15 @@ def main() -> int:
                     page._detail._on_check()
                     settle(qt, 0.4)
                     app.window.grab().save(str(out / f"federations-check-{theme}.png"))
+                    bar = page._detail_area.verticalScrollBar()
+                    bar.setValue(bar.maximum())
+                    settle(qt, 0.2)
+                    app.window.grab().save(str(out / f"federations-carriers-{theme}.png"))
+                if spec.key == "runs" and not empty:
+                    page.show_item(next(r.id for r in daemon.snapshot.runs if r.state == "training"))
+                    settle(qt, 0.8)
+                    app.window.grab().save(str(out / f"run-{theme}.png"))
+                    page.show_list()
         if not wanted or "dialogs" in wanted:
             dialogs(qt, app, out, empty)
         app.close()
@@ -65,6 +74,7 @@ def main() -> int:
 
 
 def dialogs(qt: QApplication, app: App, out: Path, empty: bool) -> None:
+    from octopus_desktop.gui.dialogs.carrier import CarrierDialog
     from octopus_desktop.gui.dialogs.enrol import EnrolDialog
     from octopus_desktop.gui.dialogs.register_dataset import RegisterDataset
     from octopus_desktop.gui.pages.policy import AddRule
@@ -98,6 +108,10 @@ def dialogs(qt: QApplication, app: App, out: Path, empty: bool) -> None:
             ("enrol-bad", EnrolDialog(context, window, "nonsense"), lambda d: None),
             ("register", RegisterDataset(context, window), lambda d: d.path.setText(__file__)),
             ("rule", AddRule(context, window), lambda d: None),
+            *(
+                (f"carrier-{name}", CarrierDialog(context, window, context.store.federations["fed-heart"], name), id)
+                for name in ("grpc", "mqtt_s3", "torch_rpc", "mpi")
+            ),
         ):
             dialog.show()
             prepare(dialog)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -91,6 +92,14 @@ MISTAKES = [  # what is replaced, by what, where it is told, words in the error
     ("seed = 7", 'mode = "synchron"', (22, 1), "run.mode", "'sync'"),
     ("seed = 7", 'encoding = "fp-16"', (22, 1), "run.encoding", "'fp16'"),
     ("seed = 7", 'name = "x"', (22, 1), "run.name", "[job]"),
+    ("[strategy]", "[encoding]\nblock = 64\n[strategy]", (26, 1), "encoding.block", "belongs to int8, int4"),
+    ("[strategy]", 'encoding = "int8"\n[encoding]\nblock = 100\n[strategy]', (27, 1), "encoding.block", "64, 128"),
+    ("[strategy]", 'encoding = "int8"\n[encoding]\nblok = 64\n[strategy]', (27, 1), "encoding.blok", "'block'"),
+    ("[strategy]", 'encoding = "topk"\n[encoding]\nfraction = 0.6\n[strategy]', (27, 1), "encoding.fraction", "0.5"),
+    ("[strategy]", 'encoding = "topk"\n[encoding]\nfraction = 0\n[strategy]', (27, 1), "encoding.fraction", "above 0"),
+    ("[strategy]", 'encoding = "topk"\n[encoding]\nvalues = 16\n[strategy]', (27, 1), "encoding.values", "'fp32'"),
+    ("[strategy]", 'encoding = "int4"\n[encoding]\nfeedback = 1\n[strategy]', (27, 1), "encoding.feedback", "true"),
+    ("[strategy]", 'encoding = "fp16"\n[encoding]\nzzz = 1\n[strategy]', (27, 1), "encoding.zzz", "Known here: none"),
     ("[run]", "[runs]", (20, 1), "runs", "'run'"),
     ("[run]", "[zzz]", (20, 1), "zzz", "Known here"),
     ('name = "heart"', "", (1, 1), "job.name", "missing"),
@@ -258,3 +267,39 @@ def test_a_bad_override_is_told(overrides: dict[str, object], words: str) -> Non
         apply_overrides(CONFIG, overrides)
     assert told.value.code == "OCT-CONFIG-INVALID"
     assert words in f"{told.value.what} {told.value.why} {told.value.next_step}"
+
+
+# encodings
+
+
+def test_an_encodings_parameters_are_kept_and_older_configurations_keep_their_digest() -> None:
+    text = TOML.replace("[strategy]", 'encoding = "topk"\n[encoding]\nfraction = 0.05\nfeedback = false\n[strategy]')
+    config = parse(text).config
+    assert (config.encoding, config.encoding_parameters) == ("topk", {"fraction": 0.05, "feedback": False})
+    assert type(config).from_dict(json.loads(config.to_json())) == config
+    assert "encoding_parameters" not in parse(TOML).config.to_json()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "encoding", "parameters"),
+    [
+        ({"run": {"encoding": "int8"}}, "int8", {}),
+        ({"encoding": "int8"}, "int8", {}),
+        ({"encoding": {"fraction": 0.1}}, "topk", {"fraction": 0.1}),
+        ({"run": {"encoding": "int4"}, "encoding": {"block": 128}}, "int4", {"block": 128}),
+        ({"rounds": 3}, "topk", {"fraction": 0.05}),
+    ],
+)
+def test_a_coordinator_may_choose_another_encoding(
+    overrides: dict[str, Any], encoding: str, parameters: dict[str, Any]
+) -> None:
+    config = RunConfig(encoding="topk", encoding_parameters={"fraction": 0.05})
+    chosen = apply_overrides(config, overrides)
+    assert (chosen.encoding, chosen.encoding_parameters) == (encoding, parameters)
+
+
+@pytest.mark.parametrize("wish", [{"encoding": {"block": 64}}, {"encoding": 3}, {"encoding": "zip"}])
+def test_a_coordinators_impossible_encoding_is_refused(wish: dict[str, Any]) -> None:
+    with pytest.raises(UserError) as told:
+        apply_overrides(RunConfig(), wish)
+    assert told.value.code == "OCT-CONFIG-INVALID" and "encoding" in told.value.what

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -186,9 +186,14 @@ class Parent:
 
 @contextmanager
 def parent(
-    root: Path, workers: int = 1, max_restarts: int = 3, privacy: dict[str, Any] | None = None, **hyperparameters: Any
+    root: Path,
+    workers: int = 1,
+    max_restarts: int = 3,
+    privacy: dict[str, Any] | None = None,
+    encoding: str = "none",
+    **hyperparameters: Any,
 ) -> Iterator[Parent]:
-    config = replace(RunConfig(rounds=3, seed=5), hyperparameters=hyperparameters, privacy=privacy or {})
+    config = RunConfig(rounds=3, seed=5, encoding=encoding, privacy=privacy or {}, hyperparameters=hyperparameters)
     one = Parent(root, config, workers, max_restarts)
     below: list[psutil.Process] = []
     try:

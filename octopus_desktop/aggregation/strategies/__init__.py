@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from octopus_desktop.aggregation.strategies.base import Strategy, Tile, parameter_error
+from octopus_desktop.aggregation.strategies.base import Strategy, Tile, parameter_error, weighing
 from octopus_desktop.aggregation.strategies.fedadagrad import FedAdagrad
 from octopus_desktop.aggregation.strategies.fedadam import FedAdam
 from octopus_desktop.aggregation.strategies.fedasync import FedAsync
@@ -17,7 +17,10 @@ from octopus_desktop.aggregation.strategies.fednova import FedNova
 from octopus_desktop.aggregation.strategies.fedprox import FedProx
 from octopus_desktop.aggregation.strategies.fedsgd import FedSGD
 from octopus_desktop.aggregation.strategies.fedyogi import FedYogi
+from octopus_desktop.aggregation.strategies.krum import Krum, MultiKrum
 from octopus_desktop.aggregation.strategies.order_statistics import Median, TrimmedMean
+from octopus_desktop.aggregation.strategies.qfedavg import QFedAvg
+from octopus_desktop.aggregation.strategies.rfa import RFA
 from octopus_desktop.aggregation.strategies.scaffold import Scaffold
 
 STRATEGIES: dict[str, Any] = {
@@ -31,8 +34,12 @@ STRATEGIES: dict[str, Any] = {
     "fedprox": FedProx,
     "scaffold": Scaffold,
     "feddyn": FedDyn,
+    "qfedavg": QFedAvg,
     "median": Median,
     "trimmed_mean": TrimmedMean,
+    "krum": Krum,
+    "multi_krum": MultiKrum,
+    "rfa": RFA,
     "fedasync": FedAsync,
     "fedbuff": FedBuff,
 }
@@ -52,4 +59,4 @@ def make(name: str, parameters: Mapping[str, Any], update: str = "weights") -> S
     return strategy
 
 
-__all__ = ["STRATEGIES", "Strategy", "Tile", "make"]
+__all__ = ["STRATEGIES", "Strategy", "Tile", "make", "weighing"]

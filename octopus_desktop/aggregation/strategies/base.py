@@ -98,6 +98,13 @@ class Strategy(Protocol):
         """One factor an answer, from counts, steps and metrics."""
         ...
 
+    pairwise: bool
+    """Whether the weights need the updates' inner products: ``weigh`` is asked in place of ``weights`` then."""
+
+    def weigh(self, answers: Sequence[AnswerFacts], products: Array) -> list[float]:
+        """One factor an answer. ``products``: ⟨Δ_i, Δ_j⟩, (answers, answers), float64."""
+        ...
+
     def combine(self, tile: Tile) -> Array:
         """The new model's tile."""
         ...
@@ -137,16 +144,33 @@ def pseudo_gradient(tile: Tile, update: str) -> Array:
     return delta
 
 
-class Synchronous:
-    """What strategies of sync mode have in common."""
+class Common:
+    """What most strategies have in common."""
 
     modes: Sequence[str] = ("sync",)
     shared: Sequence[str] = ()
     cohort: int = 0
+    pairwise: bool = False
+
+    def weigh(self, answers: Sequence[AnswerFacts], products: Array) -> list[float]:
+        raise AssertionError("only a pairwise strategy is asked")
+
+
+class Synchronous(Common):
+    """Strategies of sync mode."""
 
     @property
     def asynchronous(self) -> tuple[int, int]:
         return 1, -1
+
+
+def weighing(
+    strategy: Strategy, answers: Sequence[AnswerFacts]
+) -> Sequence[float] | Callable[[Array], Sequence[float]]:
+    """The weights of a fold, or how they follow from the updates' inner products."""
+    if not strategy.pairwise:
+        return strategy.weights(answers)
+    return lambda products: [float(f"{weight:.12g}") for weight in strategy.weigh(answers, products)]
 
 
 @dataclass(frozen=True, slots=True)

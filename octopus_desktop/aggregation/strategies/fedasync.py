@@ -21,6 +21,7 @@ import numpy as np
 from octopus_desktop.aggregation.facts import AnswerFacts
 from octopus_desktop.aggregation.strategies.base import (
     Array,
+    Common,
     Range,
     Tile,
     choice,
@@ -30,14 +31,12 @@ from octopus_desktop.aggregation.strategies.base import (
 )
 
 
-class FedAsync:
+class FedAsync(Common):
     """Parameters ``mixing`` α in (0, 1] (0.6), ``staleness`` constant | polynomial | hinge, ``a`` (0.5) and ``b`` (4)
     of these functions, ``max_staleness`` (-1: any). Silos send weights."""
 
     name = "fedasync"
     modes: Sequence[str] = ("async",)
-    shared: Sequence[str] = ()
-    cohort: int = 0
     known = {
         "mixing": Range(0.6, 0.0, 1.0, open_least=True),
         "a": Range(0.5, 0.0, open_least=True),

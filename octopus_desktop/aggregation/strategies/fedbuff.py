@@ -18,6 +18,7 @@ import numpy as np
 from octopus_desktop.aggregation.facts import AnswerFacts
 from octopus_desktop.aggregation.strategies.base import (
     Array,
+    Common,
     Range,
     Tile,
     parameter_error,
@@ -27,13 +28,11 @@ from octopus_desktop.aggregation.strategies.base import (
 )
 
 
-class FedBuff:
+class FedBuff(Common):
     """Parameters ``buffer`` K (2), ``server_rate`` η > 0 (1), ``max_staleness`` (-1: any). Silos send differences."""
 
     name = "fedbuff"
     modes: Sequence[str] = ("async",)
-    shared: Sequence[str] = ()
-    cohort: int = 0
     known = {
         "buffer": Range(2.0, 1.0, 1e6),
         "server_rate": Range(1.0, 0.0, open_least=True),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from octopus_desktop.daemon import reducer
@@ -22,6 +23,7 @@ from octopus_desktop.daemon.services.setup import Setup
 from octopus_desktop.identity.keys import verify
 from octopus_desktop.jobs.approval import Statement
 from octopus_desktop.jobs.manifest import JobManifest, RunConfig
+from octopus_desktop.jobs.package import VerifiedPackage
 from octopus_desktop.training.spec import DataSource, RunnerSpec
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
@@ -37,11 +39,19 @@ CLOCK_SKEW_S = 600.0
 
 
 class Approvals:
+    """
+    Attributes:
+        agree: raises OCT-CARRIER-REFUSED when the offered run cannot be carried here.
+        forbidden: why a standing rule of the silo forbids the offer, or ""; both are set by ``app``.
+    """
+
     def __init__(
         self, silo: Silo, lives: Lives, setup: Setup, nodes: Nodes, datasets: Datasets, packages: Packages
     ) -> None:
         self._silo, self._lives, self._setup = silo, lives, setup
         self._nodes, self._datasets, self._packages = nodes, datasets, packages
+        self.agree: Callable[[pb.SiloOffer], str] = lambda offer: ""
+        self.forbidden: Callable[[pb.SiloOffer, VerifiedPackage], str] = lambda offer, package: ""
 
     async def decide(self, run_id: str, decision: Decision) -> pb.SiloOffer:
         """Take a person's, or a policy's, signed decision. See ``_statement`` and ``_check_scope`` for the errors."""
@@ -50,6 +60,8 @@ class Approvals:
         verdict = statement.verdict
         if verdict == "approved":
             self._must_be(offer, "offered")
+            self.agree(offer)
+            await self._must_be_allowed(offer)
             await self._check_scope(offer, statement)
         with self._silo.change():
             offer = self._silo.need("offer", run_id)
@@ -62,6 +74,16 @@ class Approvals:
             offer = self._silo.need("offer", run_id)
             self._silo.answer(offer)
         return offer
+
+    async def _must_be_allowed(self, offer: pb.SiloOffer) -> None:
+        """What a standing rule forbids, no single approval allows."""
+        if why := self.forbidden(offer, await self._packages.seen(offer.offer)):
+            raise UserError(
+                "OCT-POLICY-FORBIDDEN",
+                "A standing rule of this silo forbids this job.",
+                f"{why[0].upper()}{why[1:]}.",
+                "Change or remove the rule first, or reject the job.",
+            )
 
     def _settle(self, offer: pb.SiloOffer, statement: Statement, decision: Decision) -> None:
         offer.decided_by, offer.decided_at = statement.decided_by, round(time.time(), 3)

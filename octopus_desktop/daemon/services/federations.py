@@ -1,62 +1,53 @@
-"""Federations: enrolment, certificates, and one link each that is kept up. Knows no run.
+"""Federations: enrolment, by a call or by files, and certificates. Knows no run; links are ``links``'.
 
-The silo's key for a federation is made here and stays in the store of secrets. A link's end is made from rows alone, so
-that a restart finds everything again.
+The silo's key for a federation is made here and stays in the store of secrets.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from octopus_desktop import __version__
-from octopus_desktop.communication.contract import LinkPhase, LinkState, MailOwner, SiloEnd
-from octopus_desktop.communication.settings import GrpcOffer
+from octopus_desktop.communication.settings import GrpcOffer, OwnSide, Secrets
 from octopus_desktop.daemon.core import Silo
+from octopus_desktop.daemon.services import carrier_views as views
+from octopus_desktop.daemon.services.carriers import check_own_side, read_own_side
+from octopus_desktop.daemon.services.credentials import PASSWORD, Credentials
 from octopus_desktop.daemon.services.link_check import CarrierCase, Case, examine
+from octopus_desktop.daemon.services.links import GONE, Links
 from octopus_desktop.daemon.services.signing import SiloKeys
-from octopus_desktop.identity import invitations, member
+from octopus_desktop.identity import enrol_files, invitations, member
 from octopus_desktop.identity.authority import ca_fingerprint
-from octopus_desktop.identity.certificates import read_peer, to_pem
+from octopus_desktop.identity.certificates import key_from_pem, load, read_peer, to_pem
 from octopus_desktop.wire.canonical import new_id
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
-from octopus_desktop.wire.pb.federation_pb2 import EnrolReply, Invitation, RenewRequest
+from octopus_desktop.wire.pb.federation_pb2 import EnrolReply, EnrolRequest, Invitation, RenewRequest
 
 log = logging.getLogger(__name__)
 
 CALL_S = 30.0
-DOWN_LONG_S = 300.0
 RENEW_LOOK_S = 6 * 3600.0
 RENEW_BEFORE_S = 14 * 86400.0
 LEAVE_S = 3.0
 LEAVE_LOOK_S = 0.05
-
-
-def _tell_bug(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception():
-        log.error("a link ended by a bug", exc_info=task.exception())
+ASKED = "enrolling/"  # rows of requests that were written to a file and are not answered
 
 
 class Federations:
     """The noun ``federation``.
 
     Attributes:
-        make_owner: (federation) -> MailOwner, set by ``app``.
-        make_end: (address, credentials, owner) -> SiloEnd; the carrier.
         leaving: told before a federation is left; ends its runs.
     """
 
-    def __init__(self, silo: Silo, keys: SiloKeys) -> None:
-        self._silo, self._keys = silo, keys
-        self._ends: dict[str, SiloEnd] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._bases: dict[str, tuple[int, int]] = {}
-        self._alarms: dict[str, asyncio.TimerHandle] = {}
-        self.make_owner: Callable[[pb.Federation], MailOwner]
+    def __init__(self, silo: Silo, keys: SiloKeys, credentials: Credentials, links: Links) -> None:
+        self._silo, self._keys, self._credentials, self._links = silo, keys, credentials, links
         self.leaving: Callable[[str], None] = lambda federation_id: None
 
     # commands
@@ -72,18 +63,19 @@ class Federations:
             id=invitation.id,
         )
 
-    async def enrol(self, text: str, name: str, contact: str) -> pb.Federation:
-        """Use an invitation. Interrupted, it may be called again with the same one: the key is kept meanwhile."""
-        invitation = invitations.decode(text)
-        invitations.check_current(invitation)
-        self._may_enrol(invitation)
-        key_pem, csr_der = await asyncio.to_thread(self._request, invitation.id, name)
-        signing = await asyncio.to_thread(lambda: self._keys.silo)
-        request = member.enrol_request(csr_der, name, signing, self._silo.status.organisation, contact)
+    async def enrol(self, text: str, name: str, contact: str, own_json: str = "", secret: bytes = b"") -> pb.Federation:
+        """Use an invitation. Interrupted, it may be called again with the same one: the key is kept meanwhile.
+
+        ``own_json``, ``secret``: this silo's own side of gRPC (proxy, CA file), used for this call and kept.
+        """
+        own = read_own_side(own_json or "{}")
+        check_own_side(GrpcOffer(), own, password=bool(secret), store=False)
+        invitation, key_pem, request = await self._request(text, name, contact)
         invitation_key, invitation_chain = invitations.tls_identity(invitation)
         reply: EnrolReply = await self._call(
-            "Enrol", request, invitation.server, invitation.ca_der, invitation_key, invitation_chain
-        )
+            "Enrol", request, invitation.server, invitation.ca_der, invitation_key, invitation_chain,
+            own, Secrets(password=secret.decode(errors="replace")),
+        )  # fmt: skip
         if reply.ca_der != invitation.ca_der:
             raise UserError(
                 "OCT-ENROL-CA",
@@ -91,42 +83,85 @@ class Federations:
                 f"Its fingerprint is {ca_fingerprint(reply.ca_der)}.",
                 "Compare the fingerprint with the coordinator by telephone, and ask for a new invitation.",
             )
-        peer = member.accept_certificate(reply.certificate_der, invitation.ca_der, key_pem)
-        federation = pb.Federation(
-            id=new_id("f"),
-            name=reply.federation or invitation.federation,
-            server=invitation.server,
-            carrier="grpc",
-            link="connecting",
-            certificate_expires=peer.not_after,
-            ca_fingerprint=ca_fingerprint(invitation.ca_der),
-            certificate_fingerprint=peer.fingerprint,
-            silo_name=reply.name or name,
-            enrolled_at=round(time.time(), 3),
-            link_since=round(time.time(), 3),
-        )
-        await self._keep(federation, reply, key_pem, "federation.enrolled")
-        await asyncio.to_thread(self._keys.store.delete, f"enrol/{invitation.id}")
-        self.connect(federation.id)
+        federation = self._joined(reply, key_pem, invitation.server, invitation.federation)
+        self._add_carriers(federation, reply, "grpc")
+        grpc = views.view(federation, "grpc")
+        assert grpc is not None
+        grpc.own_json, grpc.secret_kept = own.to_json(), bool(secret)  # it carried the enrolment: it is set up
+        if secret:
+            await asyncio.to_thread(self._credentials.keep_secret, federation.id, "grpc", PASSWORD, secret)
+        await self._keep(federation, reply, key_pem, "federation.enrolled", asked=invitation.id)
+        self._links.settle(federation.id)
         return federation
+
+    async def request_file(self, text: str, name: str, contact: str) -> pb.FileReply:
+        """The same request as a file, for a site without a route to the server. It holds no secret; the key stays here
+        until the coordinator's answer comes (``enrol_file``)."""
+        invitation, _, request = await self._request(text, name, contact)
+        file = enrol_files.write_request(request, invitation)
+        kept = {
+            "server": invitation.server,
+            "federation": invitation.federation,
+            "ca": base64.b64encode(invitation.ca_der).decode(),
+        }
+        reply = pb.FileReply(file=file, name=f"{name}.octorequest")
+        with self._silo.change():
+            self._silo.db.set(f"{ASKED}{invitation.id}", json.dumps(kept).encode())
+            detail = {"federation": invitation.federation, "name": name, "ca": ca_fingerprint(invitation.ca_der)}
+            self._silo.record(self._silo.administrator, "federation.enrolment-requested", invitation.id, detail)
+            self._silo.answer(reply)
+        return reply
+
+    async def enrol_file(self, content: bytes) -> pb.Federation:
+        """Take the coordinator's answer to a request. Control then goes by MQTT, since the server is out of reach.
+
+        Raises OCT-ENROL-INVALID, OCT-SIGN-BAD, OCT-STATE-EXISTS, or OCT-CARRIER-REFUSED when the federation offers no
+        carrier for such a site.
+        """
+        asked, facts, key_pem, reply = await asyncio.to_thread(self._answered, content, self._asked())
+        self._must_be_new(base64.b64decode(facts["ca"]))
+        federation = self._joined(reply, key_pem, str(facts["server"]), str(facts["federation"]))
+        names = [offer.name for offer in reply.carriers]
+        control = next((name for name in views.WITHOUT_ROUTE if name in names), "")
+        if not control:
+            raise UserError(
+                "OCT-CARRIER-REFUSED",
+                f"{federation.name} cannot be reached without a route to its server.",
+                f"It offers {', '.join(names) or 'gRPC alone'}; such a site needs {' or '.join(views.WITHOUT_ROUTE)}.",
+                "Ask the coordinator to offer one ('octopus server carrier put mqtt') and to answer the request anew.",
+            )
+        self._add_carriers(federation, reply, control)
+        await self._keep(federation, reply, key_pem, "federation.enrolled", asked=asked)
+        await self._links.arrange(federation.id)
+        return self._known(federation.id)
 
     async def renew(self, federation_id: str) -> pb.Federation:
         """A new key and a certificate for it; the link is made anew with them."""
         federation = self._known(federation_id)
-        old_key, certificate_der, ca_der, _ = self._credentials(federation_id)
+        grpc = views.view(federation, "grpc")
+        if why := views.reason_not_ready(grpc) if grpc else "gRPC is not offered":
+            raise UserError(
+                "OCT-CARRIER-REFUSED",
+                "The certificate cannot be renewed by this silo itself.",
+                f"Renewal is a call to the federation's server; {why}.",
+                f"Nothing is to be done: the link by {federation.carrier} rests on the silo's signing key and needs no "
+                "certificate. If the server can be reached, set up gRPC with 'octopus federation carrier set'.",
+            )
+        row = self._credentials.row(federation_id)
+        old = await asyncio.to_thread(self._credentials.open, row)
         key_pem, csr_der = member.make_request(federation.silo_name)
+        assert grpc is not None
+        secrets = await asyncio.to_thread(self._credentials.secrets, federation_id, "grpc")
         reply: EnrolReply = await self._call(
-            "Renew", RenewRequest(csr_der=csr_der), federation.server, ca_der, old_key, to_pem(certificate_der)
-        )
-        peer = member.accept_certificate(reply.certificate_der, ca_der, key_pem)
+            "Renew", RenewRequest(csr_der=csr_der), federation.server, old.ca_der, old.key_pem,
+            to_pem(old.certificate_der), views.own_side(grpc), secrets,
+        )  # fmt: skip
+        peer = member.accept_certificate(reply.certificate_der, old.ca_der, key_pem)
         federation = self._known(federation_id)
         federation.certificate_expires, federation.certificate_fingerprint = peer.not_after, peer.fingerprint
-        before = self._key_name(federation_id)
         await self._keep(federation, reply, key_pem, "federation.renewed")
-        if before:
-            await asyncio.to_thread(self._keys.store.delete, before)
-        await self._disconnect(federation_id)
-        self.connect(federation_id)
+        await asyncio.to_thread(self._keys.store.delete, row[3])
+        await self._links.arrange(federation_id)
         return federation
 
     async def leave(self, federation_id: str) -> None:
@@ -135,8 +170,8 @@ class Federations:
         self.leaving(federation_id)
         if federation.link == "up":
             await self._until_sent(federation_id)
-        await self._disconnect(federation_id)
-        key_name = self._key_name(federation_id)
+        await self._links.disconnect(federation_id)
+        key_name = str(self._credentials.row(federation_id)[3])
         with self._silo.change():
             federation = self._silo.need("federation", federation_id)
             federation.link, federation.error, federation.error_code = "left", "", ""
@@ -147,51 +182,44 @@ class Federations:
                 self._silo.administrator, "federation.left", federation_id, {"federation": federation.name}
             )
             self._silo.answer(pb.Ack())
-        if key_name:
-            await asyncio.to_thread(self._keys.store.delete, key_name)
+        names = [carrier.name for carrier in federation.carriers]
+        await asyncio.to_thread(self._credentials.forget, federation_id, names, key_name)
 
     async def check(self, federation_id: str) -> pb.CheckReply:
         federation = self._known(federation_id)
-        key, certificate_der, ca_der, _ = self._credentials(federation_id)
-        end = self._ends.get(federation_id)
+        row = self._credentials.row(federation_id)
+        enrolled = await asyncio.to_thread(self._credentials.open, row)
+        cases = []
+        for carrier in federation.carriers:
+            secrets = await asyncio.to_thread(self._credentials.secrets, federation_id, carrier.name)
+            cases.append(
+                CarrierCase(
+                    offer=views.offer_of(carrier),
+                    own=views.own_side(carrier),
+                    secrets=secrets,
+                    state=self._links.state(federation_id, carrier.name),
+                    wanted=carrier.control or carrier.in_use,
+                )
+            )
         return await examine(
             Case(
                 server=federation.server,
                 silo=federation.silo_name,
                 ca_fingerprint=federation.ca_fingerprint,
-                certificate_der=certificate_der,
-                ca_der=ca_der,
-                key_pem=key,
-                carriers=[CarrierCase(offer=GrpcOffer(), state=end.state if end else None)],
+                certificate_der=enrolled.certificate_der,
+                ca_der=enrolled.ca_der,
+                key_pem=enrolled.key_pem,
+                carriers=cases,
             )
         )
 
-    # links
-
-    def connect_all(self) -> None:
-        for federation in self._silo.all("federation"):
-            if federation.link not in ("left", "revoked"):
-                self.connect(federation.id)
-
-    def connect(self, federation_id: str) -> None:
-        self._tasks[federation_id] = task = asyncio.create_task(self._link(federation_id))
-        task.add_done_callback(_tell_bug)
-
-    def outbox_changed(self, federation_id: str) -> None:
-        end = self._ends.get(federation_id)
-        if end:
-            end.outbox_changed()
-
-    def send_live(self, federation_id: str, envelope: Any) -> None:
-        end = self._ends.get(federation_id)
-        if end:
-            end.send_live(envelope)
-
     async def renew_in_time(self) -> None:
-        """Look a few times a day whether a certificate comes to its end, and renew it."""
+        """Look a few times a day whether a certificate comes to its end, and renew it where that can be done: a silo
+        without a route needs none (its links rest on its signing key)."""
         while True:
             for federation in self._silo.all("federation"):
-                if federation.link in ("left", "revoked"):
+                grpc = views.view(federation, "grpc")
+                if federation.link in GONE or grpc is None or views.reason_not_ready(grpc):
                     continue
                 if federation.certificate_expires - time.time() < RENEW_BEFORE_S:
                     try:
@@ -200,96 +228,17 @@ class Federations:
                         log.warning("the certificate of %s was not renewed: %s", federation.name, error)
             await asyncio.sleep(RENEW_LOOK_S)
 
-    async def _link(self, federation_id: str) -> None:
-        from octopus_desktop.communication.grpc_silo import GrpcSiloEnd
-        from octopus_desktop.communication.grpc_wire import ClientCredentials
-
-        federation = self._silo.get("federation", federation_id)
-        try:
-            key, certificate_der, ca_der, _ = await asyncio.to_thread(self._secret_of, self._row(federation_id))
-            await asyncio.to_thread(lambda: self._keys.silo)
-            owner = self.make_owner(federation)
-        except UserError as error:
-            self._set_link(federation_id, "down", error)
-            self._silo.notify("error", error.code, f"{federation.name}: {error.what}", "federation", federation_id)
-            return
-        self._bases[federation_id] = (federation.bytes_in, federation.bytes_out)
-        credentials = ClientCredentials(root=to_pem(ca_der), key=key, chain=to_pem(certificate_der))
-        end = GrpcSiloEnd(
-            address=federation.server,
-            credentials=credentials,
-            owner=owner,
-            version=__version__,
-            boot_id=self._silo.boot_id,
-        )
-        self._ends[federation_id] = end
-        await end.run()
-
-    async def _disconnect(self, federation_id: str) -> None:
-        self._ends.pop(federation_id, None)
-        task = self._tasks.pop(federation_id, None)
-        if task:
-            task.cancel()
-            await asyncio.wait([task])
-        alarm = self._alarms.pop(federation_id, None)
-        if alarm:
-            alarm.cancel()
-
-    def link_changed(self, federation_id: str, state: LinkState) -> None:
-        """What the carrier tells of a link. Stored when its phase moves, shown at once."""
-        federation = self._silo.get("federation", federation_id)
-        if federation is None or federation.link == "left":
-            return
-        fault = state.fault
-        base_in, base_out = self._bases.get(federation_id, (0, 0))
-        federation.bytes_in, federation.bytes_out = base_in + state.bytes_in, base_out + state.bytes_out
-        federation.latency_ms = state.latency_ms
-        if fault and fault.code == "OCT-DISK-FULL" and federation.error_code != fault.code:
-            text = f"{fault.what} {fault.why} {federation.name} waits and goes on by itself."
-            self._silo.notify("error", fault.code, text, "federation", federation_id)
-        if federation.link != state.phase.value or federation.error_code != (fault.code if fault else ""):
-            self._set_link(federation_id, state.phase.value, fault)
-        else:
-            self._silo.hub.soon("federation", federation)
-
-    def _set_link(self, federation_id: str, link: str, fault: UserError | None) -> None:
-        before = self._silo.get("federation", federation_id)
-        was_up = before.link == "up"
-        try:
-            with self._silo.change():
-                federation = self._silo.need("federation", federation_id)
-                if federation.link != link:
-                    federation.link, federation.link_since = link, round(time.time(), 3)
-                federation.error_code = fault.code if fault else ""
-                federation.error = f"{fault.what} {fault.why}".strip() if fault else ""
-                self._silo.put("federation", federation)
-                if link == LinkPhase.REVOKED and before.link != link:
-                    self._silo.record("server", "federation.revoked", federation_id, {"why": federation.error})
-                    self._silo.notify(
-                        "error",
-                        federation.error_code,
-                        f"{federation.name} has revoked this silo's certificate.",
-                        "federation",
-                        federation_id,
-                    )
-        except UserError as error:  # shown all the same; the next change stores it
-            log.warning("the state of the link was not stored: %s", error.what)
-            before.link, before.error_code = link, fault.code if fault else error.code
-            before.error = f"{fault.what} {fault.why}".strip() if fault else error.what
-            self._silo.hub.soon("federation", before)
-        if link == "up":
-            alarm = self._alarms.pop(federation_id, None)
-            if alarm:
-                alarm.cancel()
-        elif federation_id not in self._alarms and (was_up or link == "down"):
-            loop = asyncio.get_running_loop()
-            self._alarms[federation_id] = loop.call_later(DOWN_LONG_S, self._long_down, federation_id)
-
-    def _long_down(self, federation_id: str) -> None:
-        federation = self._silo.get("federation", federation_id)
-        if federation and federation.link not in ("up", "left"):
-            text = f"{federation.name} has been out of reach for {DOWN_LONG_S / 60:.0f} minutes. {federation.error}"
-            self._silo.notify("warning", "OCT-LINK-DOWN", text, "federation", federation_id)
+    def bring_up_to_date(self) -> None:
+        """Federations that an older version enrolled know no carriers: theirs is gRPC, as it was then."""
+        for federation in self._silo.all("federation"):
+            if not federation.carriers:
+                with self._silo.change():
+                    federation = self._known(federation.id)
+                    self._add_carriers(federation, EnrolReply(), "grpc")
+                    carrier = federation.carriers[0]
+                    carrier.own_json = "{}"
+                    carrier.bytes_in, carrier.bytes_out = federation.bytes_in, federation.bytes_out
+                    self._silo.put("federation", federation)
 
     # enrolment's parts
 
@@ -308,9 +257,12 @@ class Federations:
                 "The federation is told the organisation's name at enrolment.",
                 "Run 'octopus setup', or the window's first-run wizard.",
             )
-        fingerprint = ca_fingerprint(invitation.ca_der)
+        self._must_be_new(invitation.ca_der)
+
+    def _must_be_new(self, ca_der: bytes) -> None:
+        fingerprint = ca_fingerprint(ca_der)
         for federation in self._silo.all("federation"):
-            if federation.ca_fingerprint == fingerprint and federation.link not in ("left", "revoked"):
+            if federation.ca_fingerprint == fingerprint and federation.link not in GONE:
                 raise UserError(
                     "OCT-STATE-EXISTS",
                     f"This silo is enrolled in {federation.name} already.",
@@ -318,8 +270,17 @@ class Federations:
                     "Leave the federation first, if another name is wanted.",
                 )
 
-    def _request(self, invitation_id: str, name: str) -> tuple[bytes, bytes]:
-        """The key and certificate request of this invitation: the same at a second attempt."""
+    async def _request(self, text: str, name: str, contact: str) -> tuple[Invitation, bytes, EnrolRequest]:
+        """The invitation, our key for it, and the request: the same at a second attempt."""
+        invitation = invitations.decode(text)
+        invitations.check_current(invitation)
+        self._may_enrol(invitation)
+        key_pem, csr_der = await asyncio.to_thread(self._key_for, invitation.id, name)
+        signing = await asyncio.to_thread(lambda: self._keys.silo)
+        organisation = self._silo.status.organisation
+        return invitation, key_pem, member.enrol_request(csr_der, name, signing, organisation, contact)
+
+    def _key_for(self, invitation_id: str, name: str) -> tuple[bytes, bytes]:
         place = f"enrol/{invitation_id}"
         kept = self._keys.store.get(place)
         if kept:
@@ -328,20 +289,80 @@ class Federations:
         self._keys.store.set(place, key_pem)
         return key_pem, csr_der
 
+    def _asked(self) -> dict[str, dict[str, str]]:
+        """Requests that were written to a file: invitation -> what was kept of it."""
+        rows = self._silo.db.rows("SELECT key, value FROM meta WHERE substr(key,1,?)=?", len(ASKED), ASKED)
+        return {key.removeprefix(ASKED): json.loads(value) for key, value in rows}
+
+    def _answered(
+        self, content: bytes, asked: Mapping[str, dict[str, str]]
+    ) -> tuple[str, dict[str, str], bytes, EnrolReply]:
+        """The request that this file answers, our key for it, and the answer, checked."""
+        fault = UserError(
+            "OCT-ENROL-INVALID",
+            "This file answers no request of this silo.",
+            "It asked for nothing, or for another federation.",
+            "Write a request with 'octopus federation request', and let the coordinator answer that one.",
+        )
+        for invitation_id, facts in asked.items():
+            ca_der = base64.b64decode(facts["ca"])
+            try:
+                reply = enrol_files.read_reply(content, ca_der)
+            except UserError as error:
+                fault = error
+                continue
+            key_pem = self._keys.store.get(f"enrol/{invitation_id}")
+            if key_pem and load(reply.certificate_der).public_key() == key_from_pem(key_pem).public_key():
+                return invitation_id, facts, key_pem, reply
+        raise fault
+
+    def _joined(self, reply: EnrolReply, key_pem: bytes, server: str, name: str) -> pb.Federation:
+        """The federation's entity, once the certificate is ours."""
+        peer = member.accept_certificate(reply.certificate_der, reply.ca_der, key_pem)
+        now = round(time.time(), 3)
+        return pb.Federation(
+            id=new_id("f"),
+            name=reply.federation or name,
+            server=server,
+            link="connecting",
+            certificate_expires=peer.not_after,
+            ca_fingerprint=ca_fingerprint(reply.ca_der),
+            certificate_fingerprint=peer.fingerprint,
+            silo_name=reply.name or peer.name,
+            enrolled_at=now,
+            link_since=now,
+        )
+
+    def _add_carriers(self, federation: pb.Federation, reply: EnrolReply, control: str) -> None:
+        federation.carrier = control
+        views.merge(federation, reply.carriers)
+        if views.view(federation, control) is None:  # a server that tells of none
+            federation.carriers.append(views.new_view(control))
+        for carrier in federation.carriers:
+            carrier.control = carrier.name == control
+
     async def _call(
-        self, method: str, request: Any, address: str, ca_der: bytes, key_pem: bytes, chain_pem: bytes
-    ) -> Any:
+        self, method: str, request: Any, address: str, ca_der: bytes, key_pem: bytes, chain_pem: bytes,
+        own: OwnSide, secrets: Secrets,
+    ) -> Any:  # fmt: skip
         """One call of the Enrolment service over mutual TLS."""
         import grpc
 
-        from octopus_desktop.communication.grpc_wire import ClientCredentials, client_channel, to_user_error
+        from octopus_desktop.communication.grpc_wire import (
+            ClientCredentials,
+            Proxy,
+            client_channel,
+            to_user_error,
+            with_own_ca,
+        )
         from octopus_desktop.wire.pb.federation_pb2_grpc import EnrolmentStub
 
-        channel = client_channel(address, ClientCredentials(root=to_pem(ca_der), key=key_pem, chain=to_pem(chain_pem)))
+        credentials = ClientCredentials(root=to_pem(ca_der), key=key_pem, chain=to_pem(chain_pem))
+        channel = client_channel(address, with_own_ca(credentials, own), proxy=Proxy.of(own, secrets))
         try:
             return await getattr(EnrolmentStub(channel), method)(request, timeout=CALL_S)
         except grpc.RpcError as error:
-            known = to_user_error(error, address)
+            known = to_user_error(error, address, own.proxy)
             if known.code == "OCT-LINK-TLS":
                 known = UserError(
                     "OCT-ENROL-CA",
@@ -353,20 +374,16 @@ class Federations:
         finally:
             await channel.close(None)
 
-    async def _keep(self, federation: pb.Federation, reply: EnrolReply, key_pem: bytes, action: str) -> None:
+    async def _keep(
+        self, federation: pb.Federation, reply: EnrolReply, key_pem: bytes, action: str, *, asked: str = ""
+    ) -> None:
+        """Store an enrolment or a renewal. ``asked``: the invitation that is used up by it."""
         key_name = f"federation/{federation.id}/{new_id()}"
         await asyncio.to_thread(self._keys.store.set, key_name, key_pem)
         with self._silo.change():
-            self._silo.db.execute(
-                "INSERT OR REPLACE INTO credentials VALUES(?,?,?,?,?,?)",
-                federation.id,
-                reply.certificate_der,
-                reply.ca_der,
-                reply.server_signing_key,
-                key_name,
-                time.time(),
-            )
+            self._credentials.put_row(federation.id, reply, key_name)
             self._silo.put("federation", federation)
+            self._silo.db.execute("DELETE FROM meta WHERE key=?", f"{ASKED}{asked}")
             detail: Mapping[str, Any] = {
                 "federation": federation.name,
                 "server": federation.server,
@@ -374,45 +391,12 @@ class Federations:
                 "ca": federation.ca_fingerprint,
                 "certificate": federation.certificate_fingerprint,
                 "serial": read_peer(reply.certificate_der).serial,
+                "carrier": federation.carrier,
             }
             self._silo.record(self._silo.administrator, action, federation.id, detail)
             self._silo.answer(federation)
-
-    def server_key(self, federation_id: str) -> bytes:
-        return bytes(self._row(federation_id)[2])
-
-    def _row(self, federation_id: str) -> Any:
-        row = self._silo.db.one(
-            "SELECT certificate_der, ca_der, server_key, key_name FROM credentials WHERE federation_id=?",
-            federation_id,
-        )
-        if row is None:
-            raise UserError(
-                "OCT-FEDERATION-UNKNOWN",
-                "This silo has no certificate of that federation.",
-                "It was left, or never joined.",
-                "Enrol with a new invitation.",
-            )
-        return row
-
-    def _key_name(self, federation_id: str) -> str:
-        return str(self._row(federation_id)[3])
-
-    def _credentials(self, federation_id: str) -> tuple[bytes, bytes, bytes, bytes]:
-        """(key PEM, certificate DER, CA DER, the server's signing key)."""
-        return self._secret_of(self._row(federation_id))
-
-    def _secret_of(self, row: Any) -> tuple[bytes, bytes, bytes, bytes]:
-        certificate_der, ca_der, server_key, key_name = row
-        key = self._keys.store.get(key_name)
-        if key is None:
-            raise UserError(
-                "OCT-SECRET-STORE",
-                "The key of this federation is not in the store of secrets.",
-                f"Nothing is kept there as {key_name!r}.",
-                "Restore the store from a backup, or leave the federation and enrol anew.",
-            )
-        return key, bytes(certificate_der), bytes(ca_der), bytes(server_key)
+        if asked:
+            await asyncio.to_thread(self._keys.store.delete, f"enrol/{asked}")
 
     def _known(self, federation_id: str) -> pb.Federation:
         federation: pb.Federation = self._silo.need("federation", federation_id)

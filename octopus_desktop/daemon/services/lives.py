@@ -14,8 +14,10 @@ from typing import Any
 from octopus_desktop.daemon import reducer
 from octopus_desktop.daemon.core import Silo
 from octopus_desktop.daemon.reducer import Life
+from octopus_desktop.daemon.services.carrier_views import asked
 from octopus_desktop.daemon.services.record import Record
 from octopus_desktop.daemon.services.signing import SiloKeys
+from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.wire.canonical import new_id
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
@@ -30,6 +32,7 @@ class Lives:
     Attributes:
         launch, tell, end, check_package, apply_policy: what the services do after the transaction; set by ``app``.
         posted: told of the federation for which there are new rows in the outbox.
+        active_changed: told of the federation of which a run began or ended.
     """
 
     def __init__(self, silo: Silo, keys: SiloKeys, record: Record) -> None:
@@ -43,6 +46,7 @@ class Lives:
         self.check_package: Callable[[str], None] = lambda run_id: None
         self.apply_policy: Callable[[str], None] = lambda run_id: None
         self.posted: Callable[[str], None] = lambda federation_id: None
+        self.active_changed: Callable[[str], None] = lambda federation_id: None
 
     def get(self, run_id: str) -> Life:
         return self._lives.get(run_id) or Life(run_id=run_id)
@@ -72,6 +76,8 @@ class Lives:
             for instruction in instructions:
                 self._inside(life, instruction, decision)
             silo.afterwards(lambda: self._after(life, instructions))
+            if before.active != life.active:
+                silo.afterwards(lambda: self.active_changed(life.federation_id))
         return life
 
     def post(self, federation_id: str, run_id: str, kind: Any, body: bytes) -> None:
@@ -184,7 +190,9 @@ class Lives:
 
     def _new_run(self, life: Life) -> pb.Run:
         offer = self._silo.get("offer", life.run_id)
+        federation = self._silo.get("federation", life.federation_id)
         conditions = json.loads(offer.conditions_json or "{}")
+        config = RunConfig.from_dict(json.loads(offer.offer.config_json))
         return pb.Run(
             id=life.run_id,
             federation_id=life.federation_id,
@@ -197,4 +205,6 @@ class Lives:
             conditions_json=offer.conditions_json,
             silos=offer.offer.silos,
             datasets=sorted(set(conditions.get("datasets", {}).values())),
+            carrier=asked(offer.offer.config_json) or federation.carrier,
+            encoding=config.encoding,
         )

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from octopus_desktop.daemon.core import DISK_RETRY_S, Silo, when_possible
@@ -38,12 +38,18 @@ log = logging.getLogger(__name__)
 
 
 class Policies:
-    """The noun ``policy``."""
+    """The noun ``policy``.
+
+    Attributes:
+        refusal: why the offered run cannot be carried here, or None; ``words``: how it travels. Set by ``app``.
+    """
 
     def __init__(self, silo: Silo, keys: SiloKeys, setup: Setup, approvals: Approvals, store: Packages) -> None:
         self._silo, self._keys, self._setup = silo, keys, setup
         self._approvals, self._packages = approvals, store
         self._asking: dict[str, asyncio.Task[None]] = {}
+        self.refusal: Callable[[pb.SiloOffer], UserError | None] = lambda offer: None
+        self.words: Callable[[pb.SiloOffer], str] = lambda offer: ""
 
     # commands
 
@@ -120,24 +126,35 @@ class Policies:
             files = await asyncio.to_thread(packages.read_files, self._packages.path(offer.offer))
             found = await asyncio.to_thread(static.find, files)
             answer = self._evaluate(offer, verified, found)
-            if answer.decision in ("approve", "reject"):
+            refused = self.refusal(offer)
+            if answer.decision == "reject" or (answer.decision == "approve" and not refused):
                 await self._decide(offer, answer)
-            when_possible(self._show, run_id, answer.lines)
+            lines = [*answer.lines, *([_cannot(refused)] if refused else [])]
+            when_possible(self._show, run_id, lines, refused)
         except UserError as error:
             if error.code == "OCT-DISK-FULL":
                 asyncio.get_running_loop().call_later(DISK_RETRY_S, self.apply, run_id)
                 return
             log.warning("the rules could not answer %s: %s", run_id, error)
             refusal = pb.PolicyLine(line="job", verdict="ask", why=f"{error.what} {error.why}".strip())
-            when_possible(self._show, run_id, [refusal])
+            when_possible(self._show, run_id, [refusal], None)
 
-    def _show(self, run_id: str, lines: Sequence[pb.PolicyLine]) -> None:
+    def _show(self, run_id: str, lines: Sequence[pb.PolicyLine], refused: UserError | None) -> None:
         with self._silo.change():
             offer = self._silo.need("offer", run_id)
-            if list(offer.policy) != list(lines):
-                del offer.policy[:]
-                offer.policy.extend(lines)
+            before = offer.SerializeToString(deterministic=True)
+            del offer.policy[:]
+            offer.policy.extend(lines)
+            if offer.problem_code in ("", "OCT-CARRIER-REFUSED"):
+                offer.problem_code = refused.code if refused else ""
+                offer.problem = f"{refused.what} {_sentence(refused.why)}" if refused else ""
+            if offer.SerializeToString(deterministic=True) != before:
                 self._silo.put("offer", offer)
+
+    def forbidden(self, offer: pb.SiloOffer, verified: VerifiedPackage) -> str:
+        """Why a rule rejects the offer, as the rules are now; "" when none does."""
+        answer = self._evaluate(offer, verified, ())
+        return answer.lines[0].why if answer.decision == "reject" else ""
 
     async def _decide(self, offer: pb.SiloOffer, answer: rules.Evaluation) -> None:
         """Sign what the rule says, and hand it in like anybody's decision."""
@@ -197,6 +214,10 @@ class Policies:
         config = RunConfig.from_dict(json.loads(offer.offer.config_json))
         fitting = {need: list(datasets) for need, datasets in self._fitting(verified.manifest.data).items()}
         said = review.summary(verified.manifest, config, offer.offer, fitting, policy=answer.lines)
+        carrier = next(line for line in said if line.topic == "carrier")
+        carrier.text = self.words(offer) or carrier.text
+        if offer.state == "offered" and (refused := self.refusal(offer)):
+            carrier.verdict, carrier.why = "cannot", _cannot(refused).why
         return found, said
 
     def _fitting(self, needs: Sequence[DataNeed]) -> dict[str, dict[str, str]]:
@@ -215,3 +236,13 @@ class Policies:
             except UserError as error:
                 log.warning("the rule %s is not in force: %s", policy.name, error.why)
         return holding
+
+
+def _cannot(refused: UserError) -> pb.PolicyLine:
+    """The line that tells why the job cannot be approved here, whatever the rules say."""
+    why = f"{refused.what} {_sentence(refused.why)} {refused.next_step}".strip()
+    return pb.PolicyLine(line="carrier", verdict="cannot", why=why)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""

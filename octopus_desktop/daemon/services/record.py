@@ -82,7 +82,8 @@ class Record:
         update.rounds.append(row)
 
     def left(self, envelope_id: str, run_id: str, entry: pb.Left) -> bool:
-        """Note a message that is about to leave. False when it was noted before. Inside ``change``."""
+        """Note a message that is about to leave. False when it was noted before: then only its carrier is noted anew.
+        Inside ``change``."""
         cursor = self._silo.db.execute(
             "INSERT OR IGNORE INTO run_left VALUES(?,?,?,?,NULL)",
             envelope_id,
@@ -92,6 +93,13 @@ class Record:
         )
         if cursor.rowcount == 1:
             self._update(run_id).left.append(entry)
+        else:
+            body = self._silo.db.one("SELECT body FROM run_left WHERE envelope_id=?", envelope_id)[0]
+            known = pb.Left.FromString(body)
+            known.carrier = entry.carrier
+            self._silo.db.execute(
+                "UPDATE run_left SET body=? WHERE envelope_id=?", known.SerializeToString(), envelope_id
+            )
         return cursor.rowcount == 1
 
     def has_left(self, envelope_id: str) -> bool:

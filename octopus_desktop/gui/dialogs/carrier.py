@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QCheckBox, QFileDialog, QHBoxLayout, QLineEdit, QWidget
+from PySide6.QtWidgets import QCheckBox, QFileDialog, QHBoxLayout, QLabel, QLineEdit, QWidget
 
 from octopus_desktop.communication.settings import CONTROL
 from octopus_desktop.gui.context import Context
 from octopus_desktop.gui.dialogs.form import FormDialog
 from octopus_desktop.gui.theme import GRID
-from octopus_desktop.gui.widgets.carriers import carrier_name, is_unsealed, own_of, where
+from octopus_desktop.gui.widgets.carriers import carrier_name, may_be_unsealed, own_of, where
 from octopus_desktop.gui.widgets.parts import Facts, button, label
 from octopus_desktop.wire.pb import local_pb2 as pb
 
@@ -52,7 +52,7 @@ class CarrierDialog(FormDialog):
         for key in FIELDS.get(name, ()):
             self._add(key)
         self.accept_unsealed: QCheckBox | None = None
-        if is_unsealed(view):
+        if may_be_unsealed(view):
             self._add_consent()
         self.control: QCheckBox | None = None
         if name in CONTROL:
@@ -101,14 +101,16 @@ class CarrierDialog(FormDialog):
         row.setSpacing(GRID)
         row.addWidget(field, 1)
         row.addWidget(button(self.theme, tr("Choose…"), self._on_pick, icon="folder"))
-        self.form.addRow(name, row)
+        caption = QLabel(name)
+        caption.setBuddy(field)
+        self.form.addRow(caption, row)
 
     def _add_consent(self) -> None:
         warning = label(
             self.tr(
-                "The federation offers this carrier without sealing. Models and updates then travel in the clear: "
-                "whoever can listen in that network can read them, and with them what a model has learnt from your "
-                "data. Envelopes stay signed, so nothing can be forged."
+                "The federation offers this carrier without sealing. With your consent, models and updates travel in "
+                "the clear: whoever can listen in that network can read them, and with them what a model has learnt "
+                "from your data. Envelopes stay signed, so nothing can be forged."
             ),
             wrap=True,
         )

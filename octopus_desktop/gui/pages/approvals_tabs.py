@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from PySide6.QtCore import QCoreApplication, Qt, Signal
-from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from octopus_desktop.gui.context import Context
+from octopus_desktop.gui.dialogs.carrier import CarrierDialog
 from octopus_desktop.gui.models.rows import Column
 from octopus_desktop.gui.pages.approvals_words import shortened, topic, what_happened
 from octopus_desktop.gui.theme import GRID, set_role
 from octopus_desktop.gui.widgets import formats
-from octopus_desktop.gui.widgets.parts import Card, EmptyState, clear, label, rule, scroll
+from octopus_desktop.gui.widgets.carriers import carrier_name, protection, travels_by
+from octopus_desktop.gui.widgets.parts import Card, EmptyState, button, clear, label, rule, scroll
 from octopus_desktop.gui.widgets.status import Look, StatusBadge, look
 from octopus_desktop.gui.widgets.table import Table
 from octopus_desktop.wire.pb import local_pb2 as pb
@@ -59,9 +63,35 @@ class SummaryTab(QWidget):
         for number, line in enumerate(lines):
             if number:
                 self._card.body.addWidget(rule())
-            self._card.body.addWidget(self._row(line))
+            beside = self._carrier(reply.offer) if line.topic == "carrier" else []
+            self._card.body.addWidget(self._row(line, beside))
 
-    def _row(self, line: pb.SummaryLine) -> QWidget:
+    def _carrier(self, offer: pb.SiloOffer) -> list[QWidget]:
+        """What the carrier's line says beyond the daemon's words: how it is protected, and why it cannot be used."""
+        federation = self._context.store.federations.get(offer.federation_id)
+        name, view, problem = travels_by(federation, offer.offer.config_json)
+        beside: list[QWidget] = []
+        tone, words = protection(view) if view is not None else ("", "")
+        if words:
+            said = label(words, "strong" if tone else "caption", wrap=True)
+            if tone:
+                said.setProperty("tone", tone)
+            beside.append(said)
+        if problem:
+            why = label(self.tr("This silo cannot use it now: {0}").format(problem), "strong", wrap=True)
+            why.setProperty("tone", "danger")
+            beside.append(why)
+        if problem and view is not None and federation is not None:
+
+            def set_up() -> None:
+                CarrierDialog(self._context, self, federation, name).open()
+
+            act = button(self._context.theme, self.tr("Set up {0}…").format(carrier_name(name)), set_up, icon="edit")
+            act.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+            beside.append(act)
+        return beside
+
+    def _row(self, line: pb.SummaryLine, beside: Sequence[QWidget] = ()) -> QWidget:
         row = QWidget()
         grid = QGridLayout(row)
         grid.setContentsMargins(16, 10, 16, 10)
@@ -74,6 +104,8 @@ class SummaryTab(QWidget):
         grid.addWidget(label(line.text, wrap=True, selectable=True), 0, 1, top)
         if line.why:
             grid.addWidget(label(line.why, "caption", wrap=True), 1, 1, top)
+        for number, widget in enumerate(beside):
+            grid.addWidget(widget, 2 + number, 1, top)
         if line.verdict:
             badge = StatusBadge(self._context.theme, "verdict", line.verdict)
             grid.addWidget(badge, 0, 2, 2, 1, top | Qt.AlignmentFlag.AlignRight)

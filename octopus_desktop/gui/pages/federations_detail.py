@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from PySide6.QtWidgets import QHBoxLayout, QMenu, QVBoxLayout, QWidget
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QHBoxLayout, QMenu, QScrollArea, QVBoxLayout, QWidget
 
 from octopus_desktop.gui.context import Context
 from octopus_desktop.gui.theme import GRID
@@ -100,6 +101,13 @@ class FederationDetail(QWidget):
         self._ready_again()
         if asked == self._federation.id:
             self.check.show_steps(reply)
+            QTimer.singleShot(0, self, self._reveal)
+
+    def _reveal(self) -> None:
+        """Scroll to the check, once it has its place."""
+        area = self.parentWidget().parentWidget()
+        if isinstance(area, QScrollArea):
+            area.verticalScrollBar().setValue(self.check.y())
 
     def _on_failed(self, error: UserError) -> None:
         self._ready_again()

@@ -14,6 +14,7 @@ from octopus_desktop.gui.models.rows import Column
 from octopus_desktop.gui.models.store import ACTIVE_RUNS
 from octopus_desktop.gui.pages.runs_detail import RunDetail
 from octopus_desktop.gui.widgets import formats
+from octopus_desktop.gui.widgets.carriers import carrier_name, carrier_words
 from octopus_desktop.gui.widgets.parts import EmptyState, PageHeader, button, page_layout
 from octopus_desktop.gui.widgets.status import look
 from octopus_desktop.gui.widgets.table import Table
@@ -141,6 +142,14 @@ class RunsPage(QWidget):
                 width=168,
             ),
             Column(key="federation", title=self.tr("Federation"), text=federation, tooltip=federation, width=150),
+            Column(
+                key="carrier",
+                title=self.tr("Carrier"),
+                text=lambda r: carrier_name(r.carrier),
+                tooltip=carrier_words,
+                width=104,
+                muted=True,
+            ),
             Column(
                 key="started",
                 title=self.tr("Started"),

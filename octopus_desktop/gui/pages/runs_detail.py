@@ -18,6 +18,7 @@ from octopus_desktop.gui.pages.runs_overview import OverviewTab
 from octopus_desktop.gui.pages.runs_timeline import TimelineTab
 from octopus_desktop.gui.theme import GRID, set_role
 from octopus_desktop.gui.widgets import formats
+from octopus_desktop.gui.widgets.carriers import carrier_name, carrier_words
 from octopus_desktop.gui.widgets.parts import Card, ElidedLabel, IdLabel, button, label, page_layout, tool_button
 from octopus_desktop.gui.widgets.status import StatusBadge
 from octopus_desktop.wire.errors import UserError
@@ -178,12 +179,13 @@ class RunDetail(QWidget):
         self._values: dict[str, ElidedLabel] = {}
         self._cells: dict[str, QWidget] = {}
         for key, name, stretch in (
-            ("round", self.tr("Round"), 2),
-            ("left", self.tr("Time"), 2),
-            ("silos", self.tr("Silos present"), 2),
-            ("out", self.tr("Left this silo"), 2),
-            ("in", self.tr("Received"), 2),
-            ("where", self.tr("Trains on"), 3),
+            ("round", self.tr("Round"), 3),
+            ("left", self.tr("Time"), 4),
+            ("silos", self.tr("Silos present"), 3),
+            ("out", self.tr("Left this silo"), 3),
+            ("in", self.tr("Received"), 3),
+            ("carrier", self.tr("Carrier"), 5),
+            ("where", self.tr("Trains on"), 5),
         ):
             cell = QWidget()
             column = QVBoxLayout(cell)
@@ -248,6 +250,9 @@ class RunDetail(QWidget):
         self._cells["silos"].setToolTip("\n".join(words))
         values["out"].set_text(formats.size(run.bytes_out))
         values["in"].set_text(formats.size(run.bytes_in))
+        trip = f"{run.latency_ms:.0f} ms" if run.latency_ms and active else ""
+        values["carrier"].set_text(" · ".join(part for part in (carrier_name(run.carrier), trip) if part))
+        self._cells["carrier"].setToolTip(carrier_words(run))
         datasets = [
             self._context.store.datasets[d].alias for d in run.datasets if d in self._context.store.datasets
         ] or list(run.datasets)

@@ -11,6 +11,7 @@ from octopus_desktop.gui.context import Context
 from octopus_desktop.gui.models.rows import Column
 from octopus_desktop.gui.theme import GRID
 from octopus_desktop.gui.widgets import formats
+from octopus_desktop.gui.widgets.carriers import carrier_name
 from octopus_desktop.gui.widgets.parts import EmptyState, label
 from octopus_desktop.gui.widgets.table import Table
 from octopus_desktop.wire.pb import local_pb2 as pb
@@ -140,6 +141,7 @@ class LeftTab(QWidget):
                 width=96,
             ),
             Column(key="encoding", title=self.tr("Encoding"), text=lambda r: r.encoding or formats.DASH, width=96),
+            Column(key="carrier", title=self.tr("By"), text=lambda r: carrier_name(r.carrier), width=96, muted=True),
             Column(key="recipient", title=self.tr("Recipient"), text=lambda r: r.recipient, width=0),
             Column(
                 key="digest",

@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QVBoxLayout, QWidget
 from octopus_desktop.gui.theme import GRID, Theme
 from octopus_desktop.gui.widgets import formats
 from octopus_desktop.gui.widgets.parts import Card, clear, label, rule, tool_button
-from octopus_desktop.gui.widgets.status import Look, StatusBadge
+from octopus_desktop.gui.widgets.status import Look, StatusBadge, look
 from octopus_desktop.wire.pb import local_pb2 as pb
 
 _NAMES = {
@@ -42,9 +42,40 @@ def own_of(view: pb.CarrierView) -> dict[str, Any]:
     return _table(view.own_json)
 
 
-def is_unsealed(view: pb.CarrierView) -> bool:
-    """Whether the federation offers it with blob bytes in the clear."""
+def may_be_unsealed(view: pb.CarrierView) -> bool:
+    """Whether the federation offers it with blob bytes in the clear; without this silo's consent they stay sealed."""
     return settings_of(view).get("sealed", True) is False
+
+
+def is_unsealed(view: pb.CarrierView) -> bool:
+    """Whether blob bytes travel in the clear: both sides have chosen so."""
+    return may_be_unsealed(view) and bool(own_of(view).get("accept_unsealed"))
+
+
+def protection(view: pb.CarrierView) -> tuple[str, str]:
+    """(tone, words): how what travels is kept from those whose hands it passes through."""
+    if is_unsealed(view):
+        return "danger", _tr(
+            "Blob bytes travel unsealed: whoever can listen in that network can read models and updates. "
+            "The federation offers that, and this silo has consented."
+        )
+    if view.name == "grpc":
+        return "", _tr("Mutual TLS 1.3, straight to the federation's server.")
+    if view.name == "loopback":
+        return "", ""
+    return "", _tr("Sealed end to end: the hands that it passes through see sizes and times, and no content.")
+
+
+def travels_by(federation: pb.Federation | None, config_json: str) -> tuple[str, pb.CarrierView | None, str]:
+    """(name, its view, why this silo cannot use it or "") of the carrier that a job's data would take."""
+    wanted = str(_table(config_json).get("carrier") or "auto")
+    if federation is None:
+        return wanted, None, ""
+    name = federation.carrier if wanted == "auto" else wanted
+    view = next((v for v in federation.carriers if v.name == name), None)
+    if view is None:
+        return name, None, _tr("The federation does not offer it.") if federation.carriers else ""
+    return name, view, view.error if view.link == "refused" else ""
 
 
 def where(view: pb.CarrierView) -> str:
@@ -72,6 +103,21 @@ def traffic(view: pb.CarrierView) -> str:
     if view.bytes_resumed:
         parts.append(_tr("{0} resumed").format(formats.size(view.bytes_resumed)))
     return " · ".join(parts)
+
+
+def carrier_words(run: pb.Run) -> str:
+    """By what a run's data goes, and how that is: link, round trip, bytes, one a line."""
+    lines = [carrier_name(run.carrier)]
+    if run.link:
+        lines.append(_tr("Link: {0}").format(look("link", run.link).text))
+    if run.latency_ms:
+        lines.append(_tr("{0} round trip").format(f"{run.latency_ms:.1f} ms"))
+    lines.append(_tr("{0} in, {1} out").format(formats.size(run.bytes_in), formats.size(run.bytes_out)))
+    if run.bytes_resumed:
+        lines.append(_tr("{0} were not sent again after a break").format(formats.size(run.bytes_resumed)))
+    if run.encoding not in ("", "none"):
+        lines.append(_tr("Updates travel as {0}").format(run.encoding))
+    return "\n".join(lines)
 
 
 class CarriersCard(Card):
@@ -156,6 +202,9 @@ class CheckCard(Card):
         self._grid.setColumnStretch(1, 1)
         self._verdict = StatusBadge(theme)
         self.tools.addWidget(self._verdict)
+        self._first = label("", wrap=True, selectable=True)  # what matters, before the steps that passed
+        self._first.setProperty("tone", "danger")
+        self.body.addWidget(self._first)
         self.body.addLayout(self._grid)
         self.hide()
 
@@ -166,6 +215,14 @@ class CheckCard(Card):
         self._verdict.set_look(
             Look("danger", "error", words) if failed else Look("ok", "check-circle", _tr("All is well"))
         )
+        self._first.setText("")
+        for step in reply.steps:
+            if state_of(step) == "failed":
+                place = f"{carrier_name(step.carrier)}, {step.name}" if step.carrier else step.name
+                next_step = "\n" + _tr("Next: {0}").format(step.next_step) if step.next_step else ""
+                self._first.setText(f"{place}: {step.detail}{next_step}")
+                break
+        self._first.setVisible(bool(self._first.text()))
         row, last = 0, None
         for step in reply.steps:
             if step.carrier != last:
@@ -186,7 +243,7 @@ class CheckCard(Card):
         if step.detail:
             words.addWidget(label(step.detail, "caption", wrap=True, selectable=True))
         if step.next_step and state_of(step) == "failed":
-            words.addWidget(label(_tr("Next: {0}").format(step.next_step), "strong", wrap=True, selectable=True))
+            words.addWidget(label(_tr("Next: {0}").format(step.next_step), wrap=True, selectable=True))
         self._grid.addLayout(words, row, 1, top)
         took = label(f"{step.ms:.0f} ms" if step.ms >= 0.5 else "", "caption")
         self._grid.addWidget(took, row, 2, top | Qt.AlignmentFlag.AlignRight)
