@@ -102,7 +102,7 @@ class MqttS3Wiring(MqttWiring):
 
     def slow(self, rate: int) -> None:
         super().slow(rate)
-        self.line.rate = rate // 8  # of each connection, and there are several at once
+        self.line.rate = rate // 3  # of each connection, and there are several at once
 
 
 class TestMqttS3(RemoteConformance):
@@ -167,8 +167,13 @@ class TestMqttS3(RemoteConformance):
 
 
 async def _silo(root: Path) -> subprocess.Popen[str]:
+    """A silo in a process of its own, which sends what is posted below ``root``."""
+    return await asyncio.to_thread(_start_silo, root)
+
+
+def _start_silo(root: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.communication.mqtt_s3_peer", str(root), "alpha"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    await asyncio.to_thread(process.stdout.readline)
+    process.stdout.readline()
     return process

@@ -25,7 +25,7 @@ from octopus_desktop.identity.authority import Authority
 from octopus_desktop.wire.errors import UserError
 from tests.communication.connect_proxy import ConnectProxy
 from tests.communication.parts import MIB, Keys
-from tests.communication.store_parts import Side, line_to
+from tests.communication.store_parts import LIMITED, Side, line_to
 
 
 @contextmanager
@@ -198,21 +198,17 @@ def test_nothing_secret_shows_in_words(seaweed: Seaweed) -> None:
 
 
 async def test_without_the_right_to_set_a_lifecycle_rule_it_is_given_as_text(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, seaweed: Seaweed, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rights = [f"{what}:octopus/octopus/*" for what in ("Read", "Write", "List")]
-    limited = {"server": ("LIMITED", "hush", [*rights, "List:octopus"])}
-    with Seaweed(tmp_path / "store", identities=limited) as seaweed:
-        access = replace(seaweed.access(), key_id="LIMITED", secret="hush")
-        keys = Keys()
-        server = Side(tmp_path, "server", keys, access)
-        with caplog.at_level(logging.WARNING):
-            async with server.kept():
-                async with asyncio.timeout(20):
-                    while "add this rule" not in caplog.text:  # noqa: ASYNC110 (a log tells nobody)
-                        await asyncio.sleep(0.02)
+    access = replace(seaweed.access(), key_id=LIMITED[0], secret=LIMITED[1])
+    server = Side(tmp_path, "server", Keys(), access)
+    with caplog.at_level(logging.WARNING):
+        async with server.kept():
+            async with asyncio.timeout(20):
+                while "add this rule" not in caplog.text:  # noqa: ASYNC110 (a log tells nobody)
+                    await asyncio.sleep(0.02)
         assert '"AbortIncompleteMultipartUpload"' in caplog.text and "octopus/f00d/" in caplog.text
-        assert "hush" not in caplog.text
+        assert LIMITED[1] not in caplog.text
 
 
 def test_its_data_outlive_the_store(tmp_path: Path) -> None:
