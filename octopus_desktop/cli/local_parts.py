@@ -10,7 +10,10 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,6 @@ from octopus_desktop.system.paths import private_dir
 from octopus_desktop.wire.errors import UserError
 
 CARRIERS = ("grpc", "mqtt", "mqtt_s3", "torch_rpc", "mpi")
-STOP_S = 20.0
 _SERVER = "server"
 
 
@@ -28,10 +30,10 @@ class Parts:
     Arguments:
         root: where they lie.
         carrier: one of CARRIERS.
-        server, silos: the homes of the server, and of each silo by its name.
+        silos: by their names.
     """
 
-    def __init__(self, root: Path, carrier: str, server: Path, silos: Mapping[str, Path]) -> None:
+    def __init__(self, root: Path, carrier: str, silos: Sequence[str]) -> None:
         if carrier not in CARRIERS:
             raise UserError(
                 "OCT-CONFIG-INVALID",
@@ -39,8 +41,7 @@ class Parts:
                 f"There are {', '.join(CARRIERS)}.",
                 "Choose one of these.",
             )
-        self.root, self.carrier = root / "parts", carrier
-        self._server, self._silos = server, dict(silos)
+        self.root, self.carrier, self.silos = root / "parts", carrier, list(silos)
 
     @property
     def carries_control(self) -> bool:
@@ -59,19 +60,49 @@ class Parts:
             self._store().start()
         if self.carrier == "torch_rpc" and "port" not in self._kept():
             self._keep(port=free_port())
-        if self.carrier == "mpi":
-            self._start_world()
+
+    def start_world(self, run_id: str, server_home: Path, silo_homes: Mapping[str, Path]) -> int:
+        """Let a run's data go by an MPI world that lasts as long as the run; returns the process id of its starter."""
+        words = ["federation", "run", "--mpi", run_id, "--server-home", str(server_home)]
+        words += [word for name, home in silo_homes.items() for word in ("--silo-home", f"{name}={home}")]
+        with open(self.root / "mpi.log", "ab", buffering=0) as log:
+            world = subprocess.Popen(
+                [sys.executable, "-m", "octopus_desktop.cli.main", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._keep(worlds=[*self._kept().get("worlds", []), world.pid])
+        return world.pid
+
+    def stop_worlds(self) -> None:
+        """End the MPI worlds that still run; what they carried waits for the next one."""
+        import psutil
+
+        for pid in self._kept().get("worlds", []):
+            try:
+                starter = psutil.Process(pid)
+                if str(self.root.parent) not in " ".join(starter.cmdline()):
+                    continue  # another process got its number
+                starter.send_signal(signal.SIGINT)
+                starter.wait(15)
+            except psutil.TimeoutExpired:
+                starter.kill()
+            except psutil.NoSuchProcess:
+                pass
+        self._keep(worlds=[])
 
     def stop(self) -> None:
         """End what runs; the directory stays."""
+        if self.carrier == "mpi" and self.root.exists():
+            self.stop_worlds()
         if self.has_broker and self.broker.exists():
             from octopus_desktop.communication import broker
 
             broker.stop(self.broker)
         if self.carrier == "mqtt_s3" and self.root.exists():
             self._store().stop()
-        if self.carrier == "mpi":
-            self._end_world()
 
     def offer(self) -> dict[str, Any]:
         """The fields of a ``PutCarrierRequest``."""
@@ -106,7 +137,14 @@ class Parts:
 
     def broker_pid(self) -> int:
         """Of the broker that runs, or 0."""
-        return _pid_of(self.broker / "pid", str(self.broker / "mosquitto.conf"))
+        import psutil
+
+        try:
+            pid = int((self.broker / "pid").read_text())
+            mine = str(self.broker / "mosquitto.conf") in psutil.Process(pid).cmdline()
+        except (OSError, ValueError, psutil.Error):
+            return 0
+        return pid if mine else 0
 
     def _start_broker(self, free_port: Callable[[], int]) -> None:
         from octopus_desktop.communication import broker
@@ -119,7 +157,7 @@ class Parts:
 
             authority = Authority.create("Broker of this machine")
             key, chain = authority.issue_server(["127.0.0.1"])
-            users = {name: secrets.token_urlsafe(24) for name in (_SERVER, *self._silos)}
+            users = {name: secrets.token_urlsafe(24) for name in (_SERVER, *self.silos)}
             port = free_port()
             self._keep(port=port, passwords=users, ca_pem=authority.ca_pem.decode())
             broker.prepare(self.broker, broker.BrokerPlan(port=port, users=users, key=key, chain=chain))
@@ -129,34 +167,6 @@ class Parts:
         from octopus_desktop.communication.seaweed import Seaweed
 
         return Seaweed(self.root / "store", keep=True)
-
-    # the MPI world
-
-    def world_pid(self) -> int:
-        """Of the process that keeps the world (``local_world``), or 0."""
-        return _pid_of(self.root / "ranks.pid", str(self.root / "ranks.json"))
-
-    def _start_world(self) -> None:
-        from octopus_desktop.communication.mpi_table import RankTable
-        from octopus_desktop.system.service import start_detached
-
-        if self.world_pid():
-            return
-        ranks = RankTable.of(str(self._server), {name: str(home) for name, home in self._silos.items()})
-        table = self.root / "ranks.json"
-        table.write_text(ranks.to_json())
-        start_detached("octopus_desktop.cli.local_world", [str(table)], self.root / "world.log", what="MPI world")
-
-    def _end_world(self) -> None:
-        import psutil
-
-        if pid := self.world_pid():
-            try:
-                process = psutil.Process(pid)
-                process.terminate()
-                process.wait(timeout=STOP_S)
-            except psutil.NoSuchProcess:
-                return
 
     # what is kept
 
@@ -171,16 +181,3 @@ class Parts:
         text = json.dumps({**self._kept(), **values})
         with os.fdopen(os.open(self.root / "parts.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(text)
-
-
-def _pid_of(file: Path, word: str) -> int:
-    """The process id in the file, when that process lives and its command line holds the word; else 0."""
-    import psutil
-
-    try:
-        pid = int(file.read_text())
-        process = psutil.Process(pid)
-        mine = word in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
-    except (OSError, ValueError, psutil.Error):
-        return 0
-    return pid if mine else 0
