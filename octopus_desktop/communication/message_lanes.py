@@ -92,9 +92,12 @@ class LaneOut:
                 async with asyncio.timeout(TRAILS_S[self._trails] if self._trails < len(TRAILS_S) else None):
                     await self._work.wait()
             except TimeoutError:
-                trails = self._trails + 1
-                await self.put(b"")
-                self._trails = trails
+                if not self._queue:  # not by ``put``: were the queue full by now, this task would wait for itself
+                    message = self._seal.seal(self._counter, b"")
+                    self._counter += 1
+                    self._trails += 1
+                    await self._send(message)
+                    self._moved(len(message))
 
     async def drained(self) -> None:
         """Everything that was put is with the wire."""
