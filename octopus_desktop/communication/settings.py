@@ -249,7 +249,7 @@ def choose(wanted: str, offered: Sequence[Offer], control: str, ready: Mapping[s
             "OCT-CARRIER-REFUSED",
             f"This silo cannot use the carrier {name}.",
             why,
-            f"Set it up with 'octopus federation carrier {name}', or reject the job with this reason.",
+            f"Set it up with 'octopus federation carrier set FEDERATION {name}', or reject the job with this reason.",
         )
     return name
 

@@ -29,7 +29,7 @@ from octopus_desktop.communication.message_silo import MessageSiloEnd
 from octopus_desktop.communication.parties import ServerParty, SiloParty
 from octopus_desktop.communication.relay import RelayWire, Source, Spawned
 from octopus_desktop.communication.settings import OwnSide, TorchRpcOffer
-from octopus_desktop.communication.torch_rpc_endpoint import Plan, inside, outside
+from octopus_desktop.communication.torch_rpc_endpoint import JOIN_S, Plan, inside, outside
 from octopus_desktop.system import sandbox
 from octopus_desktop.system.processes import leashed
 from octopus_desktop.wire.errors import UserError
@@ -52,6 +52,7 @@ class TorchRpcSiloEnd(MessageSiloEnd):
         offer, own: the federation's offer, and this silo's side of it (``interface``, ``accept_unsealed``).
         run_dir: where ends keep sockets; this one has none there.
         launch: starts an endpoint.
+        join_s: for an endpoint to meet the server's.
         options: see ``MessageSiloEnd``.
     """
 
@@ -64,10 +65,11 @@ class TorchRpcSiloEnd(MessageSiloEnd):
         owner: MailOwner,
         run_dir: Path | None = None,
         launch: Launch | None = None,
+        join_s: float = JOIN_S,
         **options: Any,
     ) -> None:
         super().__init__(
-            wire=_wire(offer, owner.name, own.interface, launch),
+            wire=_wire(offer, owner.name, own.interface, launch, join_s),
             party=party,
             owner=owner,
             accept_unsealed=own.accept_unsealed and not offer.sealed,
@@ -92,8 +94,8 @@ class TorchRpcServerEnd(MessageServerEnd):
         super().__init__(wire=wire, party=party, owner=owner, sealed=offer.sealed, **options)
 
 
-def _wire(offer: TorchRpcOffer, name: str, interface: str, launch: Launch | None) -> RelayWire:
-    source = RpcEndpoint(offer, name, interface, launch or spawn)
+def _wire(offer: TorchRpcOffer, name: str, interface: str, launch: Launch | None, join_s: float = JOIN_S) -> RelayWire:
+    source = RpcEndpoint(offer, name, interface, launch or spawn, join_s)
     return RelayWire(source, fault=endpoint_ended, faults=FAULTS, told=_retold, hush_s=HUSH_S)
 
 
@@ -105,8 +107,9 @@ class RpcEndpoint:
         interface: "" finds it by the route to the server.
     """
 
-    def __init__(self, offer: TorchRpcOffer, name: str, interface: str, launch: Launch) -> None:
-        self._offer, self._name, self._interface, self._launch = offer, name, interface, launch
+    def __init__(self, offer: TorchRpcOffer, name: str, interface: str, launch: Launch, join_s: float = JOIN_S) -> None:
+        self._offer, self._name, self._interface = offer, name, interface
+        self._launch, self._join_s = launch, join_s
         self._endpoint: Source | None = None
 
     async def begin(self) -> socket.socket:
@@ -126,6 +129,7 @@ class RpcEndpoint:
             address=address,
             interface=interface,
             networks=offer.networks,
+            join_s=self._join_s,
         )
         await _fence()
         self._endpoint = self._launch(plan)

@@ -39,6 +39,7 @@ from octopus_desktop.wire.errors import UserError
 
 SERVER = "server"
 CALL_S = 60.0  # a peer that takes no bytes for so long is taken for dead
+SHARED_S = 5.0  # ... and where several claim one name, one that keeps the others waiting for so long
 JOIN_S = 20.0
 LEAVE_S = 0.8
 BATCH_BYTES = 2 << 20
@@ -91,7 +92,7 @@ def outside(address: str, networks: Sequence[str]) -> UserError:
         "OCT-RPC-NETWORK",
         "PyTorch RPC is not started: it may only be used inside the networks that the federation names.",
         f"The address {address} does not lie in {', '.join(networks)}.",
-        "Set an interface that lies inside them ('octopus federation carrier torch_rpc'), or use another carrier.",
+        "Set an interface inside them ('octopus federation carrier set … --interface'), or use another carrier.",
     )
 
 
@@ -314,10 +315,11 @@ class Endpoint:
             return
         lengths, tensors = _packed(batch)
         calls = []
+        patience = CALL_S if len(lives) == 1 else SHARED_S
         for life in lives:
             try:
                 args = (self._own_name, int(lane), lengths, tensors)
-                calls.append((life, rpc.rpc_async(life, deliver, args=args, timeout=CALL_S)))
+                calls.append((life, rpc.rpc_async(life, deliver, args=args, timeout=patience)))
             except Exception:
                 self.lost(life)
         for life, call in calls:
@@ -339,7 +341,10 @@ class Endpoint:
             for size in sizes:
                 if not 0 <= size <= MESSAGE_BYTES or at + size > len(view):
                     raise ValueError("lengths that do not fit")
-                self.client.give(peer, lane, view[at : at + size])
+                try:
+                    self.client.give(peer, lane, view[at : at + size])
+                except OSError:  # the end is gone
+                    self.leave()
                 at += size
 
     def carry(self) -> None:

@@ -61,7 +61,7 @@ def read_request(content: bytes, ca_der: bytes) -> tuple[Peer, EnrolRequest]:
             "OCT-ENROL-INVALID",
             "This is no enrolment request for this federation.",
             f"Of the file, {error}.",
-            "Let the silo write it anew from the invitation ('octopus federation enrol-request').",
+            "Let the silo write it anew from the invitation ('octopus federation request').",
         ) from error
     if not _signed(file.invitation_certificate_der, file.invitation_signature, request_bytes(file.request)):
         raise _bad("the enrolment request", "the invitation's key", "Let the silo write it anew from the invitation.")
@@ -83,9 +83,10 @@ def read_reply(content: bytes, ca_der: bytes) -> EnrolReply:
             raise DecodeError("it is far too large")
         file.ParseFromString(content)
         reply.ParseFromString(file.reply)
-        if not reply.certificate_der or not file.signature:
-            raise DecodeError("it bears no certificate")
-    except DecodeError as error:
+        certificates.load(reply.certificate_der)
+        if not file.signature:
+            raise DecodeError("it bears no signature")
+    except (DecodeError, ValueError) as error:
         raise UserError(
             "OCT-ENROL-INVALID",
             "This is no answer to an enrolment request.",

@@ -1,51 +1,67 @@
-"""One side of the PyTorch RPC carrier in a process of its own: ``python -m tests.communication.rpc_peer ROOT TOLD``.
+"""One side of the PyTorch RPC carrier in a process of its own: ``python -m tests.communication.rpc_peer ROOT [SILO]``.
 
-TOLD is JSON: name, host, port, networks. Reads the keys in ROOT/keys, keeps its mail and blobs in ROOT/NAME, sends what
-waits there, and prints a line for each event: "up", "fault CODE", "accepted ID". Runs until killed.
+The server's, or that of a silo with its mail below ROOT/SILO. Reads ROOT/keys and ROOT/rpc.json (an offer), prints
+"ready" when others can reach it, then a line for each envelope that it accepts and each fault of a link.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from pathlib import Path
 
-from octopus_desktop.communication.contract import SERVER, LinkState
-from octopus_desktop.communication.settings import OwnSide, TorchRpcOffer
+from octopus_desktop.communication.contract import LinkState
+from octopus_desktop.communication.settings import OwnSide, TorchRpcOffer, offer
 from octopus_desktop.communication.torch_rpc import TorchRpcServerEnd, TorchRpcSiloEnd
 from octopus_desktop.wire.pb.envelope_pb2 import Envelope
 from tests.communication.parts import Keys, Owner
+from tests.communication.peers import peer_owner
 
 
-class Telling(Owner):
+class TellingOwner(Owner):
     def accept(self, envelope: Envelope) -> bool:
         new = super().accept(envelope)
         print("accepted", envelope.id, flush=True)
         return new
 
     def link_changed(self, state: LinkState) -> None:
-        up = self.is_up
         super().link_changed(state)
-        if self.is_up and not up:
-            print("up", flush=True)
-        elif state.fault is not None:
+        if state.fault is not None:
             print("fault", state.fault.code, flush=True)
 
 
-async def serve(root: Path, name: str, host: str, port: int, networks: list[str]) -> None:
+async def serve(root: Path) -> None:
+    keys, owner = peer_owner(root)
+    end = TorchRpcServerEnd(
+        offer=_offer(root), party=keys.server_party(), owner=owner, run_dir=root, version="1", boot_id="s"
+    )
+    await end.start()
+    for state in end.states():
+        assert state.fault is None, state.fault
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+
+async def dial(root: Path, name: str) -> None:
     keys = Keys.load(root / "keys")
-    owner = Telling(root / name, name, keys)
-    offer = TorchRpcOffer(host=host, port=port, networks=tuple(networks))
-    common = {"owner": owner, "version": "1", "boot_id": name, "run_dir": root}
-    if name == SERVER:
-        end = TorchRpcServerEnd(offer=offer, party=keys.server_party(), **common)
-        await end.start()
-        print("started", *(state.fault.code for state in end.states() if state.fault), flush=True)
-        await asyncio.Event().wait()
-    else:
-        await TorchRpcSiloEnd(offer=offer, own=OwnSide(), party=keys.silo_party(name), **common).run()
+    end = TorchRpcSiloEnd(
+        offer=_offer(root),
+        own=OwnSide(),
+        party=keys.silo_party(name),
+        owner=TellingOwner(root / name, name, keys),
+        run_dir=root,
+        version="1",
+        boot_id="c",
+    )
+    print("ready", flush=True)
+    await end.run()
+
+
+def _offer(root: Path) -> TorchRpcOffer:
+    found = offer("torch_rpc", (root / "rpc.json").read_text())
+    assert isinstance(found, TorchRpcOffer)
+    return found
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1]), **json.loads(sys.argv[2])))
+    asyncio.run(serve(Path(sys.argv[1])) if len(sys.argv) == 2 else dial(Path(sys.argv[1]), sys.argv[2]))

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 ROUNDS = 4
 SETTINGS = {"run": {"rounds": ROUNDS}}
 SILOS = ("cleveland", "hungary", "va-long-beach", "switzerland")[: 4 if os.environ.get("OCTOPUS_BIG_TESTS") else 2]
-CARRIERS = ("grpc", "mqtt", "mqtt_s3", "torch_rpc")
+CARRIERS = ("grpc", "mqtt", "mqtt_s3", "torch_rpc", "mpi")
 
 
 @pytest.fixture(scope="module")

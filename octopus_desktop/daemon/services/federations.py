@@ -145,7 +145,7 @@ class Federations:
                 "The certificate cannot be renewed by this silo itself.",
                 f"Renewal is a call to the federation's server; {why}.",
                 f"Nothing is to be done: the link by {federation.carrier} rests on the silo's signing key and needs no "
-                "certificate. If the server can be reached, set up gRPC with 'octopus federation carrier grpc'.",
+                "certificate. If the server can be reached, set up gRPC with 'octopus federation carrier set'.",
             )
         row = self._credentials.row(federation_id)
         old = await asyncio.to_thread(self._credentials.open, row)
@@ -302,7 +302,7 @@ class Federations:
             "OCT-ENROL-INVALID",
             "This file answers no request of this silo.",
             "It asked for nothing, or for another federation.",
-            "Write a request with 'octopus federation enrol-request', and let the coordinator answer that one.",
+            "Write a request with 'octopus federation request', and let the coordinator answer that one.",
         )
         for invitation_id, facts in asked.items():
             ca_der = base64.b64decode(facts["ca"])

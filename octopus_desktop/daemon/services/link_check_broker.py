@@ -6,6 +6,7 @@ It connects beside the link, under a client id of its own, so that the link stay
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import os
 from email.utils import parsedate_to_datetime
@@ -19,6 +20,7 @@ from octopus_desktop.wire.canonical import new_id
 from octopus_desktop.wire.errors import UserError
 
 CHECK = b"check"
+LISTEN_S = 1.0  # a kept message comes at once
 STRANGER = "octopus-check-stranger"  # no silo has this name; its topics belong to nobody here
 
 
@@ -62,16 +64,24 @@ async def _broker(
         username=own.username, password=secrets.password,
     )  # fmt: skip
     root = f"{offer.topics}/{federation_level(ca_fingerprint)}/"
-    heard = asyncio.Event()
+    heard: set[str] = set()
     limit = 0
 
-    async def talk(topics: list[str], *publish: str) -> Connection:
-        """One connection that does this and ends."""
+    async def talk(topics: list[str], *publish: str, listen_s: float = 0.0, until: str = "") -> None:
+        """One connection that does this and ends; listens for so long, or until it hears of the topic ``until``."""
         nonlocal limit
         broke: list[UserError] = []
+        came = asyncio.Event()
+        heard.clear()
+
+        def receive(topic: str, *_: object) -> None:
+            heard.add(topic)
+            if topic == until:
+                came.set()
+
         made = Connection(
-            address, f"octopus-check-{new_id()[:12]}", receive=lambda *_: heard.set(), unheard=lambda topic: None,
-            broke=broke.append, receive_most=8,
+            address, f"octopus-check-{new_id()[:12]}", receive=receive, unheard=lambda topic: None,
+            broke=lambda error, *_: broke.append(error), receive_most=8,
         )  # fmt: skip
         try:
             async with asyncio.timeout(STEP_S):
@@ -79,11 +89,13 @@ async def _broker(
                 limit = made.packet_bytes
                 for topic in publish:
                     await made.publish(topic, CHECK, settled=True)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(listen_s):
+                    await came.wait()
         finally:
             await made.close()
         if broke:
             raise broke[0]
-        return made
 
     async def login() -> str:
         await talk([])
@@ -97,25 +109,41 @@ async def _broker(
         await talk([], f"{root}up/{silo}/check")
         return f"It may publish to {root}up/{silo}/…"
 
+    async def server() -> str:
+        """Some brokers, mosquitto among them, accept each subscription and only then deliver nothing."""
+        await talk([f"{root}alive/server"], listen_s=LISTEN_S, until=f"{root}alive/server")
+        if f"{root}alive/server" in heard:
+            return "The server is connected to the broker, and this user hears of it."
+        raise Failed(
+            "Nothing says that the server is connected to this broker: it is not, or this user may not read "
+            f"{root}alive/server.",
+            "Ask the coordinator whether the server is connected ('octopus server carrier list'), and the broker's "
+            f"administrator for read rights on it and on {root}down/{silo}/#.",
+        )
+
     async def foreign() -> str:
         wide = []
-        for right, topics, publish in (
-            ("publish to", [], (f"{root}up/{STRANGER}/check",)),
-            ("subscribe to", [f"{root}down/{STRANGER}/mail"], ()),
-        ):
-            try:
-                await talk(topics, *publish)
-                wide.append(f"{right} {(topics or publish)[0]!r}")
-            except UserError as error:
-                if error.code != "OCT-BROKER-TOPIC":
-                    raise
+        try:
+            await talk([], f"{root}up/{STRANGER}/check")
+            wide.append("publish to another silo's topics")
+        except UserError as error:
+            if error.code != "OCT-BROKER-TOPIC":
+                raise
+        try:
+            await talk([f"{root}#"], f"{root}up/{silo}/check", listen_s=LISTEN_S)
+            ours = (f"{root}alive/server", f"{root}alive/{silo}", f"{root}down/{silo}/", f"{root}up/{silo}/")
+            strange = sorted(topic for topic in heard if not topic.startswith(ours))
+            wide += [f"read what is not for it, such as {strange[0]}"] if strange else []
+        except UserError as error:
+            if error.code != "OCT-BROKER-TOPIC":
+                raise
         if wide:
             raise Failed(
-                f"It may also {' and '.join(wide)}, which is another silo's. Mail is sealed, so nothing can be read or "
-                "forged; but it can be disturbed.",
+                f"This user may also {' and '.join(wide)}. Mail is sealed, so nothing can be opened or forged; but it "
+                "can be counted and disturbed.",
                 "Ask the broker's administrator for an access list by user (example: resources/brokers/mosquitto).",
             )
-        return "Another silo's topics are denied to it."
+        return "What belongs to other silos is denied to it."
 
     async def packet() -> str:
         if limit and limit < LEAST_BYTES + OVERHEAD_BYTES:
@@ -130,9 +158,9 @@ async def _broker(
         return f"The broker takes the {offer.packet_bytes} bytes of the offer."
 
     await chain.step("login", login)
-    for name, work in (("own topics: read", read), ("own topics: write", write)):
-        await chain.step(name, work)
     await chain.step("packet size", packet)
+    for name, work in (("own topics: read", read), ("own topics: write", write), ("server at the broker", server)):
+        await chain.step(name, work)
     await chain.step("foreign topics", foreign)
 
 

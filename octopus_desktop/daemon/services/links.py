@@ -212,7 +212,7 @@ class Links:
                     "OCT-CARRIER-REFUSED",
                     f"There is no link to {federation.name}: control is to go by {carrier.name}.",
                     f"Of this carrier: {views.reason_not_ready(carrier)}.",
-                    f"Set it up with 'octopus federation carrier {carrier.name}', or in the window.",
+                    f"Set it up with 'octopus federation carrier set FEDERATION {carrier.name}', or in the window.",
                 )
             self._set(federation_id, carrier.name, "down" if fault else "idle", fault)
 
