@@ -1,6 +1,7 @@
-"""``octopus demo``: four real hospitals, one server, one job, on this machine.
+"""``octopus demo``: four real hospitals, one server, one job, on this machine, over any of the carriers.
 
-The first hospital's administrator is you; the others approve by a standing rule that says so.
+The first hospital's administrator is you; the others approve by a standing rule that says so. Each carrier has a
+directory of its own, for a demo goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ HOSPITALS = {
     "switzerland": ("University Hospitals Zurich and Basel", "Dr. Lea Baumann"),
 }
 ENDED = ("completed", "stopped", "failed")
+CARRIERS = ("grpc", "mqtt", "mqtt_s3", "torch_rpc", "mpi")
 
 
 @click.command("demo")
@@ -37,20 +39,31 @@ ENDED = ("completed", "stopped", "failed")
 @click.option("--stop", is_flag=True, help="Stop the demo's server and daemons; its directory stays.")
 @click.option("--dir", "folder", type=click.Path(path_type=Path), help="Where everything of the demo lies.")
 @click.option("--rounds", type=click.IntRange(1), help="Rounds of the run; the job's own number unless told.")
+@click.option(
+    "--carrier",
+    type=click.Choice(CARRIERS),
+    help="By what messages and models travel (default: grpc). A broker or store comes along, where one is needed.",
+)
 @click.option("--from-window", is_flag=True, hidden=True, help="Prepare, print the first silo's home, and end.")
 @json_option
-def cli(headless: bool, clean: bool, stop: bool, folder: Path | None, rounds: int | None, from_window: bool) -> None:
+def cli(
+    headless: bool,
+    clean: bool,
+    stop: bool,
+    folder: Path | None,
+    rounds: int | None,
+    carrier: str | None,
+    from_window: bool,
+) -> None:
     """A whole federation on this machine: a server, four hospitals with their own data, and a job that asks.
 
-    With a screen, the window of the first hospital opens and waits for your decision.
+    With a screen, the window of the first hospital opens and waits for your decision. --stop and --clean mean the demos
+    of all carriers, unless --carrier or --dir names one.
     """
-    federation = _federation(folder or _default_folder())
-    if clean:
-        federation.remove()
-        return say(f"{federation.root} is gone.")
-    if stop:
-        federation.stop()
-        return say("The demo is stopped. 'octopus demo' starts it again, 'octopus demo --clean' removes it.")
+    if clean or stop:
+        return _end(_places(folder, carrier), remove=clean)
+    root = folder or _default_folder(carrier or "grpc")
+    federation = _federation(root, _agreed(root, carrier))
     if not (headless or from_window or _has_screen()):
         raise UserError(
             "OCT-CLI-USAGE",
@@ -60,9 +73,11 @@ def cli(headless: bool, clean: bool, stop: bool, folder: Path | None, rounds: in
         )
     began = time.monotonic()
     first = federation.silos[0]
+    (federation.root / "carrier").write_text(federation.carrier)
     say(f"Everything of this demo lies in {federation.root}")
     _step("giving each hospital its own data", lambda: prepare_data(federation.root))
-    _step("starting the federation server and four silos", federation.start)
+    parts = {"mqtt": "a broker, ", "mqtt_s3": "a broker, an S3 store, "}.get(federation.carrier, "")
+    _step(f"starting {parts}the federation server and four silos", federation.start)
     run_id = _step("offering the job to the silos", lambda: _offer(federation, rounds))
     if from_window:
         ready = {"ready": True, "home": str(first.home.root), "passphrase_file": str(first.passphrase_file)}
@@ -81,7 +96,48 @@ def cli(headless: bool, clean: bool, stop: bool, folder: Path | None, rounds: in
     sys.exit(code)
 
 
-def _federation(root: Path) -> LocalFederation:
+def _agreed(root: Path, carrier: str | None) -> str:
+    """The carrier of the demo in ``root``. Raises OCT-STATE-EXISTS when it was made over another one."""
+    kept = _kept(root)
+    if kept and carrier and kept != carrier:
+        raise UserError(
+            "OCT-STATE-EXISTS",
+            f"The demo in {root} goes over {kept}.",
+            f"It was made so; {carrier} is asked for now.",
+            "Give another --dir, or remove it first with --clean and this --dir.",
+        )
+    return carrier or kept or "grpc"
+
+
+def _kept(root: Path) -> str:
+    try:
+        return (root / "carrier").read_text().strip()
+    except OSError:
+        return "grpc" if (root / "server").is_dir() else ""
+
+
+def _places(folder: Path | None, carrier: str | None) -> list[Path]:
+    """The directories of the demos that are meant and there."""
+    named = [folder] if folder else [_default_folder(name) for name in ([carrier] if carrier else CARRIERS)]
+    return [place for place in named if place.is_dir()]
+
+
+def _end(places: list[Path], *, remove: bool) -> None:
+    for place in places:
+        federation = _federation(place, _kept(place) or "grpc")
+        if remove:
+            federation.remove()
+            say(f"{place} is gone.")
+        else:
+            federation.stop()
+            say(f"The demo in {place} is stopped.")
+    if not places:
+        say("There is no demo here.")
+    elif not remove:
+        say("'octopus demo' starts it again, 'octopus demo --clean' removes it.")
+
+
+def _federation(root: Path, carrier: str) -> LocalFederation:
     from octopus_desktop.cli.local_federation import LocalFederation, SiloPlan
 
     data = root / "data"
@@ -95,13 +151,14 @@ def _federation(root: Path) -> LocalFederation:
         )
         for place, (name, (organisation, administrator)) in enumerate(HOSPITALS.items())
     ]
-    return LocalFederation(root, FEDERATION, plans)
+    return LocalFederation(root, FEDERATION, plans, carrier=carrier)
 
 
-def _default_folder() -> Path:
+def _default_folder(carrier: str) -> Path:
     import platformdirs
 
-    return Path(platformdirs.user_data_dir("octopus-demo", appauthor=False))
+    name = "octopus-demo" if carrier == "grpc" else f"octopus-demo-{carrier}"
+    return Path(platformdirs.user_data_dir(name, appauthor=False))
 
 
 def _has_screen() -> bool:
@@ -170,6 +227,7 @@ def _headless(federation: LocalFederation, run_id: str, began: float) -> None:
         "run": run_id,
         "rounds": run.rounds,
         "accuracy": scores,
+        "carrier": run.carrier or federation.carrier,
         "bytes_in": run.bytes_in,
         "bytes_out": run.bytes_out,
         "training_s": trained_s,
@@ -248,9 +306,10 @@ def _table(silos: list[LocalSilo], run: Any, result: dict[str, Any]) -> None:
     )
     table(
         "",
-        ["rounds", "bytes to silos", "bytes from silos", "seconds of training", "seconds in all"],
+        ["carrier", "rounds", "bytes to silos", "bytes from silos", "seconds of training", "seconds in all"],
         [
             (
+                result["carrier"],
                 run.rounds,
                 size(result["bytes_out"]),
                 size(result["bytes_in"]),

@@ -25,6 +25,7 @@ from octopus_desktop.cli.common import (
     write_file,
 )
 from octopus_desktop.cli.federation_carrier import carrier
+from octopus_desktop.cli.federation_run import run
 from octopus_desktop.cli.secret_input import at_terminal, read_secret
 
 if TYPE_CHECKING:
@@ -230,9 +231,10 @@ def step_state(step: CheckStep) -> str:
 def _show_step(step: CheckStep) -> None:
     text, colour = {"ok": ("ok  ", "green"), "failed": ("FAIL", "red")}.get(step_state(step), ("  - ", "yellow"))
     took = f"{step.ms:7.1f} ms" if step_state(step) != "untried" else " " * 10
-    click.echo(f"  {click.style(text, fg=colour)} {step.name:<16} {took}  {step.detail}")
+    click.echo(f"  {click.style(text, fg=colour)} {step.name:<24} {took}  {step.detail}")
     if step.next_step and step_state(step) != "ok":
         click.echo(f"       Next: {step.next_step}")
 
 
 cli.add_command(carrier)
+cli.add_command(run)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 
-from octopus_desktop.communication.sealing import LaneSeal, SealError
+from octopus_desktop.communication.sealing import LaneSeal, SealError, Type
 from octopus_desktop.communication.wires import CREDIT_BYTES, Lane
 from octopus_desktop.wire.errors import UserError
 
@@ -31,6 +31,7 @@ class LaneOut:
     """Sends in order, each message with the next number.
 
     Arguments:
+        part_bytes: what one message of the wire has room for; longer ones go in parts.
         send: hands one message to the wire; waits while it is full.
         moved: told of each message's bytes as they go.
     """
@@ -40,11 +41,14 @@ class LaneOut:
         lane: Lane,
         seal: LaneSeal,
         *,
+        part_bytes: int,
         send: Callable[[bytes], Awaitable[None]],
         moved: Callable[[int], None],
         threads: Executor,
     ) -> None:
         self._seal, self._send, self._moved, self._threads = seal, send, moved, threads
+        self._part_bytes = part_bytes
+        self._turn = asyncio.Lock()
         self._room = asyncio.Semaphore(QUEUED[lane])
         self._queue: deque[bytes | asyncio.Future[bytes]] = deque()
         self._work = asyncio.Event()
@@ -60,18 +64,25 @@ class LaneOut:
             trailed: whether its loss has to show soon; else the next message shows it.
 
         Raises:
-            UserError: OCT-LINK-SEAL, when the keys are worn out.
+            UserError: OCT-LINK-DOWN, when the keys are worn out.
         """
+        async with self._turn:
+            view = memoryview(data)
+            while len(view) > self._part_bytes:
+                await self._put(view[: self._part_bytes], part=True)
+                view = view[self._part_bytes :]
+            await self._put(view, part=False)
+            if trailed:
+                self._trails = 0
+
+    async def _put(self, data: memoryview, *, part: bool) -> None:
         await self._room.acquire()
-        counter = self._counter
+        seal = functools.partial(self._seal.seal, self._counter, data, part=part)
         if len(data) >= THREAD_BYTES:
-            loop = asyncio.get_running_loop()
-            self._queue.append(loop.run_in_executor(self._threads, self._seal.seal, counter, data))
+            self._queue.append(asyncio.get_running_loop().run_in_executor(self._threads, seal))
         else:
-            self._queue.append(self._seal.seal(counter, data))
+            self._queue.append(seal())
         self._counter += 1
-        if trailed:
-            self._trails = 0
         self._idle.clear()
         self._work.set()
 
@@ -92,9 +103,10 @@ class LaneOut:
                 async with asyncio.timeout(TRAILS_S[self._trails] if self._trails < len(TRAILS_S) else None):
                     await self._work.wait()
             except TimeoutError:
-                trails = self._trails + 1
-                await self.put(b"")
-                self._trails = trails
+                if not self._work.is_set() and not self._turn.locked():  # else something comes anyhow
+                    trails = self._trails + 1
+                    await self.put(b"")
+                    self._trails = trails
 
     async def drained(self) -> None:
         """Everything that was put is with the wire."""
@@ -125,7 +137,8 @@ class LaneIn:
         self._lane, self._seal, self._threads = lane, seal, threads
         self._deliver, self._alive, self._lost = deliver, alive, lost
         self._next = 0
-        self._early: dict[int, bytes | memoryview] = {}
+        self._early: dict[int, tuple[bytes | memoryview, bool]] = {}
+        self._parts: list[bytes | memoryview] = []  # of a message that goes on
         self._held = 0  # bytes that are in threads or came early
         self._watch: asyncio.TimerHandle | None = None
         self._closed = False
@@ -148,20 +161,21 @@ class LaneIn:
             except SealError as error:
                 self._drop(str(error))
                 return
-            self._opened(counter, opened)
+            self._opened(counter, opened, message[1] == Type.PART)
             return
         self._held += len(message)
         opening = asyncio.get_running_loop().run_in_executor(self._threads, self._seal.open, counter, message)
-        opening.add_done_callback(functools.partial(self._opened_aside, counter, len(message)))
+        opening.add_done_callback(functools.partial(self._opened_aside, counter, len(message), message[1] == Type.PART))
 
     def close(self) -> None:
         """Deliver nothing more."""
         self._closed = True
         self._early.clear()
+        self._parts.clear()
         if self._watch:
             self._watch.cancel()
 
-    def _opened_aside(self, counter: int, size: int, opening: asyncio.Future[bytes | memoryview]) -> None:
+    def _opened_aside(self, counter: int, size: int, part: bool, opening: asyncio.Future[bytes | memoryview]) -> None:
         self._held -= size
         if opening.cancelled():
             return
@@ -171,26 +185,33 @@ class LaneIn:
         elif error is not None:
             raise error
         else:
-            self._opened(counter, opening.result())
+            self._opened(counter, opening.result(), part)
 
-    def _opened(self, counter: int, data: bytes | memoryview) -> None:
+    def _opened(self, counter: int, data: bytes | memoryview, part: bool) -> None:
         if self._closed:
             return
         self._alive()
         if counter < self._next or counter in self._early:
             self.doubled += 1
         elif counter > self._next:
-            self._early[counter] = data
+            self._early[counter] = (data, part)
             self._held += len(data)
             self._watch_gap()
         else:
-            self._take(data)
+            self._take(data, part)
             while not self._closed and (early := self._early.pop(self._next, None)) is not None:
-                self._held -= len(early)
-                self._take(early)
+                self._held -= len(early[0])
+                self._take(*early)
 
-    def _take(self, data: bytes | memoryview) -> None:
+    def _take(self, data: bytes | memoryview, part: bool) -> None:
         self._next += 1
+        if part or self._parts:
+            self._parts.append(data)
+            self._held += len(data)
+            if part:
+                return
+            self._held -= sum(len(each) for each in self._parts)
+            data, self._parts = b"".join(self._parts), []
         if len(data):
             self._deliver(data)
 

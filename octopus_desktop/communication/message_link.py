@@ -27,6 +27,7 @@ from octopus_desktop.wire.pb.federation_pb2 import Frame, Hello
 from octopus_desktop.wire.pb.sealed_pb2 import Inner
 
 DIAL_S = 20.0  # a peer that does not greet within this time counts as away
+INBOX = 4096  # frames that came and were not looked at; each is quick
 GOODBYE_S = 2.0  # what a full wire may keep a dead session waiting
 
 _log = logging.getLogger(__name__)
@@ -75,7 +76,12 @@ class MessageLink:
                 await send(lane, message)
 
             return LaneOut(
-                lane, seals.mine[lane], send=send_one, moved=lambda size: shown.moved(0, size), threads=threads
+                lane,
+                seals.mine[lane],
+                part_bytes=message_bytes - OVERHEAD_BYTES,
+                send=send_one,
+                moved=lambda size: shown.moved(0, size),
+                threads=threads,
             )
 
         def lane_in(lane: Lane, deliver: Callable[[bytes | memoryview], None]) -> LaneIn:
@@ -173,13 +179,12 @@ class MessageLink:
             await asyncio.wait(work[len(pumps) :])
             if not any(pump.done() for pump in pumps):
                 goodbye = asyncio.create_task(self._goodbye(last))
-                await asyncio.wait((goodbye, *pumps), return_when=asyncio.FIRST_COMPLETED)  # a pump ends: a broken wire
-                goodbye.cancel()
-                await asyncio.wait((goodbye,))
+                await asyncio.wait((goodbye, *pumps), timeout=GOODBYE_S, return_when=asyncio.FIRST_COMPLETED)
+                pumps.append(goodbye)
             for task in pumps:
                 task.cancel()
             await asyncio.wait(pumps)
-            for over in (*work, self._ended):
+            for over in (*work, *pumps, self._ended):
                 if over.done() and not over.cancelled():
                     over.exception()  # seen; the first of them was raised
             self._ended.cancel()
@@ -219,6 +224,8 @@ class MessageLink:
             return
         if inner.WhichOneof("inner") == "frame":
             self._inbox.put_nowait(inner.frame)
+            if self._inbox.qsize() > INBOX:
+                self.end(_flooded(self.peer))
         else:
             self._way.heard(inner)
 
@@ -234,13 +241,9 @@ class MessageLink:
     async def _goodbye(self, last: BaseException | None) -> None:
         """Tell the other side why this session ends, so that it need not wait for silence."""
         fault = last if isinstance(last, UserError) else last.fault if isinstance(last, LinkEnded) else None
-        try:
-            async with asyncio.timeout(GOODBYE_S):
-                mail = self._out[Lane.MAIL]
-                await mail.put(Inner(frame=fault_frame(fault or _left())).SerializeToString(), trailed=False)
-                await mail.drained()
-        except (TimeoutError, UserError):
-            pass  # it is gone already
+        mail = self._out[Lane.MAIL]
+        await mail.put(Inner(frame=fault_frame(fault or _left())).SerializeToString(), trailed=False)
+        await mail.drained()
 
 
 async def _cannot_fetch(envelope: Envelope, missing: Sequence[BlobRef]) -> None:
@@ -267,6 +270,15 @@ def _no_greeting(peer: str) -> UserError:
         "A session did not begin with its greeting.",
         f"{peer!r} sent another message first, or greeted under another name.",
         "Update Octopus Desktop on both sides to versions that fit.",
+    )
+
+
+def _flooded(peer: str) -> UserError:
+    return UserError(
+        "OCT-LINK-ENVELOPE",
+        f"{peer} sends more messages than can be looked at.",
+        f"More than {INBOX} wait.",
+        "The connection is made anew; if it repeats, the other side's version is faulty.",
     )
 
 

@@ -73,6 +73,7 @@ class Type(IntEnum):
     ACCEPTING = 2
     SEALED = 3
     CLEAR = 4  # a bulk message that both sides agreed to leave open
+    PART = 5  # sealed; the message goes on in the next one of its lane
 
 
 class SealError(Exception):
@@ -93,7 +94,7 @@ class Header:
         """Raises SealError for what is no message of a session."""
         try:
             version, kind, session, lane, counter = _HEADER.unpack_from(message)
-            if version != VERSION or kind not in (Type.SEALED, Type.CLEAR) or counter >= COUNTER_MOST:
+            if version != VERSION or kind not in (Type.SEALED, Type.CLEAR, Type.PART) or counter >= COUNTER_MOST:
                 raise SealError("not a message of this version")
             return cls(Type(kind), session, Lane(lane), counter)
         except (struct.error, ValueError) as error:
@@ -108,15 +109,18 @@ class LaneSeal:
     def __init__(self, key: bytes, session: bytes, lane: Lane, *, clear: bool = False) -> None:
         self._cipher, self._session, self._lane, self._clear = AESGCM(key), session, lane, clear
 
-    def seal(self, counter: int, data: bytes) -> bytes:
+    def seal(self, counter: int, data: bytes | memoryview, *, part: bool = False) -> bytes:
         """The message with this number. The caller uses each number once. May be called in any thread.
 
+        Args:
+            part: the message goes on in the next one.
+
         Raises:
-            UserError: OCT-LINK-SEAL, when the keys have sealed as much as they may.
+            UserError: OCT-LINK-DOWN, when the keys have sealed as much as they may.
         """
         if counter >= COUNTER_MOST:
             raise worn_out()
-        kind = Type.CLEAR if self._clear else Type.SEALED
+        kind = Type.CLEAR if self._clear else Type.PART if part else Type.SEALED
         header = _HEADER.pack(VERSION, kind, self._session, self._lane, counter)
         return b"".join((header, data if self._clear else self._cipher.encrypt(_nonce(counter), data, header)))
 
@@ -127,7 +131,7 @@ class LaneSeal:
             if message[1] != Type.CLEAR:
                 raise SealError("sealed, where both sides agreed on clear messages")
             return view[HEADER_BYTES:]
-        if message[1] != Type.SEALED:
+        if message[1] == Type.CLEAR:
             raise SealError("clear, where everything is sealed")
         try:
             return self._cipher.decrypt(_nonce(counter), view[HEADER_BYTES:], view[:HEADER_BYTES])
@@ -382,7 +386,7 @@ def check_clock(mine: float, theirs: float, who: str) -> None:
 
 def worn_out() -> UserError:
     return UserError(
-        "OCT-LINK-SEAL",
+        "OCT-LINK-DOWN",
         "The session's keys have sealed as many messages as they may.",
         f"The bound is {COUNTER_MOST} messages.",
         "The connection is made anew by itself, with new keys.",

@@ -63,7 +63,7 @@ def check_together(carriers: Mapping[str, CarrierConfig]) -> None:
             if place in places:
                 raise invalid(
                     name,
-                    f"topics {config.offer.topics!r} are those of {places[place]} at the same broker",
+                    f"its topics {config.offer.topics!r} are those of {places[place]} at the same broker",
                     f"Give each its own, for example topics = {name!r}.",
                 )
             places[place] = name

@@ -477,3 +477,11 @@ class CarrierConformance:
 
 def revoked() -> UserError:
     return UserError("OCT-CERT-REVOKED", "The certificate was revoked.", "By the coordinator.", "Enrol anew.")
+
+
+def fail_once(owner: Owner) -> Callable[[object], None]:
+    def failing(_: object) -> None:
+        owner.before_accept = lambda envelope: None
+        raise RuntimeError("a bug")
+
+    return failing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from octopus_desktop.communication.grpc_wire import (
 )
 from octopus_desktop.wire.pb.envelope_pb2 import BlobRef
 from octopus_desktop.wire.pb.federation_pb2 import Chunk, GetRequest
-from tests.communication.conformance import revoked, running
+from tests.communication.conformance import fail_once, revoked, running
 from tests.communication.mischief import Mischief
 from tests.communication.parts import ANSWER, MIB, Keys, Owner, authenticate
 from tests.communication.peers import PeerProcess
@@ -188,14 +188,6 @@ class TestGrpc(NetworkConformance):
                 await asyncio.to_thread(dial, ssl.TLSVersion.TLSv1_2)
         finally:
             await peer.kill()
-
-
-def fail_once(owner: Owner) -> Callable[[object], None]:
-    def failing(_: object) -> None:
-        owner.before_accept = lambda envelope: None
-        raise RuntimeError("a bug")
-
-    return failing
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 16383, 16384, 1 << 20])

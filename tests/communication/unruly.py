@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +34,21 @@ class Weather:
         mischief: befalls single messages.
         frozen: nothing passes, and nobody is told.
         rate: bytes a second of one wire and lane; 0 for no bound.
+        watch: told of each message as it is sent: source, target, lane, message.
     """
 
     def __init__(self) -> None:
         self.mischief: Mischief | None = None
         self.frozen = False
         self.rate = 0
+        self.watch: Callable[[str, str, Lane, bytes], None] = lambda source, target, lane, message: None
 
 
 class Unruly:
     """Implements ``Wire`` over another one, which it disturbs."""
 
-    def __init__(self, wire: Wire, weather: Weather) -> None:
-        self.wire, self.weather = wire, weather
+    def __init__(self, wire: Wire, weather: Weather, name: str) -> None:
+        self.wire, self.weather, self.name = wire, weather, name
         self._snapped: asyncio.Future[Exception] | None = None
         self._held: dict[tuple[str, Lane], bytes] = {}
 
@@ -60,6 +63,7 @@ class Unruly:
     async def send(self, peer: str, lane: Lane, message: bytes) -> None:
         if self._snapped is not None and self._snapped.done():
             raise link_down("The wire", "The test cut it.")
+        self.weather.watch(self.name, peer, lane, message)
         if self.weather.frozen:
             return
         if self.weather.rate:
@@ -128,7 +132,7 @@ class MessageWiring:
         self.server_end = self.make_server_end(
             self.keys.server_party(), self.server, version="1", boot_id="s", **options
         )
-        self.server_end.wire = self._wrapped(self.server_end.wire)
+        self.server_end.wire = self._wrapped(self.server_end.wire, SERVER)
         await self.server_end.start()
 
     async def stop(self) -> None:
@@ -141,7 +145,7 @@ class MessageWiring:
     def silo_end(self, owner: Owner, *, keys: Keys | None = None, **options: Any) -> MessageSiloEnd:
         party = (keys or self.keys).silo_party(owner.name)
         end = self.make_silo_end(party, owner, version="1", boot_id="c", **options)
-        end.wire = self._wrapped(end.wire)
+        end.wire = self._wrapped(end.wire, owner.name)
         return end
 
     def cut(self) -> None:
@@ -157,6 +161,6 @@ class MessageWiring:
     def slow(self, rate: int) -> None:
         self.weather.rate = rate
 
-    def _wrapped(self, wire: Wire) -> Unruly:
-        self.unruly.append(Unruly(wire, self.weather))
+    def _wrapped(self, wire: Wire, name: str) -> Unruly:
+        self.unruly.append(Unruly(wire, self.weather, name))
         return self.unruly[-1]

@@ -96,7 +96,7 @@ async def test_a_topic_that_is_denied_and_one_that_should_be(tmp_path: Path) -> 
     async with mosquitto, server_at(mosquitto):
         steps = await check(mosquitto.offer(), OwnSide(username="spy"), Secrets(password=USERS["spy"]))
     assert steps["foreign topics"].state == "failed" and "access list" in steps["foreign topics"].next_step
-    assert "publish to another silo's topics and read" in steps["foreign topics"].detail
+    assert "publish to another silo's topics and read what" in steps["foreign topics"].detail
 
 
 async def test_a_broker_that_the_server_has_not_come_to(tmp_path: Path) -> None:

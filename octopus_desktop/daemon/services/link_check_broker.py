@@ -81,7 +81,7 @@ async def _broker(
 
         made = Connection(
             address, f"octopus-check-{new_id()[:12]}", receive=receive, unheard=lambda topic: None,
-            broke=broke.append, receive_most=8,
+            broke=lambda error, *_: broke.append(error), receive_most=8,
         )  # fmt: skip
         try:
             async with asyncio.timeout(STEP_S):
@@ -130,9 +130,11 @@ async def _broker(
             if error.code != "OCT-BROKER-TOPIC":
                 raise
         try:
-            await talk([f"{root}#"], f"{root}up/{silo}/check", listen_s=LISTEN_S)
-            ours = (f"{root}alive/server", f"{root}down/{silo}/")
-            wide += ["read topics that are not its own"] if any(not topic.startswith(ours) for topic in heard) else []
+            said = f"{root}up/{STRANGER if wide else silo}/check"
+            await talk([f"{root}#"], said, listen_s=LISTEN_S, until=f"{root}up/{STRANGER}/check")
+            ours = (f"{root}alive/server", f"{root}alive/{silo}", f"{root}down/{silo}/", f"{root}up/{silo}/")
+            strange = sorted(topic for topic in heard if not topic.startswith(ours))
+            wide += [f"read what is not for it, such as {strange[0]}"] if strange else []
         except UserError as error:
             if error.code != "OCT-BROKER-TOPIC":
                 raise
