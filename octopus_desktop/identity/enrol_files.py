@@ -83,9 +83,10 @@ def read_reply(content: bytes, ca_der: bytes) -> EnrolReply:
             raise DecodeError("it is far too large")
         file.ParseFromString(content)
         reply.ParseFromString(file.reply)
-        if not reply.certificate_der or not file.signature:
-            raise DecodeError("it bears no certificate")
-    except DecodeError as error:
+        certificates.load(reply.certificate_der)
+        if not file.signature:
+            raise DecodeError("it bears no signature")
+    except (DecodeError, ValueError) as error:
         raise UserError(
             "OCT-ENROL-INVALID",
             "This is no answer to an enrolment request.",

@@ -15,7 +15,10 @@ import grpc.aio
 from octopus_desktop.communication.contract import SERVER, LinkState
 from octopus_desktop.communication.grpc_server import GrpcServerEnd
 from octopus_desktop.communication.grpc_wire import SERVER_OPTIONS, abort, server_credentials
-from octopus_desktop.identity import envelopes, invitations
+from octopus_desktop.communication.mqtt import MqttServerEnd
+from octopus_desktop.communication.parties import ServerParty
+from octopus_desktop.communication.settings import MqttOffer, Secrets
+from octopus_desktop.identity import enrol_files, envelopes, invitations
 from octopus_desktop.identity.authority import Authority
 from octopus_desktop.identity.certificates import read_peer
 from octopus_desktop.identity.keys import SigningKey
@@ -26,7 +29,7 @@ from octopus_desktop.storage.mailbox import Mailbox
 from octopus_desktop.wire.canonical import fingerprint, new_id
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import envelope_pb2 as e
-from octopus_desktop.wire.pb.federation_pb2 import EnrolReply, EnrolRequest, RenewRequest
+from octopus_desktop.wire.pb.federation_pb2 import CarrierOffer, EnrolReply, EnrolRequest, RenewRequest
 from octopus_desktop.wire.pb.federation_pb2_grpc import EnrolmentServicer, add_EnrolmentServicer_to_server
 
 TRAINER = """
@@ -91,8 +94,10 @@ class ScriptedFederation(EnrolmentServicer):
         self._store, self._box = BlobStore(root / "blobs"), Mailbox(root / "mail.sqlite")
         self._tls = self.authority.issue_server(["127.0.0.1"])
         self.port = 0
+        self.offers: list[CarrierOffer] = []
         self._server: Any = None
         self.end: Any = None
+        self.by_broker: MqttServerEnd | None = None
 
     async def start(self) -> None:
         """Listen; a second time on the same port."""
@@ -106,12 +111,38 @@ class ScriptedFederation(EnrolmentServicer):
             version="t",
             boot_id=new_id(),
             heartbeat_s=self.heartbeat_s,
+            carriers=lambda: self.offers,
         )
         add_EnrolmentServicer_to_server(self, self._server)
         self.port = self._server.add_secure_port(f"127.0.0.1:{self.port}", creds)
         await self._server.start()
 
+    async def offer_broker(self, port: int, password: str) -> None:
+        """Offer MQTT beside gRPC, and be there."""
+        offered = MqttOffer(host="127.0.0.1", port=port, tls=False)
+        self.offers = [
+            CarrierOffer(name="grpc", settings_json="{}"),
+            CarrierOffer(name="mqtt", settings_json=offered.to_json()),
+        ]
+        party = ServerParty(
+            federation=self.authority.fingerprint, signing=self.key, member_key=lambda name: self.silo_keys[name]
+        )
+        self.by_broker = MqttServerEnd(
+            offer=offered, username=SERVER, secrets=Secrets(password=password), party=party, owner=self, version="t",
+            boot_id=new_id(), heartbeat_s=self.heartbeat_s, carriers=lambda: self.offers,
+        )  # fmt: skip
+        await self.by_broker.start()
+        self.end.announce()
+
+    def answer_file(self, content: bytes) -> bytes:
+        """The answer to a request file."""
+        _, request = enrol_files.read_request(content, self.authority.ca_der)
+        self.silo_keys[request.name] = request.signing_key
+        return enrol_files.write_reply(self._certify(request.csr_der, request.name), self.authority)
+
     async def stop(self) -> None:
+        if self.by_broker:
+            await self.by_broker.stop(0)
         await self.end.stop(0)
         await self._server.stop(0)
 
@@ -140,6 +171,7 @@ class ScriptedFederation(EnrolmentServicer):
             name=name,
             federation=self.authority.federation,
             server_signing_key=self.key.public,
+            carriers=self.offers,
         )
 
     def _who(self, auth: Any) -> str:
@@ -208,6 +240,8 @@ class ScriptedFederation(EnrolmentServicer):
         )  # fmt: skip
         self._box.post(envelope)
         self.end.outbox_changed(silo)
+        if self.by_broker:
+            self.by_broker.outbox_changed(silo)
         return envelope
 
     def package(self, folder: Path, *, sign: bool = True, author: SigningKey | None = None) -> Path:
@@ -219,6 +253,11 @@ class ScriptedFederation(EnrolmentServicer):
 
     def offer(self, silo: str, path: Path, *, rounds: int = 2, run_id: str = "", **changes: Any) -> str:
         """Offer a run of the package; returns the run's id."""
+        made = self.offer_envelope(silo, path, rounds=rounds, run_id=run_id, **changes)
+        self.post(silo, made.run_id, e.OFFER, e.Offer.FromString(made.body), blobs=made.blobs)
+        return made.run_id
+
+    def offer_envelope(self, silo: str, path: Path, *, rounds: int = 2, run_id: str = "", **changes: Any) -> e.Envelope:
         digest = self._store.adopt(path)
         config = RunConfig(rounds=rounds, seed=1, **changes.pop("config", {}))
         ref = e.BlobRef(digest=digest, size=path.stat().st_size)
@@ -228,9 +267,9 @@ class ScriptedFederation(EnrolmentServicer):
             "author_fingerprint": fingerprint(self.author.public), "purpose": "Test.", "silos": [silo],
             "expires_at": time.time() + 3600, "federation": self.authority.federation, "offered_at": time.time(),
         }  # fmt: skip
+        body = e.Offer(**{**values, **changes}).SerializeToString()
         run_id = run_id or new_id("r")
-        self.post(silo, run_id, e.OFFER, e.Offer(**{**values, **changes}), blobs=[ref])
-        return run_id
+        return e.Envelope(id=new_id("s"), run_id=run_id, kind=e.OFFER, recipient=silo, body=body, blobs=[ref])
 
     def task(self, silo: str, run_id: str, round_: int, model: Path, *, epoch: int = 1) -> None:
         digest = self._store.adopt(model)
