@@ -25,6 +25,7 @@ from octopus_desktop.cli.common import (
     write_file,
 )
 from octopus_desktop.cli.federation_carrier import carrier
+from octopus_desktop.cli.federation_run import run
 from octopus_desktop.cli.secret_input import at_terminal, read_secret
 
 if TYPE_CHECKING:
@@ -236,3 +237,4 @@ def _show_step(step: CheckStep) -> None:
 
 
 cli.add_command(carrier)
+cli.add_command(run)

@@ -2,8 +2,9 @@
 
 Carries sealed bytes between its own end (``mpi_own_end``: the daemon or server named in the rank table) and the other
 ranks (``mpi_lines``): rank 0 with every silo's, a silo's with rank 0. It holds no key, no data and no file. Ends come
-and go as they like; the rank stays and attaches again. What it has to tell goes to rank 0 and from there as lines of
-JSON to standard output; a line on rank 0's standard input, or its end, ends the world.
+and go as they like; the rank stays and attaches again. What it has to tell, and what its keeper has (a line of JSON on
+standard input), goes to rank 0 and from there as lines of JSON to standard output. The end of rank 0's standard input
+ends the world.
 
 A rank that dies cannot come back into its world. The others go on without it: on the same machine its death is seen
 within half a second, elsewhere by its silence (``DEAD_S``). Without rank 0 the world is over. mpi4py is imported in
@@ -46,6 +47,7 @@ TICK_S = 0.5
 GREET_S = 60.0  # for all ranks to say who they are
 DEAD_S = 30.0  # of silence, on another machine
 LEAVE_S = 5.0
+FINALIZE_S = 5
 LAST_WORDS_S = 1.0  # to find the own end, when a world cannot be
 QUIET_S = 1.5  # without messages, before a world ends that nobody needs any more
 QUIET_MOST_S = 30.0
@@ -159,7 +161,7 @@ class Rank:
             self._know(rank, cards[rank])
         if fault is None:
             self._say(self._peers, welcome=cards[0])
-            library = self._mpi.Get_library_version().split("\n")[0].split(",")[0]
+            library = self._mpi.Get_library_version().split("\n")[0].split(",")[0].replace("Version:", "")
             ranks = [{"name": self._table.ranks[r].name, "pid": cards[r]["pid"]} for r in sorted(cards)]
             self._tell({"event": "world", "mpi": " ".join(library.split())[:60], "ranks": ranks})
             return None
@@ -327,6 +329,11 @@ class Rank:
         else:
             self._say([0], **event)
 
+    def pass_on(self, event: dict[str, Any]) -> None:
+        """Report this; from any thread."""
+        self._asides.append(event)
+        self.wake()
+
     def _on_away(self) -> None:
         """Nobody listens at the own end's place; from another thread."""
         if self._away_since_told:
@@ -345,8 +352,7 @@ class Rank:
             "why": why,
             "next_step": "It is awaited. Approve the run, if it has not been." if runs else f"Start the {who}.",
         }
-        self._asides.append(event)
-        self.wake()
+        self.pass_on(event)
 
     # life and death
 
@@ -384,7 +390,7 @@ class Rank:
             if connection is not None:
                 connection.gone(peer.name)
             self._tell({"event": "gone", "rank": peer.rank, "name": peer.name, **_fields(fault)})
-            return None
+            return None if any(not other.dead for other in self._peers.values()) else 1
         if connection is not None:
             connection.fault(fault)
             self._await(lambda: connection.over, LEAVE_S)
@@ -511,19 +517,25 @@ def main(arguments: list[str]) -> int:
         tell({"event": "fault", "name": "", **_fields(error)})
         return 1
     rank = Rank(mpi, mpi.COMM_WORLD, table, tell=tell)
-    if rank.rank == 0:
-        threading.Thread(target=_await_end, args=(rank,), daemon=True).start()
+    threading.Thread(target=_listen, args=(rank,), daemon=True).start()
     code = rank.run()
     if code == 0 and rank.whole:
-        threading.Timer(LEAVE_S, os._exit, (0,)).start()  # somebody may have died since
+        # waits for all, of whom one may have died since, and holds the interpreter: nothing but a signal ends that
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(FINALIZE_S)
         mpi.Finalize()
+        signal.alarm(0)
     return code
 
 
-def _await_end(rank: Rank) -> None:
-    sys.stdin.readline()
-    rank.over.set()
-    rank.wake()
+def _listen(rank: Rank) -> None:
+    """To the keeper."""
+    for line in sys.stdin:
+        with contextlib.suppress(ValueError):
+            rank.pass_on(json.loads(line))
+    if rank.rank == 0:
+        rank.over.set()
+        rank.wake()
 
 
 def _fields(error: UserError) -> dict[str, Any]:

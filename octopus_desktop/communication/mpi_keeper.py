@@ -7,10 +7,12 @@ which outlives it and always ends in peace; only before the world stands does a 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +33,7 @@ class Keeper:
     def __init__(self, table: str, tell: Tell, *, module: str = MODULE, words: Sequence[str] = ()) -> None:
         if hasattr(signal, "SIGUSR1"):
             signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # MPICH's launcher sends it to all when one died
-        self._tell = tell
+        self._tell, self._lock = tell, threading.Lock()
         self.child = subprocess.Popen(
             leashed(module, table, *words),
             stdin=subprocess.PIPE,
@@ -51,20 +53,25 @@ class Keeper:
                 continue
             if isinstance(event, dict):
                 self._tell(event)
-        return self.child.wait()
+        code = self.child.wait()
+        return 0 if code == -signal.SIGALRM else code  # it took leave, and another rank did not come to do so
+
+    def report(self, event: dict[str, Any]) -> None:
+        """Let the rank pass this on to rank 0's ``tell``. Callable from any thread."""
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            assert self.child.stdin is not None
+            self.child.stdin.write(json.dumps(event) + "\n")
+            self.child.stdin.flush()
 
     def end_world(self) -> None:
         """At rank 0: end the world once it is quiet. Callable from any thread, and again."""
-        assert self.child.stdin is not None
-        try:
+        with self._lock, contextlib.suppress(OSError):
+            assert self.child.stdin is not None
             self.child.stdin.close()
-        except OSError:
-            pass  # it is gone
 
 
 def main(arguments: list[str]) -> int:
     """``mpi_keeper TABLE [MODULE]``: keep a rank until standard input ends. Reports go to standard output as lines."""
-    import threading
 
     def tell(event: dict[str, Any]) -> None:
         print(json.dumps(event), flush=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from octopus_desktop.communication.contract import MailOwner
 from octopus_desktop.communication.mqtt import MqttServerEnd, MqttSiloEnd
+from octopus_desktop.communication.mqtt_wire import federation_level
 from octopus_desktop.communication.object_store import Access
 from octopus_desktop.communication.parties import ServerParty, Session, SiloParty
 from octopus_desktop.communication.settings import MqttS3Offer, OwnSide, Secrets
@@ -119,5 +120,5 @@ def _access(offer: MqttS3Offer, key_id: str, secrets: Secrets, *, ca_file: str =
 
 
 def _desk(offer: MqttS3Offer, access: Access, owner: MailOwner, federation: str) -> StoreDesk:
-    prefix = f"{offer.prefix}{federation}/"
+    prefix = f"{offer.prefix}{federation_level(federation)}/"
     return StoreDesk(access, owner, prefix=prefix, part_bytes=offer.part_bytes, url_s=offer.url_s)

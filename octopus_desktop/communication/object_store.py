@@ -36,7 +36,7 @@ class Access:
     secret: str = field(default="", repr=False)
     ca_pem: str = ""
     ca_file: str = ""
-    proxy: str = ""
+    proxy: str = field(default="", repr=False)
 
 
 def tls_context(access: Access) -> ssl.SSLContext:
@@ -101,7 +101,13 @@ class ObjectStore:
     def check(self) -> None:
         """The bucket is there and these credentials may use it."""
         with self._errors(missing="NoSuchBucket"):
-            self._client.head_bucket(Bucket=self._bucket)
+            try:
+                self._client.head_bucket(Bucket=self._bucket)
+            except self._client.exceptions.ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] != 403:
+                    raise
+                self._client.list_objects_v2(Bucket=self._bucket, MaxKeys=1)  # a HEAD's answer gives no reason
+                raise
 
     def make_bucket(self) -> None:
         """Make the bucket unless it is there."""
@@ -141,7 +147,7 @@ class ObjectStore:
 
     def put(self, name: str, data: bytes) -> None:
         """A small object at once."""
-        with self._errors():
+        with self._errors(writing=True):
             self._client.put_object(Bucket=self._bucket, Key=name, Body=data)
 
     def size(self, name: str) -> int | None:
@@ -158,7 +164,7 @@ class ObjectStore:
 
     def begin(self, name: str) -> str:
         """Begin a multipart upload and return its id."""
-        with self._errors():
+        with self._errors(writing=True):
             upload: str = self._client.create_multipart_upload(Bucket=self._bucket, Key=name)["UploadId"]
         return upload
 
@@ -175,7 +181,7 @@ class ObjectStore:
     def complete(self, name: str, upload: str, tags: dict[int, str]) -> None:
         """Make one object of the parts. Raises OCT-STORE-OBJECT when there is no such upload or part."""
         parts = [{"PartNumber": number, "ETag": tags[number]} for number in sorted(tags)]
-        with self._errors():
+        with self._errors(writing=True):
             self._client.complete_multipart_upload(
                 Bucket=self._bucket, Key=name, UploadId=upload, MultipartUpload={"Parts": parts}
             )
@@ -203,7 +209,7 @@ class ObjectStore:
         return url
 
     @contextmanager
-    def _errors(self, *, but: tuple[str, ...] = (), missing: str = "") -> Iterator[None]:
+    def _errors(self, *, but: tuple[str, ...] = (), missing: str = "", writing: bool = False) -> Iterator[None]:
         """The client's errors as UserErrors. ``but``: codes that are fine; ``missing``: what a bare 404 means."""
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -216,7 +222,9 @@ class ObjectStore:
                 return
             status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
             code = missing if missing and code == "404" else _CODES.get(code, code)
-            raise store_fault(status, code, str(told.get("Message", "")), self._where, self._bucket) from error
+            raise store_fault(
+                status, code, str(told.get("Message", "")), self._where, self._bucket, writing=writing
+            ) from error
         except BotoCoreError as error:
             raise store_down(self._where, str(error)) from error
 

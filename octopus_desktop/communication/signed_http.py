@@ -131,7 +131,8 @@ class SignedHttp:
         headers = {"Content-Length": str(length), "Content-Type": ""}
         with self._errors(transfer, feed):
             response = self._pool.request("PUT", url, body=feed, headers=headers, redirect=False)
-            self._check(response, (200,))
+            if response.status != 200:
+                self._fail(response.status, response.data[:MOST_ERROR_BYTES], writing=True)
             return str(response.headers.get("ETag", ""))
 
     def get(self, url: str, first: int, sizes: Iterable[int], total: int, transfer: Transfer) -> Iterator[bytes]:
@@ -182,13 +183,10 @@ class SignedHttp:
             f"{response.headers.get('Content-Range', '')!r}.",
         )
 
-    def _check(self, response: Any, good: tuple[int, ...]) -> None:
-        if response.status not in good:
-            self._fail(response.status, response.data[:MOST_ERROR_BYTES])
-
-    def _fail(self, status: int, body: bytes) -> None:
+    def _fail(self, status: int, body: bytes, *, writing: bool = False) -> None:
         text = body.decode(errors="replace")
-        raise store_fault(status, _between(text, "Code"), _between(text, "Message"), self._where, self._bucket)
+        code, message = _between(text, "Code"), _between(text, "Message")
+        raise store_fault(status, code, message, self._where, self._bucket, writing=writing)
 
     @contextmanager
     def _errors(self, transfer: Transfer, feed: _Feed | None = None) -> Iterator[None]:

@@ -17,13 +17,14 @@ _FULL = (
 _GONE = ("NoSuchKey", "NoSuchUpload", "NoSuchVersion", "InvalidPart", "InvalidRange", "InvalidObjectState")
 
 
-def store_fault(status: int, code: str, message: str, where: str, bucket: str) -> UserError:
+def store_fault(status: int, code: str, message: str, where: str, bucket: str, *, writing: bool = False) -> UserError:
     """The error for one answer of the store that was no success.
 
     Args:
         status: HTTP status.
         code, message: out of the answer's XML, where it had some.
         where: the endpoint.
+        writing: something was to be stored. SeaweedFS, for one, says no more than "internal error" when it is full.
     """
     said = f"{where} answered {status} {code} {message}".strip()[:300]
     low = message.lower()
@@ -60,8 +61,13 @@ def store_fault(status: int, code: str, message: str, where: str, bucket: str) -
             "Check the key, its secret and its policy (resources/brokers/s3 has an example), and that no proxy changes "
             "requests.",
         )
-    if status == 500 or code == "InternalError":
-        return store_down(where, f"{said}. Some stores say so when they are full.")
+    if writing and (status == 500 or code == "InternalError"):
+        return UserError(
+            "OCT-STORE-FULL",
+            f"The object store takes nothing for the bucket {bucket!r}.",
+            f"{said}. Stores say so when they have no room left, or have a fault of their own.",
+            "See whether it is full, and its log; the work goes on by itself where it stopped.",
+        )
     return store_down(where, said)
 
 

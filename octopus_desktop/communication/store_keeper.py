@@ -85,7 +85,6 @@ class Keeper:
     async def _sweep(self) -> None:
         """Remove what lies below this federation's prefix and what no note of this side names."""
         desk, store = self._desk, self._store
-        await desk.ask(store.check)
         now = time.time()
         for name, began in await desk.ask(lambda: list(store.names(desk.prefix))):
             if not self._known(name, now - began):

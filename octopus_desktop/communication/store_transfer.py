@@ -21,8 +21,8 @@ from octopus_desktop.communication.signed_http import SignedHttp, Transfer
 from octopus_desktop.communication.transfer import BlobSink
 from octopus_desktop.wire.errors import UserError
 
-PARTS_UNDER_WAY = 3
-RANGES_UNDER_WAY = 3
+PARTS_UNDER_WAY = 4
+RANGES_UNDER_WAY = 4
 RANGE_SEGMENTS = 4
 MOST_PARTS = 10_000  # S3's bound
 LEAST_PART_BYTES = 5 << 20  # S3's bound, but for the last part

@@ -6,5 +6,6 @@ key, author)``, ``verify(path) -> VerifiedPackage``, ``require_signature``, ``re
 ``findings.py`` — ``find(files) -> [Finding]``, ``check_trainer(files, trainer)``. ``review.py`` — ``diff(old, new)``,
 ``summary(manifest, config, offer, fitting, model_bytes, policy)``. ``policy.py`` — ``Rule``, ``OfferFacts``,
 ``evaluate([(name, rule)], facts) -> Evaluation``. ``approval.py`` — what an approver signs. ``authors.py`` — an
-author's signing key and federations.
+author's signing key and federations. ``encodings.py`` — which encodings of updates there are, their parameters, sizes
+and plain words.
 """

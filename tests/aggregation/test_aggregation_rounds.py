@@ -180,6 +180,17 @@ def test_an_impossible_answer_is_refused_and_the_run_goes_on_with_its_quorum(bad
     assert len(fold.answers) == 2
 
 
+@pytest.mark.parametrize(("agreed", "sent"), [("int8", "none"), ("int8", "int4"), ("none", "int8")])
+def test_an_update_in_another_encoding_than_agreed_is_refused(agreed: str, sent: str) -> None:
+    run = Drive(quorum=1, encoding=agreed)
+    run.start()
+    run.answer("ada", update=Blob(digest="x", size=1, encoding=sent))
+    lease = run.loop.state.leases["ada"]
+    assert lease.state == "refused" and "OCT-ENCODING-BAD" in lease.why
+    run.answer("bob", update=Blob(digest="y", size=1, encoding=agreed))
+    assert list(run.loop.state.answers) == ["bob"]
+
+
 def test_metrics_that_are_no_numbers_are_left_out() -> None:
     run = Drive()
     run.start()

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from octopus_desktop.communication.seaweed import Seaweed
+from tests.communication.store_parts import LIMITED
 
 
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
-    with Seaweed(tmp_path_factory.mktemp("seaweed")) as store:
+    with Seaweed(tmp_path_factory.mktemp("seaweed"), identities={"limited": LIMITED}) as store:
         yield store

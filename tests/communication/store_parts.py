@@ -23,6 +23,8 @@ from tests.communication.parts import MIB, PATIENCE_S, Keys, Owner
 from tests.communication.proxy import Proxy
 
 PART_BYTES = 5 * MIB
+# who may use objects below octopus/ and nothing else of the bucket
+LIMITED = ("LIMITED", "hush-hush", [f"{right}:octopus/octopus/*" for right in ("Read", "Write", "List")])
 
 
 class Side:

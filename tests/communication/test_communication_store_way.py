@@ -12,6 +12,7 @@ import pytest
 
 from octopus_desktop.communication import store_transfer
 from octopus_desktop.communication.contract import SERVER
+from octopus_desktop.communication.lanes import RETRY
 from octopus_desktop.communication.object_store import Access, ObjectStore
 from octopus_desktop.communication.sealed_object import sealed_size
 from octopus_desktop.communication.seaweed import Seaweed
@@ -19,6 +20,7 @@ from octopus_desktop.communication.store_keeper import lifecycle_rule
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import ANSWER, BlobRef, Envelope
 from octopus_desktop.wire.pb.sealed_pb2 import Inner, PartsWanted, StoredObject, Uploaded
+from tests.communication.mischief import Mischief
 from tests.communication.parts import MIB, Keys
 from tests.communication.store_parts import Side, asked_until, keyless, line_to, linked
 
@@ -233,6 +235,24 @@ async def test_an_object_that_is_touched_each_time_ends_in_a_typed_error(tmp_pat
         async with linked(server, alpha, remove) as (down, _):
             fault = await fails(down.bring(model(server, MIB, "alpha")[0]))
             assert fault.code == "OCT-STORE-OBJECT" and fault.next_step
+
+
+async def test_a_network_that_corrupts_delays_and_harms_nothing(tmp_path: Path, seaweed: Seaweed) -> None:
+    size = 22 * MIB
+    async with (
+        line_to(seaweed) as (line, access),
+        sides(tmp_path, seaweed, "alpha", access=access) as (server, alpha),
+        linked(server, alpha) as (down, up),
+    ):
+        for way, envelope in ((down, model(server, size, "alpha")[0]), (up, answer(alpha, size))):
+            line.mischief = Mischief("corrupt", chance=0.02, most=6)
+            for _ in range(8):  # as the link does, with pauses between
+                try:
+                    await way.bring(envelope)
+                    break
+                except UserError as error:
+                    assert error.code in RETRY, "the envelope stays"
+            assert whole(alpha if way is down else server, envelope) and line.mischief.done > 0
 
 
 # time

@@ -87,6 +87,10 @@ def test_encoded_updates_leave_and_the_model_is_still_that_of_the_simulation(
     left = [message for message in detail.left if message.encoding]
     assert len(left) == 4 and all(message.encoding == encoding for message in left)
     assert [(layer.name, layer.elements) for layer in left[0].layers] == [("weight", 34), ("bias", 1)]
+    kept = [silo.home.run(run.id) / "leaving" for silo in federation.silos]
+    deadline = time.monotonic() + 30
+    while any(path.exists() for path in kept):
+        assert time.monotonic() < deadline, "what the encoding left out outlives the run"
 
 
 def _server(federation: LocalFederation) -> psutil.Process:

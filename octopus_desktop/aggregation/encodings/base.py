@@ -23,8 +23,11 @@ Get = Callable[[int, int, int], Array]
 """(part, first element, count) -> these elements as the file holds them."""
 Put = Callable[[int, int, Array], None]
 """(part, first element, elements): write them."""
+Keep = Callable[[int, Array], None]
+"""(first element, what the encoding left out of the elements from there on)."""
 Tiles = Callable[[], Iterator[tuple[int, Array]]]
-"""Once through a tensor: (first element, what is to be encoded). Each array is valid until the next is taken."""
+"""Once through a tensor: (first element, what is to be encoded). Each array is valid until the next is taken, and may
+be written over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +48,7 @@ class Encoding(Protocol):
 
     Constraints (checked by tests/aggregation/test_aggregation_encodings.py for every one):
         - the same difference gives the same bytes, and what ``decode`` gives does not depend on how it is cut;
-        - what ``encode`` yields as decoded is to the bit what ``decode`` reads from the parts that it put;
+        - what ``encode`` keeps is, to the bit, the tile less what ``decode`` will read from the parts that it put;
         - of a file that the checks pass, ``decode`` reads nothing outside of the parts' places.
     """
 
@@ -56,8 +59,8 @@ class Encoding(Protocol):
         """What stands for the tensor. Raises Bad when it cannot be encoded."""
         ...
 
-    def encode(self, spec: TensorSpec, tiles: Tiles, put: Put) -> Iterator[tuple[int, Array, Array]]:
-        """Put all parts; yields (first element, tile, the tile as it will be decoded), in order.
+    def encode(self, spec: TensorSpec, tiles: Tiles, put: Put, keep: Keep | None) -> None:
+        """Put all parts, and keep what they leave out, tile by tile in order; None: it is not wanted.
 
         Raises:
             UserError: OCT-MODEL-NAN, OCT-ENCODING-BAD by ``require_held``.

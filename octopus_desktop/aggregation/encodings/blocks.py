@@ -15,11 +15,9 @@ whose scale would be below the smallest normal float32 is written as zeros with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from octopus_desktop.aggregation.encodings.base import TILE_ELEMENTS, Bad, Get, Part, Put, Tiles, require_held
+from octopus_desktop.aggregation.encodings.base import TILE_ELEMENTS, Bad, Get, Keep, Part, Put, Tiles, require_held
 from octopus_desktop.aggregation.numbers import Array
 from octopus_desktop.wire.tensors import TensorSpec
 
@@ -38,24 +36,25 @@ class Blocks:
             return Part(suffix=":int8", dtype="I8", shape=spec.shape), scales
         return Part(suffix=":int4", dtype="U8", shape=(-(-spec.elements // 2),)), scales
 
-    def encode(self, spec: TensorSpec, tiles: Tiles, put: Put) -> Iterator[tuple[int, Array, Array]]:
+    def encode(self, spec: TensorSpec, tiles: Tiles, put: Put, keep: Keep | None) -> None:
         for start, tile in tiles():
             short = -len(tile) % self.block
             whole = np.concatenate([tile, np.zeros(short, tile.dtype)]) if short else tile
             rows = whole.reshape(-1, self.block)
-            decoded = np.abs(rows)
+            work = np.abs(rows)
             with np.errstate(all="ignore"):
-                scales = (decoded.max(axis=1) / self._levels).astype(np.float32)
+                scales = (work.max(axis=1) / self._levels).astype(np.float32)
                 require_held(self.name, spec, tile, bool(np.isfinite(scales).all()))
                 scales[scales < _TINY] = 0
-                np.divide(rows, np.where(scales == 0, np.float32(np.inf), scales)[:, None], out=decoded)
-            np.rint(decoded, out=decoded)
-            codes = decoded.astype(np.int8)
+                np.divide(rows, np.where(scales == 0, np.float32(np.inf), scales)[:, None], out=work)
+            np.rint(work, out=work)
+            codes = work.astype(np.int8)
             flat = codes.reshape(-1)[: len(tile)]
             put(0, start if self.name == "int8" else start // 2, flat if self.name == "int8" else pack(flat))
             put(1, start // self.block, scales)
-            np.multiply(codes, scales[:, None], out=decoded)
-            yield start, tile, decoded.reshape(-1)[: len(tile)]
+            if keep is not None:
+                np.multiply(codes, scales[:, None], out=work)
+                keep(start, np.subtract(rows, work, out=work).reshape(-1)[: len(tile)])
 
     def check(self, spec: TensorSpec, get: Get) -> None:
         count = -(-spec.elements // self.block)

@@ -106,11 +106,12 @@ class _Work:
         def put(number: int, start: int, values: Array) -> None:
             self._write(self._out, values, parts[number].begin + start * values.itemsize)
 
-        kept = self._residual[spec.name]
-        for start, tile, decoded in self._plan.encoding.encode(spec, lambda: self._tiles(spec), put):
+        def keep(start: int, left_out: Array) -> None:
             if self._after is not None:
-                np.subtract(tile, decoded, out=decoded)
-                self._write(self._after, decoded, kept.begin + start * decoded.itemsize)
+                self._write(self._after, left_out, self._residual[spec.name].begin + start * left_out.itemsize)
+
+        wanted = keep if self._after is not None else None
+        self._plan.encoding.encode(spec, lambda: self._tiles(spec), put, wanted)
 
     def _tiles(self, spec: TensorSpec) -> Iterator[tuple[int, Array]]:
         """Δ + e, in buffers that are used again."""

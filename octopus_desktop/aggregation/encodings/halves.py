@@ -8,11 +8,9 @@ of each change is below what the rounds' own noise does. A float64 difference is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from octopus_desktop.aggregation.encodings.base import Get, Part, Put, Tiles, require_held
+from octopus_desktop.aggregation.encodings.base import Get, Keep, Part, Put, Tiles, require_held
 from octopus_desktop.aggregation.numbers import Array, finite, narrow, widen
 from octopus_desktop.wire.tensors import TensorSpec
 
@@ -28,13 +26,14 @@ class Halves:
     def parts(self, spec: TensorSpec) -> tuple[Part, ...]:
         return (Part(suffix=f":{self.name}", dtype=self._dtype, shape=spec.shape),)
 
-    def encode(self, spec: TensorSpec, tiles: Tiles, put: Put) -> Iterator[tuple[int, Array, Array]]:
+    def encode(self, spec: TensorSpec, tiles: Tiles, put: Put, keep: Keep | None) -> None:
         for start, tile in tiles():
             with np.errstate(all="ignore"):
                 stored = narrow(tile.astype(np.float32, copy=False), self._dtype)
             require_held(self.name, spec, tile, finite(stored, self._dtype))
             put(0, start, stored)
-            yield start, tile, self._wide(stored, np.empty_like(tile))
+            if keep is not None:
+                keep(start, np.subtract(tile, self._wide(stored, np.empty_like(tile))))
 
     def check(self, spec: TensorSpec, get: Get) -> None:
         return None  # NaN and infinity are seen in the fold, as those of plain updates are

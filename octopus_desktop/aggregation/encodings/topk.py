@@ -14,11 +14,9 @@ Values are float32 or float16; what that rounding leaves out goes to the error f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from octopus_desktop.aggregation.encodings.base import TILE_ELEMENTS, Bad, Get, Part, Put, Tiles, require_held
+from octopus_desktop.aggregation.encodings.base import TILE_ELEMENTS, Bad, Get, Keep, Part, Put, Tiles, require_held
 from octopus_desktop.aggregation.numbers import Array, stored_type
 from octopus_desktop.wire.tensors import TensorSpec
 
@@ -49,7 +47,7 @@ class TopK:
             Part(suffix=":value", dtype=self._dtype, shape=(count,)),
         )
 
-    def encode(self, spec: TensorSpec, tiles: Tiles, put: Put) -> Iterator[tuple[int, Array, Array]]:
+    def encode(self, spec: TensorSpec, tiles: Tiles, put: Put, keep: Keep | None) -> None:
         least, ties = self._threshold(spec, tiles)
         sent = 0
         for start, tile in tiles():
@@ -66,9 +64,9 @@ class TopK:
             put(0, sent, (places + start).astype("<i4"))
             put(1, sent, values)
             sent += len(places)
-            decoded = np.zeros_like(tile)
-            decoded[places] = values
-            yield start, tile, decoded
+            if keep is not None:
+                tile[places] -= values
+                keep(start, tile)
 
     def _threshold(self, spec: TensorSpec, tiles: Tiles) -> tuple[int, int]:
         """The bits of the k-th largest magnitude, and how many elements that have exactly these are among the k."""
