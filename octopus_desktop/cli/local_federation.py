@@ -251,7 +251,15 @@ class LocalFederation:
         request = _operator().StartRunRequest(
             job=job, silos=list(silos), overrides_json=json.dumps(settings), request_id=request_id()
         )
-        return str(self.server().call("Operator.StartRun", request).id)
+        run_id = str(self.server().call("Operator.StartRun", request).id)
+        if self.carrier == "mpi":
+            self.start_world(run_id)
+        return run_id
+
+    def start_world(self, run_id: str) -> int:
+        """An MPI world for this run; see ``Parts.start_world``."""
+        homes = {silo.plan.name: silo.home.root for silo in self.silos}
+        return self.parts.start_world(run_id, self.home.root, homes)
 
     def run(self, run_id: str) -> Any:
         return self.server().call("Operator.GetRun", _operator().GetRunRequest(id=run_id))

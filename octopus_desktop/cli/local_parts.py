@@ -10,6 +10,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,8 +61,42 @@ class Parts:
         if self.carrier == "torch_rpc" and "port" not in self._kept():
             self._keep(port=free_port())
 
+    def start_world(self, run_id: str, server_home: Path, silo_homes: Mapping[str, Path]) -> int:
+        """Let a run's data go by an MPI world that lasts as long as the run; returns the process id of its starter."""
+        words = ["federation", "run", "--mpi", run_id, "--server-home", str(server_home)]
+        words += [word for name, home in silo_homes.items() for word in ("--silo-home", f"{name}={home}")]
+        with open(self.root / "mpi.log", "ab", buffering=0) as log:
+            world = subprocess.Popen(
+                [sys.executable, "-m", "octopus_desktop.cli.main", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._keep(worlds=[*self._kept().get("worlds", []), world.pid])
+        return world.pid
+
+    def stop_worlds(self) -> None:
+        """End the MPI worlds that still run; what they carried waits for the next one."""
+        import psutil
+
+        for pid in self._kept().get("worlds", []):
+            try:
+                starter = psutil.Process(pid)
+                if str(self.root.parent) not in " ".join(starter.cmdline()):
+                    continue  # another process got its number
+                starter.send_signal(signal.SIGINT)
+                starter.wait(15)
+            except psutil.TimeoutExpired:
+                starter.kill()
+            except psutil.NoSuchProcess:
+                pass
+        self._keep(worlds=[])
+
     def stop(self) -> None:
         """End what runs; the directory stays."""
+        if self.carrier == "mpi" and self.root.exists():
+            self.stop_worlds()
         if self.has_broker and self.broker.exists():
             from octopus_desktop.communication import broker
 

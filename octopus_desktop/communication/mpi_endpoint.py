@@ -47,6 +47,7 @@ TICK_S = 0.5
 GREET_S = 60.0  # for all ranks to say who they are
 DEAD_S = 30.0  # of silence, on another machine
 LEAVE_S = 5.0
+FINALIZE_S = 5
 LAST_WORDS_S = 1.0  # to find the own end, when a world cannot be
 QUIET_S = 1.5  # without messages, before a world ends that nobody needs any more
 QUIET_MOST_S = 30.0
@@ -519,8 +520,11 @@ def main(arguments: list[str]) -> int:
     threading.Thread(target=_listen, args=(rank,), daemon=True).start()
     code = rank.run()
     if code == 0 and rank.whole:
-        threading.Timer(LEAVE_S, os._exit, (0,)).start()  # somebody may have died since
+        # waits for all, of whom one may have died since, and holds the interpreter: nothing but a signal ends that
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(FINALIZE_S)
         mpi.Finalize()
+        signal.alarm(0)
     return code
 
 

@@ -53,7 +53,8 @@ class Keeper:
                 continue
             if isinstance(event, dict):
                 self._tell(event)
-        return self.child.wait()
+        code = self.child.wait()
+        return 0 if code == -signal.SIGALRM else code  # it took leave, and another rank did not come to do so
 
     def report(self, event: dict[str, Any]) -> None:
         """Let the rank pass this on to rank 0's ``tell``. Callable from any thread."""
