@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -171,16 +172,39 @@ class Connection:
             client.connect(host, port, keepalive=KEEPALIVE_S, clean_start=True, properties=properties)
             return client
 
-        dialling = asyncio.ensure_future(asyncio.to_thread(dial))
         try:
-            return await asyncio.shield(dialling)
-        except asyncio.CancelledError:
-            dialling.add_done_callback(_drop)
-            raise
+            return await self._in_thread(dial)
         except OSError as error:
             raise faults.unreachable(str(broker), error) from error
         except UnicodeError as error:
             raise faults.down(str(broker), "Its name is none.", "Correct the broker's name.") from error
+
+    async def _in_thread(self, dial: Callable[[], paho.Client]) -> paho.Client:
+        """In a thread for which nobody waits when this process ends: a name or a host may take long to answer."""
+        dialled: asyncio.Future[paho.Client] = self._loop.create_future()
+
+        def settle(client: paho.Client | None, error: BaseException | None) -> None:
+            if client is not None and not dialled.done():
+                dialled.set_result(client)
+            elif error is not None and not dialled.done():
+                dialled.set_exception(error)
+            elif client is not None:
+                _drop(client)
+
+        def work() -> None:
+            client, error = None, None
+            try:
+                client = dial()
+            except BaseException as raised:
+                error = raised
+            try:
+                self._loop.call_soon_threadsafe(settle, client, error)
+            except RuntimeError:  # the loop is closed
+                if client is not None:
+                    _drop(client)
+
+        threading.Thread(target=work, name="octopus-mqtt-dial", daemon=True).start()
+        return await dialled
 
     def _attach(self, client: paho.Client) -> None:
         client.on_connect = self._on_connect
@@ -331,9 +355,8 @@ class Connection:
         return self._error or faults.down(str(self._broker), "This side is not connected.")
 
 
-def _drop(dialling: asyncio.Future[paho.Client]) -> None:
+def _drop(client: paho.Client) -> None:
     """A connection for which nobody waits any more."""
-    if not dialling.cancelled() and dialling.exception() is None:
-        sock: Any = dialling.result().socket()
-        if sock is not None:
-            sock.close()
+    sock: Any = client.socket()
+    if sock is not None:
+        sock.close()

@@ -19,6 +19,7 @@ TAKEN_OVER, TOO_LARGE, NO_RETAIN, NO_QOS = 142, 149, 154, 155
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _UNKNOWN_CA = (2, 18, 19, 20, 21)
 _OTHER_NAME = (62, 64)
+_NO_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
 
 
 def down(address: str, why: str, next_step: str = "") -> UserError:
@@ -32,8 +33,8 @@ def down(address: str, why: str, next_step: str = "") -> UserError:
 
 def unreachable(address: str, error: OSError) -> UserError:
     """What an exception of dialling means, TLS included."""
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return down(address, "The connection was closed in the middle of the TLS handshake.")
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionResetError):
+        return down(address, "The connection was closed in the middle of the TLS handshake; or this port has no TLS.")
     if isinstance(error, ssl.SSLError):
         return _tls(address, error)
     if isinstance(error, socket.gaierror):
@@ -62,7 +63,7 @@ def _tls(address: str, error: ssl.SSLError) -> UserError:
             next_step = "Give the broker's CA (the offer's ca_pem, or a CA file of this site for a TLS-reading proxy)."
         else:
             why = f"Its certificate was refused: {error.verify_message}"
-    elif error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"):
+    elif error.reason in _NO_TLS:
         why, next_step = "What answers on this port does not speak TLS.", "Check the port, and whether tls is meant."
     else:
         why = f"{error.reason or error}"

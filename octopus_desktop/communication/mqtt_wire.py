@@ -69,6 +69,7 @@ class MqttWire:
         self._here = HERE + secrets.token_hex(8).encode()
         self._lanes: list[Connection] = []
         self._looking: asyncio.Task[None] | None = None
+        self._saying: asyncio.Task[None] | None = None
         self._broken: asyncio.Future[Exception] | None = None
         self._receive: Receive = lambda peer, lane, message: None
         self._gone: Gone = lambda peer: None
@@ -195,18 +196,26 @@ class MqttWire:
             return
         match topic[len(self._root) :].split("/"):
             case ["alive", who]:
-                self._presence(who, payload.startswith(HERE), kept)
+                self._presence(who, payload, kept)
             case [_, who, lane] if lane in _LANES and not kept:  # nobody of ours lets the broker keep a message
                 self._receive(who if self._name == SERVER else SERVER, _LANES[lane], payload)
 
-    def _presence(self, who: str, here: bool, kept: bool) -> None:
+    def _presence(self, who: str, payload: bytes, kept: bool) -> None:
+        here = payload.startswith(HERE)
         if who == self._name:
-            return
-        if who == SERVER and here:
+            if payload != self._here and not kept:  # an older self's last will, or a stranger's word
+                self._saying = asyncio.get_running_loop().create_task(self._say_here())
+        elif who == SERVER and here:
             self._server_here.set()
         elif not here and not kept:
             self._server_here.clear()
             self._gone(who)
+
+    async def _say_here(self) -> None:
+        try:
+            await self._lanes[Lane.MAIL].publish(f"{self._root}alive/{self._name}", self._here, retain=True)
+        except (UserError, IndexError):
+            pass  # the wire is broken or closed
 
     def _unheard(self, topic: str) -> None:
         """Of the mail's connection alone: there the word is older than any session that begins after it."""

@@ -16,6 +16,7 @@ from octopus_desktop.communication.mqtt_tls import BrokerAddress
 from octopus_desktop.communication.mqtt_wire import MqttWire
 from octopus_desktop.communication.parties import ServerParty, SiloParty
 from octopus_desktop.communication.settings import MqttOffer, OwnSide, Secrets
+from octopus_desktop.identity import certificates
 from octopus_desktop.identity.authority import Authority
 from tests.communication.parts import Owner
 from tests.communication.peers import PeerProcess
@@ -32,13 +33,35 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def server_certificate(authority: Authority, hosts: Sequence[str], valid_s: float) -> tuple[bytes, bytes]:
+    """Key and certificate, PEM, for exactly these names; a negative ``valid_s`` lies in the past."""
+    key = certificates.new_key()
+    certificate = certificates.build(
+        issuer=certificates.load(authority.ca_pem).subject,
+        issuer_key=certificates.key_from_pem(authority.key_pem),
+        who=certificates.subject("broker", "server"),
+        public=key.public_key(),
+        valid_s=valid_s,
+        server_hosts=list(hosts),
+    )
+    return certificates.key_to_pem(key), certificates.to_pem(certificate)
+
+
 class Mosquitto:
     """One broker in a folder of its own, with TLS, users and rights; "spy" may read and write everything."""
 
-    def __init__(self, folder: Path, *, tls: bool = True, extra: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        tls: bool = True,
+        hosts: Sequence[str] = ("127.0.0.1", "localhost"),
+        valid_s: float = 3600.0,
+        extra: Sequence[str] = (),
+    ) -> None:
         self.folder, self.port = folder, free_port()
         self.authority = Authority.create("Broker's own CA")
-        key, chain = self.authority.issue_server(["127.0.0.1"]) if tls else (b"", b"")
+        key, chain = server_certificate(self.authority, hosts, valid_s) if tls else (b"", b"")
         self.plan = broker.BrokerPlan(port=self.port, users=USERS, key=key, chain=chain, extra=tuple(extra))
         broker.prepare(folder, self.plan)
         with (folder / "acl").open("a") as file:
@@ -74,6 +97,15 @@ class Mosquitto:
             **changes,
         }
         return BrokerAddress(**settings)
+
+    def allow(self, *lines: str) -> None:
+        """Replace everybody's rights; for a broker that was not started."""
+        (self.folder / "acl").write_text("\n".join([*lines, EVERYTHING]))
+
+    def drop(self, setting: str) -> None:
+        """Take a line out of mosquitto.conf; for a broker that was not started."""
+        conf = self.folder / "mosquitto.conf"
+        conf.write_text("".join(line for line in conf.read_text().splitlines(True) if not line.startswith(setting)))
 
     def wire(self, name: str, *, packet_bytes: int = 1 << 20, **address: Any) -> MqttWire:
         """The wire of the server, or of a silo, in a federation of no further members."""
