@@ -1,8 +1,8 @@
 """What is done to a silo's update before it leaves: a list of filters, each a function on the difference to the model.
 
 A filter never holds the update as a whole: it takes one look at all tiles, which adds up to a number, and then changes
-each tile in place. The runner applies the list; the silo's administrator reads it in the offer. Knows files and nothing
-of rounds or silos.
+each tile in place. The runner applies the list, and encodes what it leaves (``encodings``); the silo's administrator
+reads it in the offer. Knows files and nothing of rounds or silos.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class NormClip:
     """Scales the whole difference down so that its L2 norm is at most ``bound``: Δ · min(1, bound / ‖Δ‖₂).
 
     McMahan, Ramage, Talwar, Zhang: Learning Differentially Private Recurrent Language Models. ICLR 2018, section 2
-    (flat clipping). What a silo can add to the model in one round is bounded by it.
+    (flat clipping). What a silo's training can add to the model in one round is bounded by it. An encoding with error
+    feedback adds what it left out of earlier, clipped rounds after this: then the bound holds for the rounds' sum, and
+    not for each by itself (``feedback = false`` in [encoding] makes it hold for each, up to rounding).
     """
 
     name = "clip_norm"

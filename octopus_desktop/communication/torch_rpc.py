@@ -16,6 +16,7 @@ import asyncio
 import dataclasses
 import logging
 import os
+import random
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -35,7 +36,8 @@ from octopus_desktop.system.processes import leashed
 from octopus_desktop.wire.errors import UserError
 
 MODULE = "octopus_desktop.communication.torch_rpc_endpoint"
-REACH_S = 10.0  # for the server to take a connection, before any process is started
+REACH_S = 6.0  # for the server to take a connection, before any process is started
+REDIAL_S = 0.5
 HUSH_S = 150.0  # an endpoint that brought messages and then not even heartbeats for so long is replaced
 FAULTS = frozenset({"OCT-RPC-PEER", "OCT-RPC-NETWORK", "OCT-RPC-ENDPOINT", "OCT-PORT-USED", "OCT-PACKAGE-MISSING"})
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
@@ -204,19 +206,26 @@ def _route_from(host: str, port: int) -> str:
 
 
 async def _reached(host: str, port: int) -> None:
-    """Whether anyone listens: starting an endpoint costs a second of work, and this does not."""
+    """Return once somebody listens: starting an endpoint costs a second of work, and this does not. A server's endpoint
+    that was killed is back within a few seconds, so dialling goes on for so long without the link's back-off."""
+    why = ""
     try:
         async with asyncio.timeout(REACH_S):
-            _, writer = await asyncio.open_connection(host, port)
-    except (OSError, TimeoutError) as error:
-        why = f"It did not answer within {REACH_S:.0f} s." if isinstance(error, TimeoutError) else f"{error}."
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection(host, port)
+                    writer.close()
+                    return
+                except OSError as error:
+                    why = f"{error}."
+                await asyncio.sleep(random.uniform(0, REDIAL_S))
+    except TimeoutError:
         raise UserError(
             "OCT-RPC-PEER",
             f"The server's PyTorch RPC endpoint at {host}:{port} cannot be reached.",
-            why,
+            why or f"It did not answer within {REACH_S:.0f} s.",
             "It is tried again by itself. If it lasts, check the route and ask whether the server offers PyTorch RPC.",
-        ) from error
-    writer.close()
+        ) from None
 
 
 CONFINEMENT = sandbox.Confinement(network=sandbox.Network.SHARED)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from octopus_desktop.communication import message_silo
+from octopus_desktop.communication import message_silo, torch_rpc
 from octopus_desktop.communication.contract import SERVER, LinkPhase
 from octopus_desktop.communication.parties import ServerParty, SiloParty
 from octopus_desktop.communication.relay import RelayWire
@@ -113,7 +113,10 @@ class TestTorchRpc(RemoteConformance):
             wiring.kill("alpha", signal.SIGCONT)
             await wiring.server.until(lambda: wiring.server.accepted == [sent.id])
 
-    async def test_a_silo_waits_for_a_server_that_is_away_and_says_so(self, tmp_path: Path) -> None:
+    async def test_a_silo_waits_for_a_server_that_is_away_and_says_so(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torch_rpc, "REACH_S", 1.0)
         wiring = RpcWiring(tmp_path, self.zygote)
         alpha = wiring.owner("alpha")
         sent = alpha.post(SERVER, kind=ANSWER)

@@ -130,7 +130,8 @@ async def _broker(
             if error.code != "OCT-BROKER-TOPIC":
                 raise
         try:
-            await talk([f"{root}#"], f"{root}up/{silo}/check", listen_s=LISTEN_S)
+            said = f"{root}up/{STRANGER if wide else silo}/check"
+            await talk([f"{root}#"], said, listen_s=LISTEN_S, until=f"{root}up/{STRANGER}/check")
             ours = (f"{root}alive/server", f"{root}alive/{silo}", f"{root}down/{silo}/", f"{root}up/{silo}/")
             strange = sorted(topic for topic in heard if not topic.startswith(ours))
             wide += [f"read what is not for it, such as {strange[0]}"] if strange else []

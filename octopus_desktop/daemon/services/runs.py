@@ -166,7 +166,8 @@ class Runs:
             return True
         now = time.time()
         with self._silo.change():  # the model is spoken for before the task can be seen
-            self._uses.add(envelope.run_id, "model", envelope.round, task.model.digest)
+            for blob in (task.model, *task.shared.values()):
+                self._uses.add(envelope.run_id, "model", envelope.round, blob.digest)
             if envelope.round > 1:
                 row = self._record.round(envelope.run_id, envelope.round - 1)
                 row.model_digest, row.model_size = task.model.digest, task.model.size

@@ -43,7 +43,7 @@ class FederationsPage(ListDetailPage):
                     width=90,
                     searched=False,
                 ),
-                Column(key="by", title=tr("CARRIER"), text=lambda f: carrier_name(f.carrier), width=92, muted=True),
+                Column(key="by", title=tr("CARRIER"), text=lambda f: carrier_name(f.carrier), width=112, muted=True),
                 Column(
                     key="expires",
                     title=tr("CERTIFICATE"),

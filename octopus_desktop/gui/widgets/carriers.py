@@ -212,9 +212,9 @@ class CheckCard(Card):
         clear(self._grid)
         failed = sum(state_of(step) == "failed" for step in reply.steps)
         words = _tr("1 step failed") if failed == 1 else _tr("{0} steps failed").format(failed)
-        self._verdict.set_look(
-            Look("danger", "error", words) if failed else Look("ok", "check-circle", _tr("All is well"))
-        )
+        untried = any(state_of(step) == "untried" for step in reply.steps)
+        good = _tr("No step failed") if untried else _tr("All is well")
+        self._verdict.set_look(Look("danger", "error", words) if failed else Look("ok", "check-circle", good))
         self._first.setText("")
         for step in reply.steps:
             if state_of(step) == "failed":
