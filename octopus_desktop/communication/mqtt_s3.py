@@ -7,9 +7,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from octopus_desktop.communication.contract import MailOwner
+from octopus_desktop.communication.contract import SERVER, MailOwner
 from octopus_desktop.communication.mqtt import MqttServerEnd, MqttSiloEnd
 from octopus_desktop.communication.mqtt_wire import federation_level
+from octopus_desktop.communication.object_notes import Sent
 from octopus_desktop.communication.object_store import Access
 from octopus_desktop.communication.parties import ServerParty, Session, SiloParty
 from octopus_desktop.communication.settings import MqttS3Offer, OwnSide, Secrets
@@ -37,6 +38,7 @@ class MqttS3SiloEnd(MqttSiloEnd):
     async def run(self) -> None:
         self._desk = self._open_desk()
         self._made = MadeObjects(self._desk, kind="own-") if self._desk.store else None
+        _forget_delivered(self._desk, self._made)
         try:
             await super().run()
         finally:
@@ -104,6 +106,18 @@ class MqttS3ServerEnd(MqttServerEnd):
     def _make_way(self, session: Session) -> StoreWay:
         assert self._desk is not None
         return StoreWay(session, self._desk, made=self._made, intake=self._intake, keeper=self._bucket_keeper)
+
+
+def _forget_delivered(desk: StoreDesk, made: MadeObjects | None) -> None:
+    """Forget uploads whose envelopes wait no more: a crash came between their receipts and the notes' end."""
+    waiting = {ref.digest for envelope in desk.owner.pending(SERVER) for ref in envelope.blobs}
+    for sent in list(desk.notes.all(Sent)):
+        if sent.digest not in waiting:
+            desk.notes.drop(sent)
+    if made is not None:
+        for own in made.idle(inherited=True):
+            if own.digest not in waiting:
+                made.forget(own)
 
 
 def _access(offer: MqttS3Offer, key_id: str, secrets: Secrets, *, ca_file: str = "", proxy: str = "") -> Access:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -104,9 +104,11 @@ def _read(kind: type[N], place: Path) -> N | None:
     try:
         value: Any = json.loads(place.read_text(encoding="utf-8"))
         note = kind(**value)
-    except (OSError, ValueError, TypeError):
+        bytes.fromhex(value.get("key", ""))
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
-    return note if all(isinstance(getattr(note, field), str) for field in ("object", "digest")) else None
+    fits = all(type(getattr(note, field.name)).__name__ == field.type for field in fields(note))
+    return note if fits else None
 
 
 __all__ = ["Made", "ObjectNotes", "Sent", "Taken"]

@@ -67,29 +67,39 @@ class ObjectStore:
     def __init__(self, access: Access) -> None:
         import boto3  # 0.15 s and 30 MiB: only for who has credentials
         from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
 
         tls_context(access)  # says what is wrong with a CA, which botocore would not
         self._bucket, self._where = access.bucket, access.endpoint
         self._bundle = _bundle(access)
         style = "auto" if (urlsplit(access.endpoint).hostname or "").endswith("amazonaws.com") else "path"
-        self._client: Any = boto3.session.Session().client(
-            "s3",
-            endpoint_url=access.endpoint,
-            region_name=access.region,
-            aws_access_key_id=access.key_id,
-            aws_secret_access_key=access.secret,
-            verify=str(self._bundle) if self._bundle else None,
-            config=Config(
-                signature_version="s3v4",
-                s3={"addressing_style": style},
-                proxies={"http": access.proxy, "https": access.proxy} if access.proxy else None,
-                request_checksum_calculation="when_required",  # some stores cannot take what boto3 adds by default
-                response_checksum_validation="when_required",
-                retries={"total_max_attempts": 2, "mode": "standard"},
-                connect_timeout=CONNECT_S,
-                read_timeout=READ_S,
-            ),
-        )
+        system = ssl.get_default_verify_paths().cafile
+        try:
+            self._client: Any = boto3.session.Session().client(
+                "s3",
+                endpoint_url=access.endpoint,
+                region_name=access.region,
+                aws_access_key_id=access.key_id,
+                aws_secret_access_key=access.secret,
+                verify=str(self._bundle or system or "") or None,
+                config=Config(
+                    signature_version="s3v4",
+                    s3={"addressing_style": style},
+                    proxies={"http": access.proxy, "https": access.proxy} if access.proxy else {},  # no environment's
+                    request_checksum_calculation="when_required",  # some stores cannot take what boto3 adds by default
+                    response_checksum_validation="when_required",
+                    retries={"total_max_attempts": 2, "mode": "standard"},
+                    connect_timeout=CONNECT_S,
+                    read_timeout=READ_S,
+                ),
+            )
+        except (BotoCoreError, ValueError) as error:
+            raise UserError(
+                "OCT-CONFIG-INVALID",
+                f"The object store's settings cannot be used: {access.endpoint}, region {access.region!r}.",
+                str(error)[:300],
+                "Correct the carrier's settings, or the AWS_… variables of this process's environment.",
+            ) from error
 
     def close(self) -> None:
         self._client.close()

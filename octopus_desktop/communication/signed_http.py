@@ -128,7 +128,7 @@ class SignedHttp:
             Stopped: by ``transfer.stop``.
         """
         feed = _Feed(pieces, transfer)
-        headers = {"Content-Length": str(length), "Content-Type": ""}
+        headers = {"Content-Length": str(length)}
         with self._errors(transfer, feed):
             response = self._pool.request("PUT", url, body=feed, headers=headers, redirect=False)
             if response.status != 200:
@@ -157,7 +157,7 @@ class SignedHttp:
                 self._check_range(response, first, end, total)
                 for size in wanted:
                     transfer.check()
-                    piece = response.read(size)
+                    piece = response.read(size, decode_content=False)
                     transfer.received += len(piece)
                     if len(piece) != size:
                         raise store_down(self._where, "The connection ended in the middle of an object.")

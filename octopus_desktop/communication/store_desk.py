@@ -111,6 +111,7 @@ class _Entry:
         self.note = note
         self.users = 0
         self.inherited = inherited  # from before this process began: who needs it, is not known yet
+        self.spoiled = False  # replaced by another; those who still use it may finish
         self.making: asyncio.Task[None] | None = None
 
 
@@ -170,11 +171,19 @@ class MadeObjects:
             entry.users -= 1
             if not entry.users:
                 self.released.set()
+                if entry.spoiled:
+                    self._remove(entry.note)
 
     def spoiled(self, note: Made) -> None:
-        """The object is not what it should be: forget it, and its key; who needs the blob makes a new one."""
-        if self._entries.get(note.digest) and self._entries[note.digest].note is note:
-            self.forget(note)
+        """A receiver says that the object is not what it should be: who needs the blob from now on makes a new one,
+        under a new key. It stays for those who are using it: one receiver's word takes nothing from the others."""
+        entry = self._entries.get(note.digest)
+        if entry and entry.note is note:
+            del self._entries[note.digest]
+            self._desk.notes.drop(note)
+            entry.spoiled = True
+            if not entry.users:
+                self._remove(note)
 
     def forget_idle(self, note: Made) -> None:
         """The object's only receiver has it."""
@@ -188,6 +197,9 @@ class MadeObjects:
         if entry.making:
             entry.making.cancel()
         self._desk.notes.drop(note)
+        self._remove(note)
+
+    def _remove(self, note: Made) -> None:
         self._desk.aside(self._desk.remove(note.object, "" if note.done else note.upload))
 
     def _new_note(self, ref: BlobRef) -> Made:

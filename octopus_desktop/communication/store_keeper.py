@@ -63,10 +63,13 @@ class Keeper:
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._at_first(self._sweep))
-            group.create_task(self._at_first(self._set_lifecycle))
-            group.create_task(self._tidy_always())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._at_first(self._sweep))
+                group.create_task(self._at_first(self._set_lifecycle))
+                group.create_task(self._tidy_always())
+        except Exception:  # a bug, told in the log; the carrier must outlive it
+            _log.exception("the bucket is kept clean no longer; its lifecycle rule is left")
 
     async def _at_first(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do it once, whenever the store lets us."""

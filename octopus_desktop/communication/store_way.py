@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from octopus_desktop.communication.contract import SERVER
 from octopus_desktop.communication.links import blob_forbidden
@@ -43,8 +43,10 @@ from octopus_desktop.wire.pb.sealed_pb2 import (
 
 TRIES = 3  # objects of one blob until its damage counts as an error that somebody has to look at
 MOST_WORK = 64  # messages of the peer that are being worked on
+MOST_REPLIES = 16  # of the peer on one transfer, which this side has not looked at
 
 _log = logging.getLogger(__name__)
+M = TypeVar("M", Ask, StoredObject, PartsWanted, Uploaded)
 
 
 class StoreWay:
@@ -95,17 +97,17 @@ class StoreWay:
             case "broken" if not inner.broken.by_sender:
                 self._reply(inner.broken.transfer, inner)
             case "ask":
-                self._work(inner.ask.transfer, self._asked(inner.ask))
+                self._work(self._asked, inner.ask)
             case "object" if inner.object.transfer in self._objects:
                 if self._objects[inner.object.transfer].empty():  # else nobody asked for it
                     self._objects[inner.object.transfer].put_nowait(inner.object)
             case "object":
                 self._objects[inner.object.transfer] = asyncio.Queue()
-                self._work(inner.object.transfer, self._stored(inner.object))
+                self._work(self._stored, inner.object)
             case "parts_wanted":
-                self._work(inner.parts_wanted.transfer, self._parts_wanted(inner.parts_wanted))
+                self._work(self._parts_wanted, inner.parts_wanted)
             case "uploaded":
-                self._work(inner.uploaded.transfer, self._uploaded(inner.uploaded))
+                self._work(self._uploaded, inner.uploaded)
 
     def heard_bulk(self, message: bytes | memoryview) -> None:
         """Nothing comes there: blobs go through the store."""
@@ -209,7 +211,7 @@ class StoreWay:
                 while not (await hear()).gained.whole:
                     pass  # an answer to what was asked before
             except UserError as error:
-                if error.code == "OCT-BLOB-CORRUPT":
+                if error.code in ("OCT-BLOB-CORRUPT", "OCT-BLOB-FORBIDDEN"):
                     desk.notes.drop(sent)
                 raise
             desk.notes.drop(sent)
@@ -355,23 +357,26 @@ class StoreWay:
         return url
 
     def _reply(self, transfer: int, inner: Inner) -> None:
-        if queue := self._replies.get(transfer):
+        queue = self._replies.get(transfer)
+        if queue and queue.qsize() >= MOST_REPLIES:
+            self._fail(_too_much(self._session.peer))
+        elif queue:
             queue.put_nowait(inner)
 
-    def _work(self, transfer: int, work: Coroutine[Any, Any, None]) -> None:
+    def _work(self, work: Callable[[M], Coroutine[Any, Any, None]], message: M) -> None:
+        """Answer a message of the peer; what goes wrong with it, the peer is told."""
         if len(self._tasks) >= MOST_WORK:
-            work.close()
             self._fail(_too_much(self._session.peer))
             return
 
         async def told() -> None:
             try:
-                await work
+                await work(message)
             except UserError as error:
                 if error.code != "OCT-BLOB-FORBIDDEN":
                     _log.warning("a blob from %s: %s", self._session.peer, error)
                     self._session.faulty(error)
-                await self._session.say(Inner(broken=Broken(transfer=transfer, fault=error.to_fault())))
+                await self._session.say(Inner(broken=Broken(transfer=message.transfer, fault=error.to_fault())))
 
         task = asyncio.get_running_loop().create_task(told())
         self._tasks.add(task)
@@ -456,6 +461,6 @@ def _too_much(peer: str) -> UserError:
     return UserError(
         "OCT-LINK-ENVELOPE",
         f"{peer} asks for more at once than it may.",
-        f"{MOST_WORK} of its messages about blobs wait to be worked on.",
+        "Its messages about blobs come faster than they can be worked on.",
         "The connection is made anew; if it repeats, the other side's version is faulty.",
     )

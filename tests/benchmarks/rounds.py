@@ -1,8 +1,9 @@
 """What a round costs beside the training: ``python -m tests.benchmarks.rounds --mib 1,100,1024 --silos 2``.
 
-A whole federation of real processes runs the job ``echo``
-two floors of the same run, which move the same bytes (one model down to each silo, one update up from each) and do
-nothing else: a raw TLS 1.3 socket, and a bare gRPC stream with mutual TLS. Peak resident memory is sampled per role.
+A whole federation of real processes runs the job ``echo``, over each of ``--carriers``, beside two floors of the same
+run, which move the same bytes (one model down to each silo, one update up from each) and do nothing else: a raw TLS 1.3
+socket, and a bare gRPC stream with mutual TLS. Peak resident memory is sampled per role. What the carriers alone cost,
+beside floors of their own, is in ``carriers``.
 """
 
 from __future__ import annotations
@@ -64,11 +65,14 @@ class Sampler:
                     continue
 
 
-def one(mib: int, silos: int, rounds: int) -> dict[str, Any]:
+def one(mib: int, silos: int, rounds: int, carrier: str) -> dict[str, Any]:
     """Median-free and plain: the best and the mean seconds of the rounds after the first."""
     names = [f"silo-{number + 1}" for number in range(silos)]
     plans = [SiloPlan(name=n, organisation=n, administrator="admin", rule=APPROVE_ALL) for n in names]
-    with tempfile.TemporaryDirectory() as folder, running(LocalFederation(Path(folder), "bench", plans)) as house:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(LocalFederation(Path(folder), "bench", plans, carrier=carrier)) as house,
+    ):
         job = house.submit(examples() / "echo")
         with Sampler(house) as sampler:
             began = time.perf_counter()
@@ -78,6 +82,7 @@ def one(mib: int, silos: int, rounds: int) -> dict[str, Any]:
             raise SystemExit(f"the run is {run.state}: {run.code} {run.reason}")
         taken = [row.seconds for row in run.history][1:] or [row.seconds for row in run.history]
         return {
+            "carrier": carrier,
             "mib": mib,
             "silos": silos,
             "seconds": sum(taken) / len(taken),
@@ -93,6 +98,7 @@ def main() -> None:
     parser.add_argument("--mib", default="1,100,1024")
     parser.add_argument("--silos", default="2")
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--carriers", default="grpc", help="with commas between")
     parser.add_argument("--json", action="store_true")
     words = parser.parse_args()
     from tests.benchmarks.measure import floors
@@ -100,9 +106,9 @@ def main() -> None:
     results = []
     for silos in (int(n) for n in words.silos.split(",")):
         for mib in (int(n) for n in words.mib.split(",")):
-            result = one(mib, silos, words.rounds)
-            result["floors"] = floors(mib, silos)
-            results.append(result)
+            bare = floors(mib, silos)
+            for carrier in words.carriers.split(","):
+                results.append({**one(mib, silos, words.rounds, carrier), "floors": bare})
     if words.json:
         print(json.dumps(results, indent=2))
         return
@@ -110,15 +116,16 @@ def main() -> None:
     for r in results:
         tls, stream, peak = r["floors"]["tls"], r["floors"]["grpc"], r["peak"]
         rows.append(
-            (r["mib"], r["silos"], f"{r['seconds']:.3f}", f"{tls:.3f}", f"{stream:.3f}", f"{r['seconds'] / stream:.2f}",
+            (r["carrier"], r["mib"], r["silos"],
+             f"{r['seconds']:.3f}", f"{tls:.3f}", f"{stream:.3f}", f"{r['seconds'] / stream:.2f}",
              f"{peak.get('server', 0) + peak.get('coordinator', 0):.0f}",
              f"{peak.get('daemon', 0) + peak.get('runner', 0):.0f}", f"{peak.get('worker', 0):.0f}", f"{r['cpu']:.1f}")
         )  # fmt: skip
     columns = [
-        "MiB", "silos", "s a round", "raw TLS", "bare gRPC", "ratio", "server+coordinator MiB", "daemon+runner MiB",
-        "worker MiB", "CPU s",
+        "carrier", "MiB", "silos", "s a round", "raw TLS", "bare gRPC", "ratio", "server+coordinator MiB",
+        "daemon+runner MiB", "worker MiB", "CPU s",
     ]  # fmt: skip
-    table("What a round costs (own memory, peak)", columns, rows, right=columns)
+    table("What a round costs (own memory, peak)", columns, rows, right=columns[1:])
 
 
 if __name__ == "__main__":

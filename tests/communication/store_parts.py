@@ -112,17 +112,17 @@ async def linked(
 ) -> AsyncIterator[tuple[StoreWay, StoreWay]]:
     """One session of both: (the server's way, the silo's). Messages arrive a turn of the loop later, as copies.
 
-    ``before``: looks at each message before it is delivered.
+    ``before``: sees each message before it is delivered, and may change it.
     """
     loop = asyncio.get_running_loop()
     ends: dict[str, StoreWay] = {}
 
     def sayer(to: str) -> Callable[[Inner], Any]:
         async def say(inner: Inner) -> None:
-            raw = inner.SerializeToString()
-            assert len(raw) <= 64 << 10, "fits the smallest wire"
             if before:
                 await before(inner)
+            raw = inner.SerializeToString()
+            assert len(raw) <= 64 << 10, "fits the smallest wire"
             loop.call_soon(lambda: to in ends and ends[to].heard(Inner.FromString(raw)))
 
         return say

@@ -187,6 +187,11 @@ async def test_a_transfer_that_stands_still_can_be_stopped(seaweed: Seaweed) -> 
                     await in_thread(threads, lambda t: http.put(url, 1, [b"x"], t), transfer)
 
 
+def test_settings_that_cannot_be_are_named(seaweed: Seaweed) -> None:
+    for wrong in ({"endpoint": "http://"}, {"endpoint": "https://bad host"}, {"region": "not a region"}):
+        assert code_of(ObjectStore, replace(seaweed.access(), **wrong)).code == "OCT-CONFIG-INVALID"
+
+
 def test_nothing_secret_shows_in_words(seaweed: Seaweed) -> None:
     access = seaweed.access()
     assert access.secret not in repr(access)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -19,10 +20,12 @@ from octopus_desktop.communication.seaweed import Seaweed
 from octopus_desktop.communication.store_keeper import lifecycle_rule
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import ANSWER, BlobRef, Envelope
-from octopus_desktop.wire.pb.sealed_pb2 import Inner, PartsWanted, StoredObject, Uploaded
+from octopus_desktop.wire.pb.sealed_pb2 import Ask, Broken, Inner, PartsWanted, StoredObject, Uploaded
 from tests.communication.mischief import Mischief
 from tests.communication.parts import MIB, Keys
 from tests.communication.store_parts import Side, asked_until, keyless, line_to, linked
+
+RESOURCES = Path(__file__).parents[2] / "resources" / "brokers" / "s3"
 
 
 @asynccontextmanager
@@ -398,6 +401,53 @@ async def test_wrong_credentials_and_a_missing_bucket_are_named(tmp_path: Path, 
 # what a silo may not do
 
 
+async def test_a_silo_that_calls_a_good_object_bad_takes_nothing_from_the_others(
+    tmp_path: Path, seaweed: Seaweed
+) -> None:
+    async with (
+        sides(tmp_path, seaweed, "alpha", "beta") as (server, alpha, beta),
+        linked(server, beta) as (to_beta, _),
+    ):
+        first, second = model(server, MIB, "alpha", "beta")
+        told: asyncio.Queue[str] = asyncio.Queue()
+
+        async def lie(inner: Inner) -> None:
+            if inner.WhichOneof("inner") == "gained":
+                number = inner.gained.transfer
+                alpha.owner.store.remove(first.blobs[0].digest)
+                fault = UserError("OCT-STORE-OBJECT", "It is bad.", "Believe me.", "")
+                inner.broken.CopyFrom(Broken(transfer=number, fault=fault.to_fault()))
+            elif inner.WhichOneof("inner") == "object":
+                told.put_nowait(inner.object.object)
+
+        assert server.made is not None
+        async with server.made.lent(first.blobs[0], "run-a", 1, server.moved) as held:  # beta is at it
+            async with linked(server, alpha, lie) as (to_alpha, _):
+                assert (await fails(to_alpha.bring(first))).code == "OCT-STORE-OBJECT"
+            assert held.object in await server.names()
+        assert told.get_nowait() == held.object
+        await to_beta.bring(second)
+        assert whole(beta, second)
+        await server.until_names(lambda names: held.object not in names)
+
+
+async def test_a_flood_of_messages_ends_the_session_and_not_the_server(tmp_path: Path, seaweed: Seaweed) -> None:
+    async with sides(tmp_path, seaweed, "alpha") as (server, _):
+        ref = BlobRef(digest="ab" * 32, size=MIB)
+
+        async def say(inner: Inner) -> None:
+            """A wire that is full: nothing gets through."""
+            await asyncio.Event().wait()
+
+        way = server.way("alpha", say)
+        session = asyncio.create_task(way.run())
+        await asyncio.sleep(0)
+        for number in range(200):
+            way.heard(Inner(ask=Ask(transfer=number, run_id="run-a", blob=ref)))
+        fault = await fails(asyncio.wait_for(session, 10))
+        assert fault.code == "OCT-LINK-ENVELOPE"
+
+
 async def test_a_signed_url_takes_no_other_length(tmp_path: Path, seaweed: Seaweed) -> None:
     from octopus_desktop.communication.signed_http import Transfer
 
@@ -499,6 +549,13 @@ async def test_what_nobody_needs_is_swept_at_the_start_and_a_lifecycle_rule_is_s
         ours = found[lifecycle_rule(prefix)["ID"]]
         assert ours["Filter"] == {"Prefix": prefix} and ours["Expiration"]["Days"] > 0
     store.close()
+
+
+def test_the_example_rule_is_the_one_that_is_set() -> None:
+    example = json.loads((RESOURCES / "lifecycle.json").read_text())
+    assert example == {"Rules": [lifecycle_rule("octopus/FEDERATION/")]}
+    for name in ("policy.json", "policy-silo.json"):
+        assert json.loads((RESOURCES / name).read_text())["Statement"]
 
 
 async def test_an_update_of_a_run_that_ended_is_removed_though_its_upload_never_ends(

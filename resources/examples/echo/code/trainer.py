@@ -1,4 +1,7 @@
-"""A trainer that returns its input: a model of ``mib`` MiB in 4-MiB layers, and no data."""
+"""A trainer that returns its input with one number changed: a model of ``mib`` MiB in 4-MiB layers, and no data.
+
+One number, so that no update and no model was ever sent before: each round's bytes have to pass.
+"""
 
 import torch
 from torch import nn
@@ -17,4 +20,6 @@ class EchoTrainer(ClientTrainer):
         return model
 
     def train(self, ctx: Context, model: nn.Module) -> None:
+        with torch.no_grad():
+            next(model.parameters()).view(-1)[0] = ctx.seed % 65521 / 65521
         ctx.examples = 1
