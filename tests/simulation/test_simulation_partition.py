@@ -28,7 +28,7 @@ def table(root: Path, name: str = "d.csv", rows: int = 10) -> Path:
     return root / name
 
 
-@pytest.mark.parametrize("how", ["iid", "dirichlet:0.5", "dirichlet:100", "shards:2", "column:labels"])
+@pytest.mark.parametrize("how", ["iid", "dirichlet:0.5", "dirichlet:100", "shards:2", "column:labels", "by-column:labels"])
 def test_every_row_goes_to_one_silo_and_the_seed_decides(tmp_path: Path, how: str) -> None:
     source = npz(tmp_path)
     parts = partition(source, how, 0 if how.startswith("column") else 4, seed=1)
