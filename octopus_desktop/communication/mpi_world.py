@@ -232,6 +232,7 @@ class World:
         """Let the world end once it is quiet. Callable from any thread, and again."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError, ValueError):
+            self._process.stdin.write("end\n")  # not every launcher passes on that its input was closed
             self._process.stdin.close()
 
     def kill(self) -> None:
