@@ -7,7 +7,6 @@ start, which is tested too.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import shutil
@@ -29,6 +28,7 @@ from octopus_desktop.communication.relay import Spawned
 from octopus_desktop.communication.settings import OwnSide, TorchRpcOffer
 from octopus_desktop.communication.torch_rpc import RpcEndpoint, TorchRpcServerEnd, TorchRpcSiloEnd, own_place
 from octopus_desktop.communication.torch_rpc_endpoint import Plan, inside
+from octopus_desktop.system.processes import kill_group
 from octopus_desktop.wire.errors import UserError
 from tests.communication.conformance import eventually, running
 from tests.communication.parts import ANSWER, MIB, Owner
@@ -107,23 +107,22 @@ class Hostile:
     async def order(self, **order: Any) -> Any:
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(json.dumps(order).encode() + b"\n")
-        said = await asyncio.wait_for(self.process.stdout.readline(), 40)
-        return json.loads(said) if said else "failed: it ended with what it attacked"
+        return json.loads(await asyncio.wait_for(self.process.stdout.readline(), 60))
+
+    async def join(self, name: str = "mallory") -> None:
+        assert await self.order(join=name) == "joined"
 
 
 @asynccontextmanager
-async def hostile(port: int, name: str = "mallory") -> AsyncIterator[Hostile]:
+async def hostile(port: int) -> AsyncIterator[Hostile]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.communication.rpc_hostile", "127.0.0.1", str(port), name,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=1 << 22,
+        sys.executable, "-m", "tests.communication.rpc_hostile", "127.0.0.1", str(port),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=1 << 22, start_new_session=True,
     )  # fmt: skip
     try:
-        assert process.stdout
-        assert await asyncio.wait_for(process.stdout.readline(), 40) == b"joined\n"
         yield Hostile(process)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        kill_group(process.pid)
         await process.wait()
 
 
@@ -182,11 +181,11 @@ async def test_a_hostile_peer_harms_the_endpoint_alone_and_mail_goes_on(
                 "PACKAGE": str(package), "PARENT": os.getpid(), "ABSTRACT": abstract,
             }  # fmt: skip
             attack = "\n".join(f"{name} = {value!r}" for name, value in names.items()) + ATTACK
+            await machine.join()
             at_server = await machine.order(run=attack)
             code = f"(lambda names: (exec({attack!r}, names), names['result'])[1])({{}})"
             at_silo = await machine.order(run=f"CODE = {code!r}\n{HOP}")
             for said in (at_server, at_silo):
-                print(said)
                 got = eval(said, {"__builtins__": {}})  # a repr of texts, made by this test's own source
                 for deed in (
                     "read key", "list state", "write marker", "write marker through proc", "write package",
@@ -204,14 +203,15 @@ async def test_a_hostile_peer_harms_the_endpoint_alone_and_mail_goes_on(
                     assert got["abstract socket"].startswith("refused")
             assert not marker.exists() and package.read_bytes() == before and key.read_bytes()
 
-            for last_deed in ("import os; os._exit(7)", "import os; os.kill(os.getpid(), 9)", GARBAGE_TO_THE_END):
+            for number, last_deed in enumerate(LAST_DEEDS):
+                if number:  # the attack's own process is still there for the first
+                    await machine.join(f"oscar-{number}")
                 ups = len(silo.owner.greeted)
                 down = [wiring.server.post("alpha", blobs=[wiring.server.blob(3 * MIB)]) for _ in range(3)]
                 up = [silo.owner.post(SERVER, kind=ANSWER, blobs=[silo.owner.blob(3 * MIB)]) for _ in range(3)]
-                async with hostile(wiring.offer.port, "oscar") as other:
-                    wiring.server_end.outbox_changed("alpha")
-                    silo.end.outbox_changed()
-                    assert "failed" in await other.order(run=last_deed)
+                wiring.server_end.outbox_changed("alpha")
+                silo.end.outbox_changed()
+                assert "failed" in await machine.order(run=last_deed)
                 await silo.owner.until(lambda ups=ups: len(silo.owner.greeted) > ups)
                 await silo.owner.until(lambda: silo.owner.open_count() == 0)
                 await wiring.server.until(lambda: wiring.server.open_count() == 0)
@@ -221,13 +221,15 @@ async def test_a_hostile_peer_harms_the_endpoint_alone_and_mail_goes_on(
             assert len(set(wiring.server.accepted)) == len(wiring.server.accepted) == 9
 
 
-# The endpoint's socket to its end is all that it has: a hostile peer can write there, bytes that are not believed.
-GARBAGE_TO_THE_END = """
-import os, time
-from octopus_desktop.communication import torch_rpc_endpoint
-torch_rpc_endpoint._endpoint.client._line.sendall(os.urandom(4096))
-time.sleep(20)
-"""
+LAST_DEEDS = (
+    "import os; os._exit(7)",
+    "import os; os.kill(os.getpid(), 9)",
+    # the socket to its end is all that an endpoint has: what is written there is not believed
+    "import os, time\n"
+    "from octopus_desktop.communication import torch_rpc_endpoint\n"
+    "torch_rpc_endpoint._endpoint.client._line.sendall(b'\\xff' * 4096)\n"
+    "time.sleep(20)",
+)
 
 
 def landlock() -> bool:
@@ -240,8 +242,9 @@ def landlock() -> bool:
 async def test_a_flood_of_garbage_even_under_a_silos_name_changes_nothing(tmp_path: Path) -> None:
     async with fenced(tmp_path) as wiring, running(wiring) as silo:
         port = wiring.offer.port
-        async with hostile(port) as machine, hostile(port, "alpha") as impostor, asyncio.timeout(60):
-            floods = [asyncio.create_task(machine.order(flood=800)), asyncio.create_task(impostor.order(flood=800))]
+        async with hostile(port) as machine, hostile(port) as impostor, asyncio.timeout(90):
+            await asyncio.gather(machine.join(), impostor.join("alpha"))
+            floods = [asyncio.create_task(machine.order(flood=400)), asyncio.create_task(impostor.order(flood=400))]
             down, up = [], []
             while not all(flood.done() for flood in floods):
                 down.append(wiring.server.post("alpha", blobs=[wiring.server.blob(MIB)]).id)
