@@ -72,8 +72,8 @@ def merge(federation: pb.Federation, offers: Iterable[CarrierOffer]) -> bool:
 
 
 def new_view(name: str, settings_json: str = "{}", own_json: str = "") -> pb.CarrierView:
-    title = registry.carrier(name).title
-    return pb.CarrierView(name=name, title=title, settings_json=settings_json, own_json=own_json, link="idle")
+    title, settings = registry.carrier(name).title, offer(name, settings_json).to_json()
+    return pb.CarrierView(name=name, title=title, settings_json=settings, own_json=own_json, link="idle")
 
 
 def reason_not_ready(carrier: pb.CarrierView) -> str:
