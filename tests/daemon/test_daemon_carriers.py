@@ -171,6 +171,20 @@ async def test_a_broker_that_is_away_is_told_and_gRPC_can_be_chosen_again(tmp_pa
         assert up.carrier == "grpc" and not up.error_code
 
 
+async def test_a_wrong_password_is_told_and_the_right_one_brings_the_link_up(tmp_path: Path) -> None:
+    with mosquitto(tmp_path / "broker") as port:
+        async with scripted_federation(tmp_path / "fed") as federation, silo_process(tmp_path / "silo") as silo:
+            fid = (await silo.set_up(federation)).federations[0].id
+            await with_broker(federation, port)
+            await carrier(silo, "mqtt", bool)
+            await configure(silo, fid, control=True, secret=b"guessed")
+            down = await silo.until(lambda s: next((f for f in s.federations if f.error_code), None))
+            assert down.error_code == "OCT-BROKER-LOGIN" and down.link == "down"
+            await configure(silo, fid)  # what control goes by stays as it is
+            up = await silo.until(lambda s: next((f for f in s.federations if f.link == "up"), None))
+            assert up.carrier == "mqtt" and not up.error_code
+
+
 # agreement
 
 
