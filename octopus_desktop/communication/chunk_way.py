@@ -19,7 +19,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from octopus_desktop.communication.contract import SERVER
+from octopus_desktop.communication.contract import CHUNK_BYTES, SERVER
 from octopus_desktop.communication.links import blob_forbidden
 from octopus_desktop.communication.parties import Session
 from octopus_desktop.communication.transfer import BATCH_BYTES, TRANSFERS, BlobSink, blob_pieces
@@ -40,7 +40,7 @@ class ChunkWay:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._store = session.owner.blobs()
-        self._piece_bytes = min(session.bulk_bytes - _HEAD.size, BATCH_BYTES)
+        self._piece_bytes = min(session.bulk_bytes - _HEAD.size, CHUNK_BYTES)
         self._turn = asyncio.Semaphore(TRANSFERS)
         self._numbers = 0
         self._outgoing: dict[int, _Outgoing] = {}

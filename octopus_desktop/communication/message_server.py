@@ -39,8 +39,8 @@ from octopus_desktop.wire.pb.sealed_pb2 import Opening
 
 THREADS = 4
 WAITING = 3  # sessions of one silo that were agreed and not used yet; an older one is forgotten
-OPENINGS = 10  # Openings of one silo in a burst ...
-OPENINGS_A_S = 1.0  # ... and a second; more are not looked at
+OPENINGS = 10  # Openings of one silo, or messages of sessions that are unknown, in a burst ...
+OPENINGS_A_S = 1.0  # ... and a second; more are not answered
 SENDING = 64  # answers to Openings that wait for the wire; more are not sent
 
 _log = logging.getLogger(__name__)
@@ -97,8 +97,7 @@ class MessageServerEnd:
         self._running: set[asyncio.Task[None]] = set()
         self._threads = blob_threads(THREADS)
         self._locks = BlobLocks()
-        self._buckets: dict[str, _Bucket] = {}
-        self._strangers = _Bucket()
+        self._openings, self._notices = _Budget(party), _Budget(party)
         self._sends: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._wire_state = LinkState(peer=SERVER, phase=LinkPhase.CONNECTING, since=time.time())
@@ -197,7 +196,7 @@ class MessageServerEnd:
             peer.link.received(header, message)
         elif peer and (waiting := peer.waiting.get(header.session)):
             waiting.received(header, message)
-        elif lane is Lane.MAIL and self._bucket(address).take():
+        elif lane is Lane.MAIL and self._notices.take(address):
             self._answer(address, unknown(self._party, header.session))
 
     def _gone(self, address: str) -> None:
@@ -209,7 +208,7 @@ class MessageServerEnd:
     def _opening(self, address: str, message: bytes) -> None:
         """Answer an Opening: agree on a session, or say why not. Anybody may have written it."""
         opening = read_opening(message)
-        if opening is None or not self._bucket(address).take():
+        if opening is None or not self._openings.take(address):
             return
         peer = self._peers.get(address)
         if peer and (known := peer.answers.get(opening.session)):
@@ -326,19 +325,30 @@ class MessageServerEnd:
         except UserError:
             pass  # the wire broke: the silo asks again
 
-    def _bucket(self, address: str) -> _Bucket:
-        """Members have a budget each; all strangers share one, so that invented names take no memory."""
-        if address not in self._buckets:
+
+class _Budget:
+    """What senders of one kind of message may cost. Members have a bucket each; all strangers share one, so that
+    invented names take no memory."""
+
+    def __init__(self, party: ServerParty) -> None:
+        self._party = party
+        self._members: dict[str, _Bucket] = {}
+        self._strangers = _Bucket()
+
+    def take(self, address: str) -> bool:
+        """Whether this one message may be looked at."""
+        bucket = self._members.get(address)
+        if bucket is None:
             try:
                 self._party.member_key(address)
             except UserError:
-                return self._strangers
-            self._buckets[address] = _Bucket()
-        return self._buckets[address]
+                return self._strangers.take()
+            bucket = self._members[address] = _Bucket()
+        return bucket.take()
 
 
 class _Bucket:
-    """What one sender of Openings may cost: a burst, and a rate after it."""
+    """A burst, and a rate after it."""
 
     def __init__(self) -> None:
         self._left, self._at = float(OPENINGS), time.monotonic()

@@ -22,6 +22,7 @@ from octopus_desktop.wire.errors import UserError
 
 __all__ = ["MpiServerEnd", "MpiSiloEnd", "endpoint_socket"]
 
+WAIT_S = 60.0  # for a rank to come, before the link shows as down; it is awaited all the same
 FAULTS = frozenset({"OCT-MPI-RANK", "OCT-MPI-VERSION", "OCT-LINK-REPLACED", "OCT-LINK-DOWN"})
 
 
@@ -54,7 +55,7 @@ class MpiServerEnd(MessageServerEnd):
 
 
 def _wire(run_dir: Path) -> RelayWire:
-    return RelayWire(Attached(endpoint_socket(run_dir)), fault=no_rank, faults=FAULTS)
+    return RelayWire(Attached(endpoint_socket(run_dir)), fault=no_rank, faults=FAULTS, start_s=WAIT_S)
 
 
 def no_rank(why: str) -> UserError:

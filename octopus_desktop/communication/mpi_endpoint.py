@@ -117,7 +117,9 @@ class Rank:
         if fault is not None:
             self._tell({"event": "fault", "name": self.name, **_fields(fault)})
             with contextlib.suppress(UserError, OSError):
-                RelayClient.attach(place, LAST_WORDS_S).fault(fault)
+                connection = Connection(RelayClient.attach(place, LAST_WORDS_S), self.wake)
+                connection.fault(fault)
+                connection.serve()
             return 1
         self._end = OwnEnd(place, self.wake, self._on_away)
         return self._carry()

@@ -18,6 +18,7 @@ from octopus_desktop.communication.relay_frames import FrameError, Relayed
 from octopus_desktop.communication.wires import Lane
 from octopus_desktop.wire.errors import UserError
 
+LEAVE_S = 2.0
 LOOK_S = 5.0  # without anybody to attach to, this is said and tried again
 HELD_BYTES = {Lane.MAIL: 2 << 20, Lane.BULK: 8 << 20}  # for an end that does not take; then senders are held back
 
@@ -34,18 +35,24 @@ class Connection:
     def __init__(self, client: RelayClient, wake: Callable[[], None]) -> None:
         self._client, self._wake = client, wake
         self.inbox: deque[Relayed] = deque()
-        self.ready = self.over = False
+        self.ready = self.over = self._leaving = False
         self._held = dict.fromkeys(Lane, 0)
         self._lock = threading.Lock()
         self._work: queue.SimpleQueue[tuple[Callable[[], None], Lane, int] | None] = queue.SimpleQueue()
         threading.Thread(target=self._hand_on, name="gives", daemon=True).start()
 
+    @property
+    def done(self) -> bool:
+        """Over, or about to be."""
+        return self.over or self._leaving
+
     def serve(self) -> None:
         """Take what the end says until it is over."""
         try:
             for frame in self._client.messages():
-                self.inbox.append(frame)
-                self._wake()
+                if not self._leaving:
+                    self.inbox.append(frame)
+                    self._wake()
         except FrameError:  # an end of another version
             pass
         self.let_go()
@@ -67,13 +74,12 @@ class Connection:
         self._put(lambda: self._client.gone(peer))
 
     def fault(self, error: UserError) -> None:
-        """Tell the end why, and let it go."""
-
-        def last() -> None:
-            self._client.fault(error)
-            self.let_go()
-
-        self._put(last)
+        """Tell the end why it is left. It closes when it has read that; to close here could take the words back."""
+        self._put(lambda: self._client.fault(error))
+        self._leaving = True
+        late = threading.Timer(LEAVE_S, self.let_go)
+        late.daemon = True
+        late.start()
 
     def let_go(self) -> None:
         if not self.over:
@@ -83,7 +89,7 @@ class Connection:
         self._wake()
 
     def _put(self, work: Callable[[], None], lane: Lane = Lane.MAIL, count: int = 0) -> None:
-        if not self.over:
+        if not self.over and not self._leaving:
             with self._lock:
                 self._held[lane] += count
             self._work.put((work, lane, count))
@@ -116,12 +122,14 @@ class OwnEnd:
     def __init__(self, place: Path, wake: Callable[[], None], away: Callable[[], None]) -> None:
         self._place, self._wake, self._away = place, wake, away
         self.current: Connection | None = None
+        self._mark: tuple[int, int] | None = None
         threading.Thread(target=self._attend, name="takes", daemon=True).start()
 
     def look(self) -> None:
         """Call now and then."""
         current = self.current
-        if current is not None and not current.over and self._place.exists():
+        mark = _mark(self._place)
+        if current is not None and not current.done and mark is not None and mark != self._mark:
             current.fault(
                 UserError(
                     "OCT-LINK-REPLACED",
@@ -138,7 +146,17 @@ class OwnEnd:
             except (UserError, OSError):
                 self._away()
                 continue
+            self._mark = _mark(self._place)  # the end removes it when it has heard us
             connection = self.current = Connection(client, self._wake)
             self._wake()
             with contextlib.suppress(OSError):
                 connection.serve()
+
+
+def _mark(place: Path) -> tuple[int, int] | None:
+    """Tells one socket at this place from the next; None while there is none."""
+    try:
+        found = place.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns

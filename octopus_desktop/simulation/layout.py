@@ -126,13 +126,14 @@ def _beside(job: Job, silos: str, work: Path) -> dict[str, Path]:
 
 
 def _complete(job: Job, silos: dict[str, dict[str, DataSource]]) -> dict[str, dict[str, DataSource]]:
+    """The same, in the order of the silos' names: a deployed run adds up in that order, whatever was typed here."""
     for name, sources in silos.items():
         for need in job.manifest.data:
             if need.alias not in sources:
                 raise _usage(f"Silo {name!r} has no data {need.alias!r}.", f"Add --silo {name}:{need.alias}=PATH.")
     if not silos:
         raise _usage("There are no silos.", "Give --silo name:alias=path, or --silos with a number or folder.")
-    return silos
+    return dict(sorted(silos.items()))
 
 
 def _usage(what: str, next_step: str) -> UserError:

@@ -31,7 +31,7 @@ from octopus_desktop.communication.contract import SERVER, LinkPhase, LinkState,
 from octopus_desktop.communication.wires import CREDIT_BYTES
 from octopus_desktop.wire.errors import UserError
 from tests.communication.mischief import KINDS, Mischief
-from tests.communication.parts import ANSWER, MIB, PROGRESS, Keys, Owner
+from tests.communication.parts import ANSWER, MIB, PATIENCE_S, PROGRESS, Keys, Owner
 from tests.communication.peers import PeerProcess
 from tests.communication.stores import CuttingStore, FullStore, SlowStore
 
@@ -431,7 +431,7 @@ class CarrierConformance:
             with silo.owner.box("run-a").transaction():
                 sent = [silo.owner.post(SERVER, kind=ANSWER).id for _ in range(count)]
             silo.end.outbox_changed()
-            await silo.owner.until(lambda: silo.owner.delivered_count == count, patience_s=600)
+            await silo.owner.until(lambda: silo.owner.delivered_count == count, max(PATIENCE_S, 120.0))
             assert wiring.server.accepted == sent
 
     async def test_live_messages_reach_the_other_side_and_are_never_stored(self, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -33,6 +32,7 @@ class RunningWorld:
         launcher: Launcher | None = None,
         ranks: int = 0,
         traits: Mapping[str, Mapping[str, Any]] | None = None,
+        form_s: float = PATIENCE_S,
     ) -> None:
         self.root = root
         names = (SERVER, *silos)
@@ -45,7 +45,10 @@ class RunningWorld:
         self._news = threading.Condition()
         os.environ["OCTOPUS_TEST_MPI"] = json.dumps(traits or {})
         self.world = World(
-            launcher or find_launcher(), ranks or len(names), [*KEEPER, str(path), "tests.communication.mpi_rank"]
+            launcher or find_launcher(),
+            ranks or len(names),
+            [*KEEPER, str(path), "tests.communication.mpi_rank"],
+            form_s=form_s,
         )
         self._watcher = threading.Thread(target=self._watch)
         self._watcher.start()
@@ -97,11 +100,6 @@ class RunningWorld:
 def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def children(pid: int) -> set[int]:
-    found = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True).stdout
-    return {int(word) for word in found.split()}
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

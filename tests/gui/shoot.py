@@ -105,6 +105,8 @@ def dialogs(qt: QApplication, app: App, out: Path, empty: bool) -> None:
         palette.close()
         for name, dialog, prepare in (
             ("enrol", EnrolDialog(context, window, "octopus://enrol/heart"), lambda d: None),
+            ("enrol-proxy", EnrolDialog(context, window, "octopus://enrol/heart"), lambda d: d.way.setCurrentIndex(1)),
+            ("enrol-files", EnrolDialog(context, window, "octopus://enrol/heart"), lambda d: d.way.setCurrentIndex(2)),
             ("enrol-bad", EnrolDialog(context, window, "nonsense"), lambda d: None),
             ("register", RegisterDataset(context, window), lambda d: d.path.setText(__file__)),
             ("rule", AddRule(context, window), lambda d: None),

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QLabel, QLineEdit, QPushButton, QToolButton, QWidget
+from PySide6.QtWidgets import QFileDialog, QLabel, QLineEdit, QPushButton, QToolButton, QWidget
 from pytestqt.qtbot import QtBot
 
 from octopus_desktop.gui.dialogs.carrier import CarrierDialog
+from octopus_desktop.gui.dialogs.enrol import EnrolDialog
 from octopus_desktop.gui.widgets.status import StatusBadge
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
@@ -137,3 +138,74 @@ def test_a_run_shows_its_carrier_and_round_trip(qtbot: QtBot, tmp_path: Path) ->
         assert page.detail._values["carrier"].whole() == "MQTT + S3 · 41 ms"
         tip = page.detail._cells["carrier"].toolTip()
         assert "Connected" in tip and "6.00 MiB were not sent again" in tip and "fp16" in tip
+
+
+def enrolling(desk: Desk, way: str) -> EnrolDialog:
+    made = EnrolDialog(desk.context, desk.window, "octopus://enrol/heart")
+    made.show()
+    desk.until(lambda: made.box.view is not None)
+    made.box.compared.setChecked(True)
+    made.way.setCurrentIndex(made.WAYS.index(way))
+    return made
+
+
+def test_enrolment_goes_through_a_proxy(qtbot: QtBot, tmp_path: Path) -> None:
+    with make_desk(qtbot, tmp_path) as desk:
+        plain = enrolling(desk, "direct")
+        assert not plain.proxy.isVisible() and plain.act.isEnabled() and not plain.request().own_json
+        made = enrolling(desk, "proxy")
+        assert made.proxy.isVisible() and not made.act.isEnabled(), "which proxy?"
+        made.proxy.setText("http://proxy:3128")
+        made.user.setText("nora")
+        made.password.setText("s3cret")
+        made.act.click()
+        desk.until(lambda: desk.called("Federations.Enrol"))
+        sent = desk.called("Federations.Enrol")[0]
+        assert json.loads(sent.own_json) == {"proxy": "http://proxy:3128", "username": "nora"}
+        assert sent.secret == b"s3cret"
+
+
+def test_enrolment_without_a_route_goes_by_files(qtbot: QtBot, tmp_path: Path) -> None:
+    with make_desk(qtbot, tmp_path) as desk:
+        made = enrolling(desk, "files")
+        assert made.answer.isVisible() and made.act.text() == "Write the request…"
+        made.act.click()
+        desk.until(lambda: made.findChildren(QFileDialog))
+        made.findChildren(QFileDialog)[0].reject()
+        made.write_request(str(tmp_path / "request"), b"request")
+        assert (tmp_path / "request").read_bytes() == b"request"
+        made.write_request(str(tmp_path / "no" / "place"), b"request")
+        assert "cannot be written" in made.problem.text()
+        made.take_answer(str(tmp_path / "none"))
+        assert "cannot be read" in made.problem.text()
+        (tmp_path / "answer").write_bytes(b"answer")
+        made.take_answer(str(tmp_path / "answer"))
+        desk.until(lambda: desk.called("Federations.EnrolFile"))
+        assert desk.called("Federations.EnrolFile")[0].file == b"answer"
+        desk.until(lambda: any("Enrolled in" in text for text in desk.window._toasts.texts()))
+
+
+def test_a_job_whose_carrier_is_not_set_up_cannot_be_approved_and_can_be_set_up(qtbot: QtBot, tmp_path: Path) -> None:
+    with make_desk(qtbot, tmp_path) as desk:
+        offer = pb.SiloOffer()
+        offer.CopyFrom(next(o for o in desk.daemon.snapshot.offers if o.state == "offered"))
+        offer.offer.config_json = json.dumps({"carrier": "mqtt"})
+        why = "This silo cannot use the carrier mqtt. It is not set up here."
+        offer.policy.add(line="carrier", verdict="cannot", why=why)
+        offer.problem_code = "OCT-CARRIER-REFUSED"
+        desk.daemon.put("offer", offer)
+        page = desk.page("approvals")
+        desk.until(lambda: desk.context.store.offers[offer.id].problem_code)
+        page.show_item(offer.id)
+        desk.until(lambda: why in words_in(page.review.summary))
+        assert "cannot take part" in words_in(page.review) and not page.review.approve.isEnabled()
+        assert "Not possible" in words_in(page.review.summary)
+        assert any(b.text() == "Set up MQTT…" for b in page.review.summary.findChildren(QPushButton))
+        asked = len(desk.called("Approvals.Review"))
+        ready = pb.SiloOffer()
+        ready.CopyFrom(offer)
+        del ready.policy[:]
+        ready.problem_code = ""
+        desk.daemon.put("offer", ready)
+        desk.until(lambda: len(desk.called("Approvals.Review")) > asked)
+        desk.until(lambda: page.review.approve.isEnabled() and "Not possible" not in words_in(page.review.summary))

@@ -55,9 +55,9 @@ def _no_tls() -> str:
 async def _broker(
     chain: Chain, offer: MqttOffer, own: OwnSide, secrets: Secrets, silo: str, ca_fingerprint: str
 ) -> None:
-    from octopus_desktop.communication.mqtt_connection import Connection
+    from octopus_desktop.communication.mqtt_connection import OVERHEAD_BYTES, Connection
     from octopus_desktop.communication.mqtt_tls import BrokerAddress
-    from octopus_desktop.communication.mqtt_wire import LEAST_BYTES, OVERHEAD_BYTES, federation_level
+    from octopus_desktop.communication.mqtt_wire import LEAST_BYTES, federation_level
 
     address = BrokerAddress(
         host=offer.host, port=offer.port, tls=offer.tls, ca_pem=offer.ca_pem, ca_file=own.ca_file, proxy=own.proxy,
