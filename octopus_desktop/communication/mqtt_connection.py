@@ -155,6 +155,10 @@ class Connection:
             reconnect_on_failure=False,
         )  # fmt: skip
         client.connect_timeout = DIAL_S
+        client.on_socket_register_write = lambda *_: (
+            None
+        )  # CONNECT waits until the loop has the socket: a dialling that
+        # was given up must not log in later and take the place of the next one
         client.max_inflight_messages_set(2 * IN_FLIGHT)  # never reached: publish counts itself
         client.max_queued_messages_set(2 * IN_FLIGHT)
         if broker.username or broker.password:

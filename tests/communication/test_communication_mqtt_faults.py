@@ -425,6 +425,7 @@ async def test_what_strangers_publish_changes_nothing(tmp_path: Path) -> None:
                 "up/alpha/mail/x",
                 "alive",
                 "alive/alpha/x",
+                f"up/{'x' * 60_000}/mail",
                 "alive/server",
             ):
                 await spy.publish(ROOT + topic, b"", settled=True)
