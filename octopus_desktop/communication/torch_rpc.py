@@ -278,6 +278,7 @@ def _environment() -> dict[str, str]:
         "TORCH_CPP_LOG_LEVEL": "ERROR",  # each peer that leaves would be some lines of warnings
         "MALLOC_MMAP_THRESHOLD_": str(16 << 20),  # chunks of 1 MiB are used again, not mapped anew each time
         "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+        "MALLOC_ARENA_MAX": "2",  # else each of RPC's threads keeps some
     }
 
 

@@ -11,8 +11,8 @@ size is not used: there each one that joins calls every member, silos among them
 all later ones out. Here silos know the server alone. To leave is to end the process.
 
 A message is a uint8 tensor. Each peer and lane has one call on its way (order is kept), with all that has gathered; a
-call returns once the other side's end has taken the bytes, which is the back-pressure. torch is imported in functions
-alone.
+call returns once there is room for its bytes at the other side, which is the back-pressure. torch is imported in
+functions alone.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ SHARED_S = 5.0  # ... and where several claim one name, one that keeps the other
 JOIN_S = 20.0
 LEAVE_S = 0.8
 BATCH_BYTES = 2 << 20
+INWARD_BYTES = 4 << 20  # of each lane, from all peers
 SMALL_BYTES = 16 << 10  # messages up to this size share a tensor
 LIVES = 4  # of one silo at once: its newest, one that it replaces, and whoever claims its name
 THREADS = 32
@@ -134,6 +135,43 @@ class _Lane:
                 self._endpoint.leave()
 
 
+class _Inward:
+    """What came from peers and waits for the end, and the thread that gives it: while one message is written to the
+    end's socket, the next comes over the network. Holds ``INWARD_BYTES``; who brings more waits."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._queues: dict[Lane, deque[tuple[str, list[memoryview]]]] = {lane: deque() for lane in Lane}
+        self._held = dict.fromkeys(Lane, 0)
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, name="to the end", daemon=True).start()
+
+    def put(self, peer: str, lane: Lane, messages: list[memoryview]) -> None:
+        size = sum(map(len, messages))
+        with self._changed:
+            while self._held[lane] and self._held[lane] + size > INWARD_BYTES:
+                self._changed.wait()
+            self._held[lane] += size
+            self._queues[lane].append((peer, messages))
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        mail, bulk = self._queues[Lane.MAIL], self._queues[Lane.BULK]
+        while True:
+            with self._changed:
+                while not mail and not bulk:
+                    self._changed.wait()
+                lane = Lane.MAIL if mail else Lane.BULK
+                peer, messages = self._queues[lane].popleft()
+            try:
+                self._endpoint.client.give_all(peer, lane, messages)
+            except OSError:  # the end is gone
+                self._endpoint.leave()
+            with self._changed:
+                self._held[lane] -= sum(map(len, messages))
+                self._changed.notify_all()
+
+
 class Endpoint:
     """One life of an endpoint. ``lives``: each peer's names in RPC, the longest unheard first."""
 
@@ -148,6 +186,7 @@ class Endpoint:
         self._agent: Any = None
         self._store: Any = None
         self._own_name = SERVER
+        self._inward = _Inward(self)
 
     # joining
 
@@ -329,23 +368,22 @@ class Endpoint:
                 self.lost(life)
 
     def arrived(self, life: str, lane: Lane, lengths: list[list[int]], tensors: list[Any]) -> None:
-        """A peer's call: give its messages to the end, and return when the end has them."""
+        """A peer's call: its messages go to the end; returns when there is room for them."""
         with self._lock:
             peer = self._peer_of[life]
             lives = self.lives[peer]
             lives.remove(life)
             lives.append(life)
+        messages = []
         for sizes, tensor in zip(lengths, tensors, strict=True):
             view = memoryview(tensor.numpy()).cast("B")
             at = 0
             for size in sizes:
                 if not 0 <= size <= MESSAGE_BYTES or at + size > len(view):
                     raise ValueError("lengths that do not fit")
-                try:
-                    self.client.give(peer, lane, view[at : at + size])
-                except OSError:  # the end is gone
-                    self.leave()
+                messages.append(view[at : at + size])
                 at += size
+        self._inward.put(peer, lane, messages)
 
     def carry(self) -> None:
         """Carry messages until the end closes; then let go out what waits, and leave."""
