@@ -109,13 +109,15 @@ class Spawned:
         return ours
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
-        """Keep the newest lines that it wrote; read always, so that it never waits for us."""
+        """Keep the newest lines that it wrote. Read always, so that it never waits for us, but no faster than it has
+        reason to write."""
         assert process.stderr is not None
         rest = b""
-        while part := await process.stderr.read(4096):
+        while part := await process.stderr.read(16 << 10):
             *lines, rest = (rest + part).split(b"\n")
             rest = rest[-4096:]
-            self._said.extend(readable(line.decode(errors="replace"), 300) for line in lines)
+            self._said.extend(readable(line.decode(errors="replace"), 300) for line in lines[-20:])
+            await asyncio.sleep(0.05)
         self._said.append(readable(rest.decode(errors="replace"), 300))
 
     async def epitaph(self, greeted: bool) -> str:
