@@ -426,8 +426,10 @@ class CarrierConformance:
                 assert alpha.accepted == []
 
     async def test_many_small_envelopes_arrive_each_once(self, tmp_path: Path) -> None:
-        count = 100_000 if BIG else 2_000
+        count = 100_000 if BIG else 5_000
         async with self.wiring(tmp_path) as wiring, running(wiring) as silo:
+            for owner in (silo.owner, wiring.server):
+                owner.hasty("run-a")
             with silo.owner.box("run-a").transaction():
                 sent = [silo.owner.post(SERVER, kind=ANSWER).id for _ in range(count)]
             silo.end.outbox_changed()

@@ -282,12 +282,15 @@ async def test_pytorch_rpc_outside_of_the_networks() -> None:
 async def test_mpi_names_what_it_found_or_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site()
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("OCTOPUS_MPIEXEC", "no-such-mpiexec")
     steps = await steps_of(site.case(1, offer=MpiOffer()))
-    assert steps["mpiexec"].state == "failed" and "openmpi-bin" in steps["mpiexec"].next_step
-    (tmp_path / "mpiexec").write_text("#!/bin/sh\necho mpiexec of a test 1.0\n")
+    assert steps["mpiexec"].state == "failed" and "OCT-MPI-MISSING" in steps["mpiexec"].detail
+    assert "openmpi-bin" in steps["mpiexec"].next_step
+    (tmp_path / "mpiexec").write_text("#!/bin/sh\necho 'mpiexec (OpenRTE) 4.1.4'\n")
     (tmp_path / "mpiexec").chmod(0o755)
+    monkeypatch.setenv("OCTOPUS_MPIEXEC", "mpiexec")
     steps = await steps_of(site.case(1, offer=MpiOffer()))
-    assert steps["mpiexec"].state == "ok" and "of a test 1.0" in steps["mpiexec"].detail
+    assert steps["mpiexec"].state == "ok" and "OpenRTE" in steps["mpiexec"].detail
 
 
 def test_nothing_of_a_case_shows_a_key() -> None:
