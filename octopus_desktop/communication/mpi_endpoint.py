@@ -42,7 +42,7 @@ from octopus_desktop.system.lock import lock_holder
 from octopus_desktop.system.processes import alive
 from octopus_desktop.wire.errors import UserError
 
-SLEEP_S = 0.004  # the longest that an idle rank leaves a message lying; costs about 1 % of a core
+SLEEP_S = 0.005  # the longest that an idle rank leaves a message lying; costs 1 to 2 % of a core
 TICK_S = 0.5
 GREET_S = 60.0  # for all ranks to say who they are
 DEAD_S = 30.0  # of silence, on another machine
@@ -352,7 +352,9 @@ class Rank:
             "code": "OCT-DAEMON-AWAY",
             "what": f"Nobody attaches to the rank of {self.name}.",
             "why": why,
-            "next_step": "It is awaited. Approve the run, if it has not been." if runs else f"Start the {who}.",
+            "next_step": "It is awaited. Approve the run, and end any other MPI world."
+            if runs
+            else f"Start the {who}.",
         }
         self.pass_on(event)
 

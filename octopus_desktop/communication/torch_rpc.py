@@ -28,9 +28,10 @@ from octopus_desktop.communication.contract import SERVER, MailOwner
 from octopus_desktop.communication.message_server import MessageServerEnd
 from octopus_desktop.communication.message_silo import MessageSiloEnd
 from octopus_desktop.communication.parties import ServerParty, SiloParty
-from octopus_desktop.communication.relay import RelayWire, Source, Spawned
+from octopus_desktop.communication.relay import RelayWire
+from octopus_desktop.communication.relay_sources import Source, Spawned
 from octopus_desktop.communication.settings import OwnSide, TorchRpcOffer
-from octopus_desktop.communication.torch_rpc_endpoint import JOIN_S, Plan, inside, outside
+from octopus_desktop.communication.torch_rpc_plan import JOIN_S, Plan, inside, outside
 from octopus_desktop.system import sandbox
 from octopus_desktop.system.processes import leashed
 from octopus_desktop.wire.errors import UserError

@@ -2,7 +2,8 @@
 
 RPC has no authentication and unpickles what any peer sends, so whoever reaches its port may run code here. Therefore
 this process holds no key, no data and no file, lives in a sandbox (``torch_rpc``), and only carries sealed bytes
-between peers and its end (``relay_client``), which believes nothing that it says. PLAN is JSON (``Plan``).
+between peers and its end (``relay_client``), which believes nothing that it says. PLAN is a
+``torch_rpc_plan.Plan`` in JSON.
 
 The server's endpoint holds a TCPStore at the offered host and port, where silos learn its agent's address. Each life of
 a silo's endpoint has a fresh name and number, and makes itself known by one call (``greet``); both then hold one call
@@ -18,29 +19,24 @@ functions alone.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
-import json
 import os
 import socket
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
 from octopus_desktop.communication.relay_client import RelayClient
 from octopus_desktop.communication.relay_frames import MESSAGE_BYTES, NAME_BYTES
+from octopus_desktop.communication.torch_rpc_plan import SERVER, Plan, inside, outside
 from octopus_desktop.communication.wires import Lane
 from octopus_desktop.system.sandbox import scope_itself
 from octopus_desktop.wire.errors import UserError
 
-SERVER = "server"
 CALL_S = 60.0  # a peer that takes no bytes for so long is taken for dead
 SHARED_S = 5.0  # ... and where several claim one name, one that keeps the others waiting for so long
-JOIN_S = 20.0
 LEAVE_S = 0.8
 BATCH_BYTES = 2 << 20
 INWARD_BYTES = 4 << 20  # of each lane, from all peers
@@ -49,52 +45,6 @@ LIVES = 4  # of one silo at once: its newest, one that it replaces, and whoever 
 THREADS = 32
 DATA_BYTES = 6 << 30  # of memory for this process, whatever its peers send
 _LAST_ID = 32_000  # RPC numbers its workers with 16 bits
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What an endpoint is told: nothing secret.
-
-    Attributes:
-        name: "server", or the silo's enrolled name.
-        host, port: numeric address of the rendezvous.
-        address, interface: its own, inside ``networks``.
-        networks: CIDR blocks outside which it does not open a port.
-        descriptor: of the socket to its end.
-    """
-
-    name: str
-    host: str
-    port: int
-    address: str
-    interface: str
-    networks: tuple[str, ...]
-    descriptor: int = -1
-    join_s: float = JOIN_S
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Plan:
-        value = json.loads(text)
-        return cls(**{**value, "networks": tuple(value["networks"])})
-
-
-def inside(address: str, networks: Sequence[str]) -> bool:
-    """Whether a numeric address lies in one of the blocks."""
-    found = ipaddress.ip_address(address)
-    blocks = [ipaddress.ip_network(block) for block in networks]
-    return any(found.version == block.version and found in block for block in blocks)
-
-
-def outside(address: str, networks: Sequence[str]) -> UserError:
-    return UserError(
-        "OCT-RPC-NETWORK",
-        "PyTorch RPC is not started: it may only be used inside the networks that the federation names.",
-        f"The address {address} does not lie in {', '.join(networks)}.",
-        "Set an interface inside them ('octopus federation carrier set … --interface'), or use another carrier.",
-    )
 
 
 class _Lane:
@@ -524,4 +474,4 @@ if __name__ == "__main__":
     # RPC names functions by their module: the one that peers import, not __main__
     from octopus_desktop.communication import torch_rpc_endpoint
 
-    torch_rpc_endpoint.main(torch_rpc_endpoint.Plan.from_json(sys.argv[1]))
+    torch_rpc_endpoint.main(Plan.from_json(sys.argv[1]))

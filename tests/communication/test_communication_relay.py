@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from octopus_desktop.communication.relay import Attached, RelayWire, Source, Spawned
+from octopus_desktop.communication.relay import RelayWire
 from octopus_desktop.communication.relay_client import RelayClient
 from octopus_desktop.communication.relay_frames import (
     HEAD,
@@ -26,6 +26,7 @@ from octopus_desktop.communication.relay_frames import (
     Kind,
     head,
 )
+from octopus_desktop.communication.relay_sources import Attached, Source, Spawned
 from octopus_desktop.communication.wires import Lane
 from octopus_desktop.system.endpoint import token_path
 from octopus_desktop.system.processes import leashed
