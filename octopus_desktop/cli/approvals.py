@@ -80,7 +80,7 @@ def show(offer: str) -> None:
                 ("purpose", said.purpose),
                 ("package", said.package.digest),
                 ("state", review.offer.state),
-                *((line.topic, f"{line.text} [{line.verdict}]") for line in review.summary),
+                *((line.topic, _said(line)) for line in review.summary),
             ],
         )
         for finding in review.findings:
@@ -90,6 +90,12 @@ def show(offer: str) -> None:
         click.echo("  files: " + ", ".join(entry.path for entry in review.files))
 
     emit(review, text)
+
+
+def _said(line: Any) -> str:
+    """A line of the summary with its verdict, and with the reason where it stands in the way."""
+    why = f": {line.why}" if line.why and line.verdict in ("forbidden", "cannot") else ""
+    return f"{line.text} [{line.verdict}{why}]"
 
 
 @cli.command("file")

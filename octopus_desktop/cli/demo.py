@@ -187,6 +187,9 @@ def _offer(federation: LocalFederation, rounds: int | None) -> str:
 
     for run in federation.server().call("Operator.ListRuns", ListRunsRequest()).runs:
         if run.job_name.startswith("heart") and run.state not in ENDED:
+            if federation.carrier == "mpi":
+                federation.parts.stop_worlds()  # the run goes on in a new one, whether the last one stands or not
+                federation.start_world(run.id)
             return str(run.id)
     digest = federation.submit(examples() / "heart")
     return federation.start_run(digest, {"run": {"rounds": rounds}} if rounds else None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -260,4 +261,5 @@ def _fields(error: UserError) -> dict[str, str]:
 
 
 def _print_line(event: dict[str, Any]) -> None:
-    print(json.dumps(event), flush=True)
+    sys.stdout.write(json.dumps(event) + "\n")  # at once, that no other rank's comes between
+    sys.stdout.flush()

@@ -16,7 +16,8 @@ from octopus_desktop.communication.message_server import MessageServerEnd
 from octopus_desktop.communication.message_silo import MessageSiloEnd
 from octopus_desktop.communication.mpi_table import endpoint_socket
 from octopus_desktop.communication.parties import ServerParty, SiloParty
-from octopus_desktop.communication.relay import Attached, RelayWire
+from octopus_desktop.communication.relay import RelayWire
+from octopus_desktop.communication.relay_sources import Attached
 from octopus_desktop.communication.settings import MpiOffer, OwnSide
 from octopus_desktop.wire.errors import UserError
 

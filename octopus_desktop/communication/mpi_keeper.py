@@ -74,7 +74,8 @@ def main(arguments: list[str]) -> int:
     """``mpi_keeper TABLE [MODULE]``: keep a rank until standard input ends. Reports go to standard output as lines."""
 
     def tell(event: dict[str, Any]) -> None:
-        print(json.dumps(event), flush=True)
+        sys.stdout.write(json.dumps(event) + "\n")  # at once, that no other rank's comes between
+        sys.stdout.flush()
 
     keeper = Keeper(arguments[0], tell, module=(arguments[1:] or [MODULE])[0])
 

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,12 +207,7 @@ class World:
             UserError: what kept the world from standing.
         """
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                self._said.append(line.strip())
-                continue
+        for event in self._heard(self._process.stdout):
             if event.get("event") == "world":
                 self.formed = True
                 self._limit.cancel()
@@ -228,10 +223,27 @@ class World:
         if not self.formed:
             raise _not_formed(f"mpiexec ended with {code}. {' '.join(line for line in self._said if line)[-300:]}")
 
+    def _heard(self, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """The events in what the launcher passes on; it may glue one rank's to another's."""
+        decoder = json.JSONDecoder()
+        for line in lines:
+            rest = line.strip()
+            while rest:
+                try:
+                    event, end = decoder.raw_decode(rest)
+                except ValueError:
+                    event, end = None, 0
+                if not isinstance(event, dict):
+                    self._said.append(rest)
+                    break
+                yield event
+                rest = rest[end:].strip()
+
     def end(self) -> None:
         """Let the world end once it is quiet. Callable from any thread, and again."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError, ValueError):
+            self._process.stdin.write("end\n")  # not every launcher passes on that its input was closed
             self._process.stdin.close()
 
     def kill(self) -> None:

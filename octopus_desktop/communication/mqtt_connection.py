@@ -32,6 +32,7 @@ IN_FLIGHT = 64  # messages that the broker has not acknowledged; its own Receive
 IN_FLIGHT_BYTES = 4 << 20  # 40 MB/s at a round trip of 100 ms
 EXPIRY_S = 600  # what a receiver has not taken after that is of no use to it: its session is over
 OVERHEAD_BYTES = 512  # of a PUBLISH beyond its payload: topic, packet id, properties
+_LARGE_BYTES = 64 << 10
 _TICK_S = 5.0
 _READS = 4  # before other tasks get their turn
 _WILL = ReasonCode(PacketTypes.DISCONNECT, "Disconnect with will message")
@@ -76,6 +77,8 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._answers: dict[int, asyncio.Future[None]] = {}  # by packet id; 0 is CONNECT's
         self._topics: list[str] = []
+        self._expiry = Properties(PacketTypes.PUBLISH)
+        self._expiry.MessageExpiryInterval = EXPIRY_S
         self._flying: dict[int, tuple[str, int]] = {}
         self._flying_bytes = 0
         self._most = IN_FLIGHT
@@ -115,9 +118,7 @@ class Connection:
                 await self._room.wait()
             if self._error or self._client is None:
                 raise self._fault()
-            properties = Properties(PacketTypes.PUBLISH)
-            if not retain:
-                properties.MessageExpiryInterval = EXPIRY_S
+            properties = None if retain else self._expiry
             info = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
             if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 raise self._fault()
@@ -154,6 +155,10 @@ class Connection:
             reconnect_on_failure=False,
         )  # fmt: skip
         client.connect_timeout = DIAL_S
+        client.on_socket_register_write = lambda *_: (
+            None
+        )  # CONNECT waits until the loop has the socket: a dialling that
+        # was given up must not log in later and take the place of the next one
         client.max_inflight_messages_set(2 * IN_FLIGHT)  # never reached: publish counts itself
         client.max_queued_messages_set(2 * IN_FLIGHT)
         if broker.username or broker.password:
@@ -315,7 +320,14 @@ class Connection:
             why = "It closed the connection without a word. It may speak TLS on this port, or no MQTT 5 at all."
             self._fail(faults.down(address, why))
         else:
-            self._fail(faults.down(address, "The connection was lost."), mute=True)
+            self._fail(faults.down(address, f"The connection was lost.{self._large()}"), mute=True)
+
+    def _large(self) -> str:
+        """A hint where the broker did not name its limit, and may close because of it before its word can be read."""
+        largest = max((size for _, size in self._flying.values()), default=0)
+        if self.packet_bytes or largest < _LARGE_BYTES:
+            return ""
+        return f" Packets of {largest} bytes were on their way; if it repeats, they may be too large for the broker."
 
     # waiting
 

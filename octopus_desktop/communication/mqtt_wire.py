@@ -40,6 +40,7 @@ PRESENCE_S = 10.0  # for which a silo's opening waits for the server to be there
 LOOK_S = 3.0  # within which a silo learns whether another process took its place
 HERE = b"here "
 _MAIL_RECEIVE_MOST = 256
+_NAME_LETTERS = 63
 _LANES = {"mail": Lane.MAIL, "bulk": Lane.BULK}
 
 
@@ -195,15 +196,16 @@ class MqttWire:
         if not topic.startswith(self._root):
             return
         match topic[len(self._root) :].split("/"):
-            case ["alive", who]:
+            case ["alive", who] if len(who) <= _NAME_LETTERS:
                 self._presence(who, payload, kept)
-            case [_, who, lane] if lane in _LANES and not kept:  # nobody of ours lets the broker keep a message
+            case [_, who, lane] if lane in _LANES and len(who) <= _NAME_LETTERS and not kept:  # ours are never kept
                 self._receive(who if self._name == SERVER else SERVER, _LANES[lane], payload)
 
     def _presence(self, who: str, payload: bytes, kept: bool) -> None:
         here = payload.startswith(HERE)
         if who == self._name:
-            if payload != self._here and not kept:  # an older self's last will, or a stranger's word
+            said = self._saying is None or self._saying.done()
+            if payload != self._here and not kept and said:  # an older self's last will, or a stranger's word
                 self._saying = asyncio.get_running_loop().create_task(self._say_here())
         elif who == SERVER and here:
             self._server_here.set()

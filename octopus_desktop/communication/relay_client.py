@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from octopus_desktop.communication.relay_frames import VERSION, FrameReader, Kind, Relayed, head, pack_fault
@@ -19,6 +19,8 @@ from octopus_desktop.system.endpoint import read_token
 from octopus_desktop.wire.errors import UserError
 
 _Bytes = bytes | bytearray | memoryview
+_SMALL_BYTES = 4096  # copied into one write with its header
+_JOINED_BYTES = 64 << 10
 
 
 class RelayClient:
@@ -84,6 +86,21 @@ class RelayClient:
         """Hand the end a message from ``peer``; returns when the socket has it. Raises OSError when the end is gone."""
         self._say(Kind.MESSAGE, lane=lane, peer=peer, payload=message)
 
+    def give_all(self, peer: str, lane: Lane, messages: Sequence[_Bytes]) -> None:
+        """``give`` for several; small ones go together."""
+        small: list[_Bytes] = []
+        held = 0
+        for message in messages:
+            if len(message) > _SMALL_BYTES or held > _JOINED_BYTES:
+                self._send(small)
+                small, held = [], 0
+            if len(message) > _SMALL_BYTES:
+                self.give(peer, lane, message)
+            else:
+                small += (head(Kind.MESSAGE, lane=lane, peer=peer, payload_bytes=len(message)), message)
+                held += len(message)
+        self._send(small)
+
     def room(self, peer: str, lane: Lane, count: int) -> None:
         """``count`` bytes of the end's messages were handed on, or had nobody to go to."""
         self._say(Kind.ROOM, lane=lane, peer=peer, payload=count.to_bytes(4, "big"))
@@ -109,15 +126,20 @@ class RelayClient:
 
     def _say(self, kind: Kind, *, lane: Lane = Lane.MAIL, peer: str = "", payload: _Bytes = b"") -> None:
         begun = head(kind, lane=lane, peer=peer, payload_bytes=len(payload))
+        if len(payload) <= _SMALL_BYTES:
+            self._send((begun, payload))
+            return
         with self._lock:
-            if len(payload) <= 4096:
-                self._line.sendall(begun + payload)
-                return
             sent = self._line.sendmsg([begun, payload])
             if sent < len(begun):  # a signal in the middle; as good as never
                 self._line.sendall(begun[sent:])
                 sent = len(begun)
             self._line.sendall(memoryview(payload)[sent - len(begun) :])
+
+    def _send(self, parts: Sequence[_Bytes]) -> None:
+        if parts:
+            with self._lock:
+                self._line.sendall(b"".join(parts))
 
 
 def _away(path: Path) -> UserError:

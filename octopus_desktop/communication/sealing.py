@@ -10,17 +10,19 @@ Ed25519 keys, to one key for each direction and lane. SIGMA's MAC over the ident
 has other keys, or took part in another transcript, cannot write it, and only after it opened is the session used.
 
 **Messages.** AES-256-GCM (NIST SP 800-38D) with the message's number as its nonce (deterministic construction, 8.2.1):
-a key has one direction of one lane, and a number is used once; ``COUNTER_MOST`` ends a session long before numbers or
-GCM's bounds run out. The header (version, type, session, lane, number) is in the clear and is the associated data. So
-a message that was changed, cut, repeated, or moved to another session, lane or direction does not open, or is
-recognised by its number.
+a key has one direction of one lane, and a number is used once. ``COUNTER_MOST`` messages of 1 MiB are 2^38 blocks: what
+an attacker gains from the cipher's being a permutation stays below 2^-52 (reckoned as in RFC 8446, 5.5); then the
+session is made anew with other keys. The header (version, type, session, lane, number) is in the clear and is the
+associated data; the type says whether a message goes on in the next one. So a message that was changed, cut, repeated,
+or moved to another session, lane or direction does not open, or is recognised by its number.
 
 **What this gives.** Only the two holders of the enrolled keys read or write; each session has keys of its own, so keys
 that are stolen later open nothing that was recorded before (forward secrecy); an old Opening, replayed, gets no session
 that carries anything, and disturbs none.
 
 **What it does not give.** The wire sees who talks to whom, when, and how much. It can lose and delay everything: there
-is no defence against a carrier that does not carry. Names, times and faults of the agreement are in the clear. Whoever
+is no defence against a carrier that does not carry, nor against one that lets others write Openings in a silo's name
+without end. Names, times and faults of the agreement are in the clear. Whoever
 steals an Ed25519 key can pass for its owner until it is revoked. Bulk messages that both sides agreed to leave unsealed
 can be read by everyone and disturbed by everyone; a blob's digest, which travels sealed, protects its content alone.
 """
@@ -55,7 +57,7 @@ SESSION_BYTES = 16
 SHARE_BYTES = 32
 CLOCK_S = 120.0  # a clock that is off by more is refused
 GREETING_BYTES = 8192  # an Opening or Accepting is smaller
-COUNTER_MOST = 1 << 40  # messages of one lane and direction; at 1 MiB each far below SP 800-38D's 2^68 bytes a key
+COUNTER_MOST = 1 << 22  # messages of one key
 TAG_BYTES = 16
 
 _OPENING = b"octopus-desktop/opening/1"

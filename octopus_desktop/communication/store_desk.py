@@ -25,7 +25,9 @@ from octopus_desktop.communication.store_transfer import Layout, Moved, in_threa
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import BlobRef
 
-THREADS = 16
+TRANSFER_THREADS = 16
+CALL_THREADS = 4  # for what is quick: no signature waits behind a transfer
+FETCHES = 4  # blobs that come at once, over all peers: memory does not grow with their number
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -44,7 +46,9 @@ class StoreDesk:
         self.owner, self.prefix, self.part_bytes, self.url_s = owner, prefix, part_bytes, url_s
         self.http = SignedHttp(access)
         self.store = ObjectStore(access) if access.key_id else None
-        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="octopus-store")
+        self.threads = ThreadPoolExecutor(TRANSFER_THREADS, thread_name_prefix="octopus-store")
+        self._calls = ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="octopus-store-calls")
+        self.fetches = asyncio.Semaphore(FETCHES)
         self.notes = ObjectNotes(Path(owner.blobs().root) / "objects")
         self.peers: set[str] = set()  # those that were here since this end began
         self._tasks: set[asyncio.Task[None]] = set()
@@ -52,7 +56,7 @@ class StoreDesk:
 
     async def ask(self, what: Callable[..., T], *values: Any) -> T:
         """One call of the store, in a thread."""
-        return await in_thread(self.threads, lambda _: what(*values))
+        return await in_thread(self._calls, lambda _: what(*values))
 
     def new_name(self, kind: str = "") -> str:
         return f"{self.prefix}{kind}{secrets.token_hex(16)}"
@@ -92,6 +96,7 @@ class StoreDesk:
         if self._tasks:
             await asyncio.wait(self._tasks)
         self.threads.shutdown(wait=False)
+        self._calls.shutdown(wait=False)
         self.http.close()
         if self.store:
             self.store.close()

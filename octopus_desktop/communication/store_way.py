@@ -305,7 +305,7 @@ class StoreWay:
         """Download, open, check. A partial blob that turns out damaged is thrown away and fetched whole, once."""
         session, desk = self._session, self._desk
         sealed = SealedObject(key, ref.digest, ref.size)
-        async with self._in_turn, session.locks.held(ref.digest):
+        async with self._in_turn, session.locks.held(ref.digest), desk.fetches:
             while not session.owner.blobs().has(ref.digest):
                 async with BlobSink(session.threads, session.owner.blobs(), ref) as sink:
                     began = sink.offset

@@ -28,9 +28,10 @@ from octopus_desktop.communication.contract import SERVER, MailOwner
 from octopus_desktop.communication.message_server import MessageServerEnd
 from octopus_desktop.communication.message_silo import MessageSiloEnd
 from octopus_desktop.communication.parties import ServerParty, SiloParty
-from octopus_desktop.communication.relay import RelayWire, Source, Spawned
+from octopus_desktop.communication.relay import RelayWire
+from octopus_desktop.communication.relay_sources import Source, Spawned
 from octopus_desktop.communication.settings import OwnSide, TorchRpcOffer
-from octopus_desktop.communication.torch_rpc_endpoint import JOIN_S, Plan, inside, outside
+from octopus_desktop.communication.torch_rpc_plan import JOIN_S, Plan, inside, outside
 from octopus_desktop.system import sandbox
 from octopus_desktop.system.processes import leashed
 from octopus_desktop.wire.errors import UserError
@@ -278,6 +279,7 @@ def _environment() -> dict[str, str]:
         "TORCH_CPP_LOG_LEVEL": "ERROR",  # each peer that leaves would be some lines of warnings
         "MALLOC_MMAP_THRESHOLD_": str(16 << 20),  # chunks of 1 MiB are used again, not mapped anew each time
         "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+        "MALLOC_ARENA_MAX": "2",  # else each of RPC's threads keeps some
     }
 
 

@@ -2,7 +2,8 @@
 
 RPC has no authentication and unpickles what any peer sends, so whoever reaches its port may run code here. Therefore
 this process holds no key, no data and no file, lives in a sandbox (``torch_rpc``), and only carries sealed bytes
-between peers and its end (``relay_client``), which believes nothing that it says. PLAN is JSON (``Plan``).
+between peers and its end (``relay_client``), which believes nothing that it says. PLAN is a
+``torch_rpc_plan.Plan`` in JSON.
 
 The server's endpoint holds a TCPStore at the offered host and port, where silos learn its agent's address. Each life of
 a silo's endpoint has a fresh name and number, and makes itself known by one call (``greet``); both then hold one call
@@ -11,89 +12,39 @@ size is not used: there each one that joins calls every member, silos among them
 all later ones out. Here silos know the server alone. To leave is to end the process.
 
 A message is a uint8 tensor. Each peer and lane has one call on its way (order is kept), with all that has gathered; a
-call returns once the other side's end has taken the bytes, which is the back-pressure. torch is imported in functions
-alone.
+call returns once there is room for its bytes at the other side, which is the back-pressure. torch is imported in
+functions alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
-import json
 import os
 import socket
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
 from octopus_desktop.communication.relay_client import RelayClient
 from octopus_desktop.communication.relay_frames import MESSAGE_BYTES, NAME_BYTES
+from octopus_desktop.communication.torch_rpc_plan import SERVER, Plan, inside, outside
 from octopus_desktop.communication.wires import Lane
 from octopus_desktop.system.sandbox import scope_itself
 from octopus_desktop.wire.errors import UserError
 
-SERVER = "server"
 CALL_S = 60.0  # a peer that takes no bytes for so long is taken for dead
 SHARED_S = 5.0  # ... and where several claim one name, one that keeps the others waiting for so long
-JOIN_S = 20.0
 LEAVE_S = 0.8
 BATCH_BYTES = 2 << 20
+INWARD_BYTES = 4 << 20  # of each lane, from all peers
 SMALL_BYTES = 16 << 10  # messages up to this size share a tensor
 LIVES = 4  # of one silo at once: its newest, one that it replaces, and whoever claims its name
 THREADS = 32
 DATA_BYTES = 6 << 30  # of memory for this process, whatever its peers send
 _LAST_ID = 32_000  # RPC numbers its workers with 16 bits
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What an endpoint is told: nothing secret.
-
-    Attributes:
-        name: "server", or the silo's enrolled name.
-        host, port: numeric address of the rendezvous.
-        address, interface: its own, inside ``networks``.
-        networks: CIDR blocks outside which it does not open a port.
-        descriptor: of the socket to its end.
-    """
-
-    name: str
-    host: str
-    port: int
-    address: str
-    interface: str
-    networks: tuple[str, ...]
-    descriptor: int = -1
-    join_s: float = JOIN_S
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Plan:
-        value = json.loads(text)
-        return cls(**{**value, "networks": tuple(value["networks"])})
-
-
-def inside(address: str, networks: Sequence[str]) -> bool:
-    """Whether a numeric address lies in one of the blocks."""
-    found = ipaddress.ip_address(address)
-    blocks = [ipaddress.ip_network(block) for block in networks]
-    return any(found.version == block.version and found in block for block in blocks)
-
-
-def outside(address: str, networks: Sequence[str]) -> UserError:
-    return UserError(
-        "OCT-RPC-NETWORK",
-        "PyTorch RPC is not started: it may only be used inside the networks that the federation names.",
-        f"The address {address} does not lie in {', '.join(networks)}.",
-        "Set an interface inside them ('octopus federation carrier set … --interface'), or use another carrier.",
-    )
 
 
 class _Lane:
@@ -134,6 +85,43 @@ class _Lane:
                 self._endpoint.leave()
 
 
+class _Inward:
+    """What came from peers and waits for the end, and the thread that gives it: while one message is written to the
+    end's socket, the next comes over the network. Holds ``INWARD_BYTES``; who brings more waits."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._queues: dict[Lane, deque[tuple[str, list[memoryview]]]] = {lane: deque() for lane in Lane}
+        self._held = dict.fromkeys(Lane, 0)
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, name="to the end", daemon=True).start()
+
+    def put(self, peer: str, lane: Lane, messages: list[memoryview]) -> None:
+        size = sum(map(len, messages))
+        with self._changed:
+            while self._held[lane] and self._held[lane] + size > INWARD_BYTES:
+                self._changed.wait()
+            self._held[lane] += size
+            self._queues[lane].append((peer, messages))
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        mail, bulk = self._queues[Lane.MAIL], self._queues[Lane.BULK]
+        while True:
+            with self._changed:
+                while not mail and not bulk:
+                    self._changed.wait()
+                lane = Lane.MAIL if mail else Lane.BULK
+                peer, messages = self._queues[lane].popleft()
+            try:
+                self._endpoint.client.give_all(peer, lane, messages)
+            except OSError:  # the end is gone
+                self._endpoint.leave()
+            with self._changed:
+                self._held[lane] -= sum(map(len, messages))
+                self._changed.notify_all()
+
+
 class Endpoint:
     """One life of an endpoint. ``lives``: each peer's names in RPC, the longest unheard first."""
 
@@ -148,6 +136,7 @@ class Endpoint:
         self._agent: Any = None
         self._store: Any = None
         self._own_name = SERVER
+        self._inward = _Inward(self)
 
     # joining
 
@@ -329,23 +318,22 @@ class Endpoint:
                 self.lost(life)
 
     def arrived(self, life: str, lane: Lane, lengths: list[list[int]], tensors: list[Any]) -> None:
-        """A peer's call: give its messages to the end, and return when the end has them."""
+        """A peer's call: its messages go to the end; returns when there is room for them."""
         with self._lock:
             peer = self._peer_of[life]
             lives = self.lives[peer]
             lives.remove(life)
             lives.append(life)
+        messages = []
         for sizes, tensor in zip(lengths, tensors, strict=True):
             view = memoryview(tensor.numpy()).cast("B")
             at = 0
             for size in sizes:
                 if not 0 <= size <= MESSAGE_BYTES or at + size > len(view):
                     raise ValueError("lengths that do not fit")
-                try:
-                    self.client.give(peer, lane, view[at : at + size])
-                except OSError:  # the end is gone
-                    self.leave()
+                messages.append(view[at : at + size])
                 at += size
+        self._inward.put(peer, lane, messages)
 
     def carry(self) -> None:
         """Carry messages until the end closes; then let go out what waits, and leave."""
@@ -486,4 +474,4 @@ if __name__ == "__main__":
     # RPC names functions by their module: the one that peers import, not __main__
     from octopus_desktop.communication import torch_rpc_endpoint
 
-    torch_rpc_endpoint.main(torch_rpc_endpoint.Plan.from_json(sys.argv[1]))
+    torch_rpc_endpoint.main(Plan.from_json(sys.argv[1]))

@@ -57,5 +57,5 @@ class Wire(Protocol):
         ...
 
     async def close(self) -> None:
-        """Disconnect and free everything; never raises. The peer may be told (MQTT: no last will is published)."""
+        """Disconnect and free everything; never raises. The peer may be told (MQTT: by the last will)."""
         ...

@@ -7,7 +7,7 @@ How it fits together::
     reducer.py   decides: the life of an offer and its run, events in, new row and instructions out; pure
     core.py      Silo: the open database, the audit chain, the hub; one ``change()`` is one transaction and its events
     hub.py       numbers events, keeps the last ones, feeds each watcher; coalesces the frequent ones at 10 Hz
-    mail.py      the carrier's MailOwner: the silo's mail with one federation
+    mail.py      the silo's mail with one federation; mail_view.py each carrier's part of it (MailOwner)
     supervisor.py  one runner process per approved run
     inspect.py   reads a dataset in a short-lived process of its own
 

@@ -209,7 +209,7 @@ class Carriers:
                 if name not in self._configs or (name not in CONTROL and name not in wanted):
                     await self._close(name)
             for name in self._configs:
-                if (name in CONTROL or name in wanted) and name not in self._running:
+                if name != "grpc" and (name in CONTROL or name in wanted) and name not in self._running:
                     running = self._running[name] = _Running()
                     running.task = asyncio.create_task(self._keep(name, running), name=f"carrier {name}")
 

@@ -31,7 +31,7 @@ from octopus_desktop.communication.contract import SERVER, LinkPhase, LinkState,
 from octopus_desktop.communication.wires import CREDIT_BYTES
 from octopus_desktop.wire.errors import UserError
 from tests.communication.mischief import KINDS, Mischief
-from tests.communication.parts import ANSWER, MIB, PROGRESS, Keys, Owner
+from tests.communication.parts import ANSWER, MIB, PATIENCE_S, PROGRESS, Keys, Owner
 from tests.communication.peers import PeerProcess
 from tests.communication.stores import CuttingStore, FullStore, SlowStore
 
@@ -426,12 +426,14 @@ class CarrierConformance:
                 assert alpha.accepted == []
 
     async def test_many_small_envelopes_arrive_each_once(self, tmp_path: Path) -> None:
-        count = 100_000 if BIG else 2_000
+        count = 100_000 if BIG else 5_000
         async with self.wiring(tmp_path) as wiring, running(wiring) as silo:
+            for owner in (silo.owner, wiring.server):
+                owner.hasty("run-a")
             with silo.owner.box("run-a").transaction():
                 sent = [silo.owner.post(SERVER, kind=ANSWER).id for _ in range(count)]
             silo.end.outbox_changed()
-            await silo.owner.until(lambda: silo.owner.delivered_count == count, patience_s=600)
+            await silo.owner.until(lambda: silo.owner.delivered_count == count, max(PATIENCE_S, 120.0))
             assert wiring.server.accepted == sent
 
     async def test_live_messages_reach_the_other_side_and_are_never_stored(self, tmp_path: Path) -> None:

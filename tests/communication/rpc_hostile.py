@@ -16,7 +16,8 @@ import sys
 from typing import Any
 
 from octopus_desktop.communication import torch_rpc_endpoint
-from octopus_desktop.communication.torch_rpc_endpoint import SERVER, Endpoint, Plan, deliver
+from octopus_desktop.communication.torch_rpc_endpoint import Endpoint, deliver
+from octopus_desktop.communication.torch_rpc_plan import SERVER, Plan
 
 _RUN = "(lambda names: (exec({source!r}, names), names.get('result'))[1])({{}})"
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 
 from octopus_desktop.communication import torch_rpc_endpoint
-from octopus_desktop.communication.torch_rpc_endpoint import Plan
+from octopus_desktop.communication.torch_rpc_plan import Plan
 from octopus_desktop.system.processes import die_with
 
 

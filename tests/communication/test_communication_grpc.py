@@ -65,10 +65,16 @@ class GrpcWiring:
         return Owner(self.root / name, name, self.keys)
 
     def silo_end(
-        self, owner: Owner, *, credentials: ClientCredentials | None = None, keys: Keys | None = None, **options: Any
+        self,
+        owner: Owner,
+        *,
+        credentials: ClientCredentials | None = None,
+        keys: Keys | None = None,
+        port: int = 0,
+        **options: Any,
     ) -> GrpcSiloEnd:
         return GrpcSiloEnd(
-            address=f"127.0.0.1:{self.proxy.port}",
+            address=f"127.0.0.1:{port or self.proxy.port}",
             credentials=credentials or (keys or self.keys).silo(owner.name),
             owner=owner,
             version="1",

@@ -172,7 +172,13 @@ async def test_each_refusal_has_its_code(reason: int, code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "code"), [(0x8E, "OCT-LINK-REPLACED"), (0x87, "OCT-BROKER-LOGIN"), (0x8B, "OCT-BROKER-DOWN")]
+    ("reason", "code"),
+    [
+        (0x8E, "OCT-LINK-REPLACED"),
+        (0x87, "OCT-BROKER-LOGIN"),
+        (0x8B, "OCT-BROKER-DOWN"),
+        (0x95, "OCT-BROKER-PACKET"),
+    ],
 )
 async def test_the_brokers_last_word_is_understood(reason: int, code: str) -> None:
     async with scripted(bytes((0x20, 3, 0, 0, 0)), bytes((0xE0, 2, reason, 0))) as port:
@@ -359,7 +365,7 @@ async def test_a_broker_that_takes_too_little_is_refused(tmp_path: Path) -> None
 
 
 async def test_a_packet_that_the_broker_finds_too_large_is_told(tmp_path: Path) -> None:
-    async with Mosquitto(tmp_path, extra=["max_packet_size 100000"]) as mosquitto:
+    async with Mosquitto(tmp_path, tls=False, extra=["max_packet_size 100000"]) as mosquitto:
         server, alpha = mosquitto.wire(SERVER), mosquitto.wire("alpha")
         async with opened(server, alpha):
             alpha.message_bytes = MIB  # as if the broker had not said its limit
@@ -419,6 +425,7 @@ async def test_what_strangers_publish_changes_nothing(tmp_path: Path) -> None:
                 "up/alpha/mail/x",
                 "alive",
                 "alive/alpha/x",
+                f"up/{'x' * 60_000}/mail",
                 "alive/server",
             ):
                 await spy.publish(ROOT + topic, b"", settled=True)
@@ -511,3 +518,22 @@ async def test_a_bug_behind_the_wire_is_told_and_breaks_it(tmp_path: Path, caplo
                 await alpha.send(SERVER, Lane.MAIL, b"hello")
                 assert "ZeroDivisionError" in (await broken(server)).why
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_broker_that_closes_without_a_word_under_a_large_packet_leaves_a_hint() -> None:
+    connected, subscribed, alive = b"\x20\x03\x00\x00\x00", b"\x90\x04\x00\x01\x00\x01", b""
+    told: list[UserError] = []
+    async with scripted(connected, subscribed, alive) as port:
+        connection = mqtt_connection.Connection(
+            address(port),
+            "octopus",
+            receive=lambda *_: None,
+            unheard=lambda _: None,
+            broke=lambda error, mute: told.append(error),
+            receive_most=1,
+        )
+        await connection.open(["topic"])
+        with pytest.raises(UserError):
+            await connection.publish("topic", b"x" * 200_000, settled=True)
+        await connection.close()
+    assert told[0].code == "OCT-BROKER-DOWN" and "200000 bytes" in told[0].why

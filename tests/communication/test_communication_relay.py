@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from octopus_desktop.communication.relay import Attached, RelayWire, Source, Spawned
+from octopus_desktop.communication.relay import RelayWire
 from octopus_desktop.communication.relay_client import RelayClient
 from octopus_desktop.communication.relay_frames import (
     HEAD,
@@ -26,6 +26,7 @@ from octopus_desktop.communication.relay_frames import (
     Kind,
     head,
 )
+from octopus_desktop.communication.relay_sources import Attached, Source, Spawned
 from octopus_desktop.communication.wires import Lane
 from octopus_desktop.system.endpoint import token_path
 from octopus_desktop.system.processes import leashed
@@ -175,6 +176,15 @@ async def test_an_endpoint_that_is_stopped_is_taken_for_dead() -> None:
     async with bench(spawned("stop"), ping_s=0.1, deaf_s=0.5) as b:
         await b.wire.send("alpha", Lane.MAIL, b"x")
         assert "answered nothing" in (await b.broken()).why
+
+
+async def test_an_endpoint_that_brings_nothing_any_more_is_replaced() -> None:
+    async with bench(spawned(), ping_s=0.1, hush_s=0.5) as b:
+        await b.wire.send("alpha", Lane.MAIL, b"x")
+        assert "brought no message" in (await b.broken()).why
+        await b.open()  # one that never brought any is left alone: nobody may be there yet
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(b.wire.broken(), 1.5)
 
 
 async def test_what_the_endpoint_sends_against_the_rules_breaks_the_wire() -> None:

@@ -24,10 +24,10 @@ import pytest
 
 from octopus_desktop.communication import torch_rpc, torch_rpc_endpoint
 from octopus_desktop.communication.contract import SERVER
-from octopus_desktop.communication.relay import Spawned
+from octopus_desktop.communication.relay_sources import Spawned
 from octopus_desktop.communication.settings import OwnSide, TorchRpcOffer
 from octopus_desktop.communication.torch_rpc import RpcEndpoint, TorchRpcServerEnd, TorchRpcSiloEnd, own_place
-from octopus_desktop.communication.torch_rpc_endpoint import Plan, inside
+from octopus_desktop.communication.torch_rpc_plan import Plan, inside
 from octopus_desktop.system.processes import kill_group
 from octopus_desktop.wire.errors import UserError
 from tests.communication.conformance import eventually, running

@@ -171,6 +171,20 @@ async def test_a_broker_that_is_away_is_told_and_gRPC_can_be_chosen_again(tmp_pa
         assert up.carrier == "grpc" and not up.error_code
 
 
+async def test_a_wrong_password_is_told_and_the_right_one_brings_the_link_up(tmp_path: Path) -> None:
+    with mosquitto(tmp_path / "broker") as port:
+        async with scripted_federation(tmp_path / "fed") as federation, silo_process(tmp_path / "silo") as silo:
+            fid = (await silo.set_up(federation)).federations[0].id
+            await with_broker(federation, port)
+            await carrier(silo, "mqtt", bool)
+            await configure(silo, fid, control=True, secret=b"guessed")
+            down = await silo.until(lambda s: next((f for f in s.federations if f.error_code), None))
+            assert down.error_code == "OCT-BROKER-LOGIN" and down.link == "down"
+            await configure(silo, fid)  # what control goes by stays as it is
+            up = await silo.until(lambda s: next((f for f in s.federations if f.link == "up"), None))
+            assert up.carrier == "mqtt" and not up.error_code
+
+
 # agreement
 
 
@@ -256,6 +270,10 @@ def test_what_is_offered_and_what_a_silo_lacks() -> None:
     grpc, by_broker, by_rpc = federation.carriers
     grpc.own_json = "{}"
     assert views.agreed(federation, '{"carrier": "auto"}') == "grpc"
+    with pytest.raises(UserError) as raised:
+        views.agreed(federation, '{"carrier": "torch_rpc"}')
+    assert "not set up here" in raised.value.why  # the network is to be trusted by the silo, not by the server alone
+    by_rpc.own_json = "{}"
     assert views.agreed(federation, '{"carrier": "torch_rpc"}') == "torch_rpc"
     assert "sealed end to end" in views.words(federation, '{"carrier": "torch_rpc"}')  # the silo has not consented
     by_rpc.own_json = '{"accept_unsealed": true}'
@@ -319,6 +337,34 @@ async def test_a_message_that_is_handed_to_another_carrier_is_recorded_again(
     assert pb.Left.FromString(row[0]).carrier == "mqtt"
     app.record.flush()
     assert app.silo.bytes_out_today() == len(envelope.body)  # counted once
+
+
+async def test_a_federation_of_an_older_version_gets_gRPC_as_its_carrier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app(tmp_path, monkeypatch)
+    with app.silo.change():
+        app.silo.put("federation", pb.Federation(id="f0", name="Old", carrier="grpc", link="up", bytes_in=7))
+    app.federations.bring_up_to_date()
+    (view,) = app.silo.get("federation", "f0").carriers
+    assert (view.name, view.control, view.bytes_in) == ("grpc", True, 7) and not views.reason_not_ready(view)
+
+
+async def test_moved_settings_of_a_carrier_in_use_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = make_app(tmp_path, monkeypatch)
+    monkeypatch.setattr(app.links, "settle", lambda federation_id: None)
+    offers = [CarrierOffer(name="grpc"), CarrierOffer(name="mqtt", settings_json=MqttOffer(host="new").to_json())]
+    notices: list[str] = []
+    monkeypatch.setattr(app.silo, "notify", lambda level, code, text, *subject: notices.append(text))
+    app.carriers.offered("f1", offers)
+    assert not notices  # it was not in use
+    app.silo.get("federation", "f1").carriers[1].in_use = True
+    offers[1] = CarrierOffer(name="mqtt", settings_json=MqttOffer(host="newer", ca_pem="CA").to_json())
+    app.carriers.offered("f1", offers)
+    assert len(notices) == 1 and "mqtt" in notices[0]
+    entries, _ = app.silo.audit.page(limit=1, action="carriers.offered")
+    recorded = json.loads(entries[0].detail_json)["carriers"]["mqtt"]
+    assert recorded["host"] == "newer" and "ca_pem" not in recorded
 
 
 async def test_a_rule_that_forbids_a_job_holds_against_an_approval(

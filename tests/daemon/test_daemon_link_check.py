@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from octopus_desktop.communication.contract import LinkPhase, LinkState
+from octopus_desktop.communication.grpc_silo import GrpcSiloEnd
 from octopus_desktop.communication.settings import GrpcOffer, MpiOffer, Offer, OwnSide, Secrets, TorchRpcOffer
 from octopus_desktop.daemon.services import link_steps
 from octopus_desktop.daemon.services.link_check import CarrierCase, Case, examine
@@ -24,6 +25,8 @@ from octopus_desktop.identity.member import make_request
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.local_pb2 import CheckStep
 from tests.communication.connect_proxy import ConnectProxy
+from tests.communication.parts import Keys, Owner
+from tests.communication.peers import PeerProcess
 
 DAY_S = 86_400.0
 
@@ -240,6 +243,25 @@ async def test_a_clock_that_is_off_is_told_from_a_link_that_is_up_or_was_refused
     assert steps["clock"].state == "untried" and "No link" in steps["clock"].detail
 
 
+async def test_a_link_tells_that_the_servers_clock_is_off(tmp_path: Path) -> None:
+    keys = Keys()
+    alpha = Owner(tmp_path / "alpha", "alpha", keys)
+    credentials = keys.silo("alpha")
+    peer = await PeerProcess.start("tests.communication.grpc_peer_late", tmp_path / "server", keys)
+    end = GrpcSiloEnd(
+        address=f"127.0.0.1:{peer.said}", credentials=credentials, owner=alpha, version="1", boot_id="c",
+    )  # fmt: skip
+    task = asyncio.create_task(end.run())
+    try:
+        await alpha.until(lambda: bool(end.state.latency_ms))
+        steps = await steps_of(Site().case(int(peer.said), state=end.state))
+        assert steps["clock"].state == "failed" and "5 minutes ahead of" in steps["clock"].detail
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await peer.kill()
+
+
 async def test_pytorch_rpc_outside_of_the_networks() -> None:
     site = Site()
     offer = TorchRpcOffer(host="127.0.0.1", port=closed_port(), networks=("10.20.0.0/16",), sealed=False)
@@ -260,12 +282,15 @@ async def test_pytorch_rpc_outside_of_the_networks() -> None:
 async def test_mpi_names_what_it_found_or_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site()
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("OCTOPUS_MPIEXEC", "no-such-mpiexec")
     steps = await steps_of(site.case(1, offer=MpiOffer()))
-    assert steps["mpiexec"].state == "failed" and "openmpi-bin" in steps["mpiexec"].next_step
-    (tmp_path / "mpiexec").write_text("#!/bin/sh\necho mpiexec of a test 1.0\n")
+    assert steps["mpiexec"].state == "failed" and "OCT-MPI-MISSING" in steps["mpiexec"].detail
+    assert "openmpi-bin" in steps["mpiexec"].next_step
+    (tmp_path / "mpiexec").write_text("#!/bin/sh\necho 'mpiexec (OpenRTE) 4.1.4'\n")
     (tmp_path / "mpiexec").chmod(0o755)
+    monkeypatch.setenv("OCTOPUS_MPIEXEC", "mpiexec")
     steps = await steps_of(site.case(1, offer=MpiOffer()))
-    assert steps["mpiexec"].state == "ok" and "of a test 1.0" in steps["mpiexec"].detail
+    assert steps["mpiexec"].state == "ok" and "OpenRTE" in steps["mpiexec"].detail
 
 
 def test_nothing_of_a_case_shows_a_key() -> None:

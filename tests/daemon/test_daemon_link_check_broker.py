@@ -22,6 +22,12 @@ from tests.communication.parts import Keys
 from tests.daemon.test_daemon_link_check import Site, closed_port
 
 
+@pytest.fixture(autouse=True)
+def brokers_are_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept for a subscriber comes at once here."""
+    monkeypatch.setattr(link_check_broker, "LISTEN_S", 0.3)
+
+
 @pytest.fixture(scope="module")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
     with Seaweed(tmp_path_factory.mktemp("seaweed")) as store:

@@ -586,6 +586,7 @@ def make_review(offer: pb.SiloOffer, now: float) -> pb.ReviewReply:
         '         table = context.dataset("heart")\n-        loss = nn.MSELoss()\n+        loss = nn.HuberLoss()\n'
         "         optimiser = torch.optim.SGD(model.parameters(), lr=0.05)\n"
     )
+    refused = next((line.why for line in offer.policy if line.verdict == "cannot"), "")
     return pb.ReviewReply(
         offer=offer,
         manifest_toml=TOML,
@@ -631,7 +632,10 @@ def make_review(offer: pb.SiloOffer, now: float) -> pb.ReviewReply:
                 verdict="allowed",
             ),
             pb.SummaryLine(
-                topic="carrier", text="gRPC with mutual TLS to federation.heart-alliance.org.", verdict="allowed"
+                topic="carrier",
+                text="Messages travel by gRPC, mutual TLS.",
+                verdict="cannot" if refused else "allowed",
+                why=refused,
             ),
             pb.SummaryLine(
                 topic="silos",

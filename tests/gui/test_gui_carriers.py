@@ -183,3 +183,29 @@ def test_enrolment_without_a_route_goes_by_files(qtbot: QtBot, tmp_path: Path) -
         desk.until(lambda: desk.called("Federations.EnrolFile"))
         assert desk.called("Federations.EnrolFile")[0].file == b"answer"
         desk.until(lambda: any("Enrolled in" in text for text in desk.window._toasts.texts()))
+
+
+def test_a_job_whose_carrier_is_not_set_up_cannot_be_approved_and_can_be_set_up(qtbot: QtBot, tmp_path: Path) -> None:
+    with make_desk(qtbot, tmp_path) as desk:
+        offer = pb.SiloOffer()
+        offer.CopyFrom(next(o for o in desk.daemon.snapshot.offers if o.state == "offered"))
+        offer.offer.config_json = json.dumps({"carrier": "mqtt"})
+        why = "This silo cannot use the carrier mqtt. It is not set up here."
+        offer.policy.add(line="carrier", verdict="cannot", why=why)
+        offer.problem_code = "OCT-CARRIER-REFUSED"
+        desk.daemon.put("offer", offer)
+        page = desk.page("approvals")
+        desk.until(lambda: desk.context.store.offers[offer.id].problem_code)
+        page.show_item(offer.id)
+        desk.until(lambda: why in words_in(page.review.summary))
+        assert "cannot take part" in words_in(page.review) and not page.review.approve.isEnabled()
+        assert "Not possible" in words_in(page.review.summary)
+        assert any(b.text() == "Set up MQTT…" for b in page.review.summary.findChildren(QPushButton))
+        asked = len(desk.called("Approvals.Review"))
+        ready = pb.SiloOffer()
+        ready.CopyFrom(offer)
+        del ready.policy[:]
+        ready.problem_code = ""
+        desk.daemon.put("offer", ready)
+        desk.until(lambda: len(desk.called("Approvals.Review")) > asked)
+        desk.until(lambda: page.review.approve.isEnabled() and "Not possible" not in words_in(page.review.summary))

@@ -303,3 +303,40 @@ def test_a_coordinators_impossible_encoding_is_refused(wish: dict[str, Any]) -> 
     with pytest.raises(UserError) as told:
         apply_overrides(RunConfig(), wish)
     assert told.value.code == "OCT-CONFIG-INVALID" and "encoding" in told.value.what
+
+
+def test_keys_that_came_later_change_no_digest_until_they_say_something() -> None:
+    first = {
+        "rounds", "seed", "mode", "quorum", "round_deadline_s", "lease_s", "strategy", "strategy_parameters", "update",
+        "encoding", "carrier", "hyperparameters", "privacy", "resources",
+    }  # fmt: skip
+    assert set(RunConfig().to_dict()) == first
+    wishes: dict[str, Any] = {
+        "run": {"per_round": 2, "best": "min eval/loss", "patience": 3, "min_delta": 1, "late": "next"},
+        "personal": {"layers": ["head.*", "*.bn*"], "finetune_steps": 4},
+        "evaluation": {"central": True},
+    }
+    config = apply_overrides(RunConfig(update="difference"), wishes)
+    assert set(config.to_dict()) == first | {
+        "per_round", "best", "patience", "min_delta", "late", "personal_layers", "personal_steps", "central",
+    }  # fmt: skip
+    assert RunConfig.from_dict(json.loads(config.to_json())) == config
+    assert config.personal_layers == ("head.*", "*.bn*")
+
+
+@pytest.mark.parametrize(
+    ("lines", "key", "advice"),
+    [
+        ('[run]\nbest = "eval/accuracy"', "run.best", 'It is "max" or "min" and a metric'),
+        ('[run]\nbest = "max train/loss"', "run.best", 'It is "max" or "min" and a metric'),
+        ("[run]\npatience = 3", "run.patience", 'Add best = "max eval/accuracy"'),
+        ('[run]\nlate = "keep"', "run.late", "Choose one of: drop, next"),
+        ('[personal]\nlayers = "head"', "personal.layers", 'Write it like ["head.*"]'),
+        ("[evaluation]\ncentral = 1", "evaluation.central", "Write central = true"),
+    ],
+)
+def test_what_is_off_with_evaluation_and_personal_layers_is_named(lines: str, key: str, advice: str) -> None:
+    manifest, (mistake,) = examine('[job]\nname = "a"\nversion = "1"\ntrainer = "t:T"\n' + lines + "\n")
+    assert manifest is None
+    assert mistake.key == key and mistake.line == 6
+    assert advice in mistake.advice

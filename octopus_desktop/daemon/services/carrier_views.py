@@ -33,6 +33,14 @@ def view(federation: pb.Federation, name: str) -> pb.CarrierView | None:
     return next((v for v in federation.carriers if v.name == name), None)
 
 
+def told(federation: pb.Federation) -> dict[str, dict[str, object]]:
+    """What is offered, for the record: settings by carrier, without certificates."""
+    return {
+        c.name: {k: v for k, v in json.loads(c.settings_json).items() if not k.endswith("_pem")}
+        for c in federation.carriers
+    }
+
+
 def own_side(carrier: pb.CarrierView) -> OwnSide:
     """What the administrator set, else nothing set."""
     return OwnSide.from_dict(json.loads(carrier.own_json or "{}"))
@@ -72,8 +80,8 @@ def merge(federation: pb.Federation, offers: Iterable[CarrierOffer]) -> bool:
 
 
 def new_view(name: str, settings_json: str = "{}", own_json: str = "") -> pb.CarrierView:
-    title = registry.carrier(name).title
-    return pb.CarrierView(name=name, title=title, settings_json=settings_json, own_json=own_json, link="idle")
+    title, settings = registry.carrier(name).title, offer(name, settings_json).to_json()
+    return pb.CarrierView(name=name, title=title, settings_json=settings, own_json=own_json, link="idle")
 
 
 def reason_not_ready(carrier: pb.CarrierView) -> str:
@@ -82,9 +90,9 @@ def reason_not_ready(carrier: pb.CarrierView) -> str:
         offered, own = offer_of(carrier), own_side(carrier)
     except UserError as error:
         return f"{error.what} {error.why}"
-    if isinstance(offered, TorchRpcOffer | MpiOffer):
-        return ""  # nothing of the silo's own is needed
-    if not carrier.own_json:
+    if isinstance(offered, MpiOffer):
+        return ""  # nothing of the silo's own is needed: whoever starts a world on its machine has said so
+    if not carrier.own_json:  # for PyTorch RPC too: whether that network is to be trusted, this silo says
         return "it is not set up here" if offered.name != "grpc" else "this silo was enrolled without a route to it"
     if own.username and not carrier.secret_kept:
         return f"no password of the user {own.username!r} is kept"

@@ -93,10 +93,14 @@ class Carriers:
         federation = self._known(federation_id)
         if not views.merge(federation, offers):
             return
+        used = {c.name: c.settings_json for c in self._known(federation_id).carriers if c.in_use}
+        moved = [c.name for c in federation.carriers if used.get(c.name, c.settings_json) != c.settings_json]
         with self._silo.change():
             self._silo.put("federation", federation)
-            names = [carrier.name for carrier in federation.carriers]
-            self._silo.record("server", "carriers.offered", federation_id, {"carriers": names})
+            self._silo.record("server", "carriers.offered", federation_id, {"carriers": views.told(federation)})
+            if moved:
+                text = f"{federation.name} has changed the settings of {', '.join(moved)}, by which you are connected."
+                self._silo.notify("warning", "", text, "federation", federation_id)
         self._links.settle(federation_id)
         self.changed()
 

@@ -7,10 +7,10 @@ import importlib.util
 import ipaddress
 import shutil
 import socket
-import subprocess
 
 from octopus_desktop.communication.settings import MpiOffer, Offer, OwnSide, TorchRpcOffer
-from octopus_desktop.daemon.services.link_steps import STEP_S, Chain, Dial, Failed, Untested
+from octopus_desktop.daemon.services.link_steps import Chain, Dial, Failed, Untested
+from octopus_desktop.wire.errors import UserError
 
 
 async def look(chain: Chain, offer: Offer, own: OwnSide) -> None:
@@ -98,17 +98,18 @@ def _port(dial: Dial) -> str:
 
 def _mpi4py() -> str:
     if importlib.util.find_spec("mpi4py") is None:
-        raise Failed("mpi4py is not installed here.", "Install it: pip install mpi4py.")
+        raise Failed("mpi4py is not installed here.", "Install it: pip install 'octopus-desktop[mpi]'.")
     return "mpi4py is installed."
 
 
 def _mpiexec() -> str:
-    found = shutil.which("mpiexec") or shutil.which("srun")
-    if not found:
-        raise Failed(
-            "There is neither mpiexec nor srun on the path.",
-            "Install MPICH or Open MPI (Debian: mpich or openmpi-bin), or run under Slurm.",
-        )
-    done = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=STEP_S, check=False)
-    lines = (done.stdout or done.stderr).strip().splitlines()
-    return f"{found}: {lines[0].strip() if lines else 'it says no version'}."
+    """Raises OCT-MPI-MISSING; under Slurm, srun starts the ranks."""
+    from octopus_desktop.communication.mpi_world import find_launcher
+
+    try:
+        launcher = find_launcher()
+    except UserError:
+        if srun := shutil.which("srun"):
+            return f"{srun} starts the ranks here."
+        raise
+    return f"{launcher.title}: {launcher.path}."

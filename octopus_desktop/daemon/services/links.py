@@ -79,7 +79,8 @@ class Links:
         """``settle``, to the end. ``anew``: carriers whose end is to be made anew in any case."""
         async with self._locks.setdefault(federation_id, asyncio.Lock()):
             federation = self._silo.get("federation", federation_id)
-            needed = self._needed(federation) if federation and federation.link not in GONE else {}
+            wanted = self._wanted(federation) if federation and federation.link not in GONE else set()
+            needed = self._needed(federation) if wanted else {}
             for (fid, name), kept in list(self._kept.items()):
                 if fid == federation_id and (needed.get(name) != kept.made_of or name in anew):
                     await self._close(federation_id, name)
@@ -88,8 +89,8 @@ class Links:
                     kept = self._kept[federation_id, name] = _Kept(made_of)
                     kept.task = asyncio.create_task(self._keep(federation_id, name, kept), name=f"link by {name}")
                     kept.task.add_done_callback(_tell_bug)
-            if federation and federation.link not in GONE:
-                self._show_idle(federation_id, needed)
+            if wanted:
+                self._show_others(federation_id, wanted, set(needed))
 
     async def disconnect(self, federation_id: str) -> None:
         """End all of a federation's links."""
@@ -126,17 +127,22 @@ class Links:
 
     # which ends
 
+    def _wanted(self, federation: pb.Federation) -> set[str]:
+        return {federation.carrier} | {run.carrier for run in self._runs_of(federation.id) if run.carrier}
+
     def _needed(self, federation: pb.Federation) -> dict[str, tuple[str, str, str]]:
-        names = {federation.carrier}
-        for life in self._lives.active():
-            run = self._silo.get("run", life.run_id)
-            if life.federation_id == federation.id and run is not None and run.carrier:
-                names.add(run.carrier)
-        found = {}
+        """Carriers that are wanted and ready, with what an end of each is made of."""
+        wanted, found = self._wanted(federation), {}
         for carrier in federation.carriers:
-            if carrier.name in names and not views.reason_not_ready(carrier):
-                found[carrier.name] = (carrier.settings_json, carrier.own_json, federation.certificate_fingerprint)
+            if carrier.name in wanted and not views.reason_not_ready(carrier):
+                certificate = federation.certificate_fingerprint if carrier.name == "grpc" else ""
+                found[carrier.name] = (carrier.settings_json, carrier.own_json, certificate)
         return found
+
+    def _runs_of(self, federation_id: str) -> list[pb.Run]:
+        """Runs that were approved and have not ended."""
+        ids = [life.run_id for life in self._lives.active() if life.federation_id == federation_id]
+        return [run for run in (self._silo.get("run", run_id) for run_id in ids) if run is not None]
 
     async def _keep(self, federation_id: str, name: str, kept: _Kept) -> None:
         federation = self._silo.get("federation", federation_id)
@@ -200,21 +206,26 @@ class Links:
             await asyncio.wait([kept.task])
             self._set(federation_id, name, "idle", None)
 
-    def _show_idle(self, federation_id: str, needed: dict[str, Any]) -> None:
-        """Carriers without an end: idle, or, for the control carrier, why there is none."""
+    def _show_others(self, federation_id: str, wanted: set[str], needed: set[str]) -> None:
+        """Carriers without an end: idle, or wanted and refused, with the reason. And each run's link as it is."""
         federation = self._silo.get("federation", federation_id)
         for carrier in federation.carriers:
-            if carrier.name in needed:
-                continue
             fault = None
-            if carrier.name == federation.carrier:
+            if carrier.name in wanted - needed:
+                what = "control" if carrier.name == federation.carrier else "a run's data"
                 fault = UserError(
                     "OCT-CARRIER-REFUSED",
-                    f"There is no link to {federation.name}: control is to go by {carrier.name}.",
+                    f"There is no link to {federation.name} by {carrier.name}, by which {what} is to go.",
                     f"Of this carrier: {views.reason_not_ready(carrier)}.",
                     f"Set it up with 'octopus federation carrier set FEDERATION {carrier.name}', or in the window.",
                 )
-            self._set(federation_id, carrier.name, "down" if fault else "idle", fault)
+            if carrier.name not in needed:
+                self._set(federation_id, carrier.name, "refused" if fault else "idle", fault)
+        links = {carrier.name: carrier.link for carrier in self._silo.get("federation", federation_id).carriers}
+        for run in self._runs_of(federation_id):
+            if run.link != (link := links.get(run.carrier, "refused")):
+                run.link = link
+                self._silo.hub.soon("run", run)
 
     # what the ends tell
 
@@ -244,9 +255,8 @@ class Links:
             self._silo.hub.soon("federation", federation)
 
     def _show_runs(self, federation_id: str, name: str, before: LinkState, state: LinkState) -> None:
-        for life in self._lives.active():
-            run = self._silo.get("run", life.run_id)
-            if life.federation_id == federation_id and run is not None and run.carrier == name:
+        for run in self._runs_of(federation_id):
+            if run.carrier == name:
                 run.link, run.latency_ms = state.phase.value, state.latency_ms
                 run.bytes_resumed += max(0, state.bytes_resumed - before.bytes_resumed)
                 self._silo.hub.soon("run", run)
@@ -259,7 +269,7 @@ class Links:
             return
         code, text = (fault.code, f"{fault.what} {fault.why}".strip()) if fault else ("", "")
         whole = name == before.carrier or link == LinkPhase.REVOKED
-        told = link if link != "idle" else "connecting"  # a control link between two ends
+        told = {"idle": "connecting", "refused": "down"}.get(link, link)  # idle: between two ends
         same = (carrier.link, carrier.error_code, carrier.error) == (link, code, text)
         if same and (not whole or (before.link, before.error_code) == (told, code)):
             return

@@ -64,7 +64,7 @@ class ApprovalsPage(QWidget):
         if kind == "offer":
             self._refresh()
             self.review.offer_changed(item_id)
-        elif kind in ("run", "dataset"):
+        elif kind in ("run", "dataset", "federation"):
             self.review.world_changed(kind, item_id)
 
     def _refresh(self) -> None:

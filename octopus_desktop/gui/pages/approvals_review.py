@@ -41,7 +41,7 @@ class ReviewPanel(QWidget):
         self.offer_id, self.situation = "", Situation()
         self.reply: pb.ReviewReply | None = None
         self._busy = False
-        self._loaded_state = ""
+        self._loaded = ""
         self.summary = SummaryTab(context)
         self.code = CodeTab(context)
         self.changes = ChangesTab(context)
@@ -76,7 +76,7 @@ class ReviewPanel(QWidget):
     # What comes in
 
     def show_offer(self, offer_id: str) -> None:
-        self.offer_id, self.reply, self._loaded_state = offer_id, None, ""
+        self.offer_id, self.reply, self._loaded = offer_id, None, ""
         self.tabs.setCurrentIndex(0)
         self._show_header()
         self._load()
@@ -87,15 +87,29 @@ class ReviewPanel(QWidget):
             return
         self._show_header()
         offer = self._offer
-        if offer is not None and offer.state != self._loaded_state:
+        if offer is not None and self._mark(offer) != self._loaded:
             self._load()
 
     def world_changed(self, kind: str, item_id: str) -> None:
         """A run or dataset changed: an approved offer's run may be over, a need may fit now."""
         if kind == "run" and item_id == self.offer_id:
             self._show_header()
-        elif kind == "dataset" and self._offer is not None and self._offer.state == "offered":
+        offer = self._offer
+        if offer is None:
+            return
+        new_data = kind == "dataset" and offer.state == "offered"
+        if new_data or (kind == "federation" and self._mark(offer) != self._loaded):
             self._load()
+
+    def _mark(self, offer: pb.SiloOffer) -> str:
+        """What of an offer and its federation's carriers decides the review; bytes and round trips do not."""
+        federation = self._context.store.federations.get(offer.federation_id)
+        carriers = (
+            [(v.name, v.settings_json, v.own_json, v.link == "refused") for v in federation.carriers]
+            if federation
+            else []
+        )
+        return f"{offer.state} {offer.problem_code} {federation.carrier if federation else ''} {carriers}"
 
     @property
     def _offer(self) -> pb.SiloOffer | None:
@@ -105,7 +119,7 @@ class ReviewPanel(QWidget):
         offer = self._offer
         if offer is None:
             return
-        self._loaded_state = offer.state
+        self._loaded = self._mark(offer)
         if offer.state == "fetching":
             self._stack.setCurrentWidget(self._wait)
             return

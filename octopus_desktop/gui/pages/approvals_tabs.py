@@ -42,7 +42,8 @@ class SummaryTab(QWidget):
     def show_review(self, reply: pb.ReviewReply) -> None:
         lines = list(reply.summary)
         counts = {
-            verdict: sum(line.verdict == verdict for line in lines) for verdict in ("allowed", "ask", "forbidden")
+            verdict: sum(line.verdict == verdict for line in lines)
+            for verdict in ("allowed", "ask", "forbidden", "cannot")
         }
         parts = [
             self.tr("{0} allowed").format(counts["allowed"]),
@@ -50,7 +51,10 @@ class SummaryTab(QWidget):
         ]
         if counts["forbidden"]:
             parts.append(self.tr("{0} forbidden").format(counts["forbidden"]))
-        self._verdicts.setText(self.tr("Your standing policy says: {0}.").format(", ".join(parts)))
+        said = self.tr("Your standing policy says: {0}.").format(", ".join(parts))
+        if counts["cannot"]:
+            said += " " + self.tr("{0} is not possible here as this silo is set up.").format(counts["cannot"])
+        self._verdicts.setText(said)
         clear(self._card.body)
         self._verdicts.setVisible(bool(lines))
         if not lines:
@@ -63,10 +67,10 @@ class SummaryTab(QWidget):
         for number, line in enumerate(lines):
             if number:
                 self._card.body.addWidget(rule())
-            beside = self._carrier(reply.offer) if line.topic == "carrier" else []
+            beside = self._carrier(reply.offer, line) if line.topic == "carrier" else []
             self._card.body.addWidget(self._row(line, beside))
 
-    def _carrier(self, offer: pb.SiloOffer) -> list[QWidget]:
+    def _carrier(self, offer: pb.SiloOffer, line: pb.SummaryLine) -> list[QWidget]:
         """What the carrier's line says beyond the daemon's words: how it is protected, and why it cannot be used."""
         federation = self._context.store.federations.get(offer.federation_id)
         name, view, problem = travels_by(federation, offer.offer.config_json)
@@ -77,11 +81,11 @@ class SummaryTab(QWidget):
             if tone:
                 said.setProperty("tone", tone)
             beside.append(said)
-        if problem:
+        if problem and line.verdict != "cannot":  # else the daemon's own words say it
             why = label(self.tr("This silo cannot use it now: {0}").format(problem), "strong", wrap=True)
             why.setProperty("tone", "danger")
             beside.append(why)
-        if problem and view is not None and federation is not None:
+        if (problem or line.verdict == "cannot") and view is not None and federation is not None:
 
             def set_up() -> None:
                 CarrierDialog(self._context, self, federation, name).open()
@@ -103,7 +107,10 @@ class SummaryTab(QWidget):
         grid.addWidget(name, 0, 0, top)
         grid.addWidget(label(line.text, wrap=True, selectable=True), 0, 1, top)
         if line.why:
-            grid.addWidget(label(line.why, "caption", wrap=True), 1, 1, top)
+            why = label(line.why, "strong" if line.verdict == "cannot" else "caption", wrap=True)
+            if line.verdict == "cannot":
+                why.setProperty("tone", "danger")
+            grid.addWidget(why, 1, 1, top)
         for number, widget in enumerate(beside):
             grid.addWidget(widget, 2 + number, 1, top)
         if line.verdict:

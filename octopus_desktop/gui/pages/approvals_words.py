@@ -65,6 +65,13 @@ def situation(offer: pb.SiloOffer, run: pb.Run | None, now: float) -> Situation:
                 text=_tr("Your standing policy forbids this."),
                 detail="; ".join(join(line.line, line.why) for line in forbidden),
             )
+        if cannot := [line.why for line in offer.policy if line.verdict == "cannot"]:
+            return Situation(
+                refuse=True,
+                tone="danger",
+                text=_tr("This silo cannot take part as it is set up now."),
+                detail=" ".join(cannot),
+            )
         return Situation(
             approve=True,
             refuse=True,

@@ -57,6 +57,7 @@ _LOOKS: Final[dict[tuple[str, str], tuple[str, str, str]]] = {
     ("verdict", "allowed"): ("ok", "check-circle", "Allowed"),
     ("verdict", "ask"): ("warning", "question", "Your decision"),
     ("verdict", "forbidden"): ("danger", "error", "Forbidden"),
+    ("verdict", "cannot"): ("danger", "unlink", "Not possible"),
     ("finding", "info"): ("info", "info", "Note"),
     ("finding", "warning"): ("warning", "alert", "Warning"),
     ("finding", "high"): ("danger", "error", "Serious"),
