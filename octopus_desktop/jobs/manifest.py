@@ -35,6 +35,31 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How a silo's workers make optimiser steps: the table [training].
+
+    ``precision``: "float32", "bf16" or "fp16" (the model and its update stay as they are; the arithmetic of the
+    forward pass changes). ``accumulate``: batches that make one optimiser step. ``clip_norm``: the longest gradient, as
+    the 2-norm over all parameters of an optimiser; 0: any. ``compile``: ``torch.compile`` the model.
+    ``parallel``: "ddp" or "fsdp". ``shares``: "equal" batches for all workers, or "measured": by the speed of each in
+    the round before, whose bits cannot be had again. ``stall_s``: seconds without progress after which a task has
+    failed; 0: the round's deadline alone counts.
+    """
+
+    precision: str = "float32"
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    compile: bool = False
+    parallel: str = "ddp"
+    shares: str = "equal"
+    stall_s: float = 0.0
+
+    def chosen(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        return {name: value for name, value in asdict(self).items() if value != getattr(Training(), name)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
     """All that steers a run beside the code. Its canonical JSON is what the offer carries and approval binds.
 
@@ -60,11 +85,15 @@ class RunConfig:
     privacy: dict[str, float | int | str | bool] = field(default_factory=dict)
     resources: Resources = field(default_factory=Resources)
     encoding_parameters: dict[str, float | int | str | bool] = field(default_factory=dict)
+    training: Training = field(default_factory=Training)
 
     def to_dict(self) -> dict[str, Any]:
         value = asdict(self)
         if not self.encoding_parameters:
             del value["encoding_parameters"]  # a configuration without them has the digest it always had
+        value["training"] = self.training.chosen()
+        if not value["training"]:
+            del value["training"]
         return value
 
     def to_json(self) -> str:
@@ -76,14 +105,20 @@ class RunConfig:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> RunConfig:
         """From ``to_dict``'s form. Unknown keys raise TypeError: callers that read foreign input use ``jobs.toml``."""
-        return cls(**{**value, "resources": Resources(**value.get("resources", {}))})
+        return cls(
+            **{
+                **value,
+                "resources": Resources(**value.get("resources", {})),
+                "training": Training(**value.get("training", {})),
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobManifest:
     """job.toml. ``trainer`` is ``module:Class`` below ``code/``. Tables: [job] name, version, purpose, trainer,
-    requirements; [[data]]; [resources]; [run] rounds, seed, mode, quorum, per_round, round_deadline_s, lease_s, update,
-    encoding; [encoding] its parameters; [strategy] name + parameters; [communication] carrier; [privacy];
+    requirements; [[data]]; [resources]; [training]; [run] rounds, seed, mode, quorum, per_round, round_deadline_s,
+    lease_s, update, encoding; [encoding] its parameters; [strategy] name + parameters; [communication] carrier; [privacy];
     [hyperparameters]."""
 
     name: str

@@ -43,7 +43,8 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Field:
-    """What one key may hold. ``kind``: integer | number | text | texts | columns. ``above``: ``low`` is exclusive."""
+    """What one key may hold. ``kind``: integer | number | boolean | text | texts | columns. ``above``: ``low`` is
+    exclusive."""
 
     kind: str
     low: float | None = None
@@ -97,17 +98,33 @@ _RUN = {
     "update": _Field(kind="text", choices=("weights", "difference")),
     "encoding": _Field(kind="text", choices=encodings.ENCODINGS),
 }
+_TRAINING = {
+    "precision": _Field(kind="text", choices=("float32", "bf16", "fp16")),
+    "accumulate": _Field(kind="integer", low=1, high=100_000),
+    "clip_norm": _Field(kind="number", low=0, high=1e30),
+    "compile": _Field(kind="boolean"),
+    "parallel": _Field(kind="text", choices=("ddp", "fsdp")),
+    "shares": _Field(kind="text", choices=("equal", "measured")),
+    "stall_s": _Field(kind="number", low=0, high=7 * DAY_S),
+}
 _COMMUNICATION = {"carrier": _Field(kind="text", choices=CARRIERS)}
 _TABLES: dict[str, dict[str, _Field]] = {
     "job": _JOB,
     "resources": _RESOURCES,
+    "training": _TRAINING,
     "run": _RUN,
     "communication": _COMMUNICATION,
 }
 _FREE = ("strategy", "privacy", "hyperparameters")  # their keys are the strategy's, the filters' and the code's own
-_CONFIG = ("resources", "run", "encoding", "strategy", "communication", "privacy", "hyperparameters")
+_CONFIG = ("resources", "training", "run", "encoding", "strategy", "communication", "privacy", "hyperparameters")
 _KNOWN = ("job", "data", *_CONFIG)
-_WORDS = {"integer": "a whole number", "number": "a number", "text": "a text in quotes", "texts": "a list of texts"}
+_WORDS = {
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "text": "a text in quotes",
+    "texts": "a list of texts",
+}
 
 
 def parse(text: str, *, strategies: Collection[str] = ()) -> JobManifest:
@@ -244,6 +261,7 @@ class _Reader:
         good = {
             "integer": isinstance(value, int) and not isinstance(value, bool),
             "number": isinstance(value, int | float) and not isinstance(value, bool),
+            "boolean": isinstance(value, bool),
             "text": isinstance(value, str),
         }[field.kind]
         if not good:
@@ -251,6 +269,8 @@ class _Reader:
                 path, f"it is {_kind(value)}, and {_WORDS[field.kind]} is needed", _example(path, field, value)
             )
             return False
+        if field.kind == "boolean":
+            return True
         return self._text(value, path, field) if field.kind == "text" else self._number(value, path, field)
 
     def _text(self, value: str, path: Path, field: _Field) -> bool:
@@ -358,6 +378,8 @@ def _config(reader: _Reader, tables: Mapping[str, Any], strategies: Collection[s
     old = base.strategy_parameters if name == base.strategy else {}
     if "hours" in resources:
         resources["hours"] = float(resources["hours"])  # 2 and 2.0 are one configuration, so they are one digest
+    training = reader.table(tables.get("training", {}), ("training",), _TRAINING)
+    training.update({key: float(training[key]) for key in ("clip_norm", "stall_s") if key in training})
     encoding = run.get("encoding", base.encoding)
     shape = base.encoding_parameters if encoding == base.encoding else {}
     given = reader.scalars(tables.get("encoding", {}), ("encoding",))
@@ -369,6 +391,7 @@ def _config(reader: _Reader, tables: Mapping[str, Any], strategies: Collection[s
         encoding_parameters={**shape, **given},
         carrier=communication.get("carrier", base.carrier),
         resources=replace(base.resources, **resources),
+        training=replace(base.training, **training),
         strategy=name,
         strategy_parameters={**old, **parameters},
         privacy={**base.privacy, **free["privacy"]},
@@ -414,6 +437,8 @@ def _example(path: Path, field: _Field, value: Any) -> str:
     key = path[-1]
     if field.kind == "text":
         return f'Write it in quotes: {key} = "{value}"' if isinstance(value, int | float) else f'Write {key} = "…"'
+    if field.kind == "boolean":
+        return f"Write {key} = true or {key} = false"
     if isinstance(value, str) and re.fullmatch(r"\s*-?\d+\s*", value):
         return f"Leave out the quotes: {key} = {value.strip()}"
     return f"Write {key} = {10 if field.kind == 'integer' else 0.5}"
