@@ -103,11 +103,11 @@ class Engine:
         self._numerics = Numerics(config.training, self._device, self._report)
         chosen = shares or config.training.shares
         self._measured = chosen == "measured" and world_size > 1
-        self._shares: tuple[float, ...] = ()
+        self.shares: tuple[float, ...] = ()
         if self._measured:
-            self._shares = (1.0,) * world_size  # until a round was measured
+            self.shares = (1.0,) * world_size  # until a round was measured
         elif not isinstance(chosen, str) and world_size > 1:
-            self._shares = checked(chosen, world_size)
+            self.shares = checked(chosen, world_size)
         self._datasets: dict[str, SiloDataset] = {}
         self._shelf = Shelf(self._dataset)
         self._model: nn.Module | None = None
@@ -198,7 +198,7 @@ class Engine:
         self, task: TaskInput, model: nn.Module, metrics: dict[str, float], spans: list[tuple[str, str, float, float]]
     ) -> tuple[int, int, float]:
         started = time.time()
-        pace = self._numerics.steps(self.world_size, self._shares, self._measured)
+        pace = self._numerics.steps(self.world_size, self.shares, self._measured)
         ctx = self._context(task, "train", pace)
         trainer = self._trainer()
         model.train()
@@ -229,7 +229,7 @@ class Engine:
         if self.rank == 0:
             corrections.remember()
         if self._measured:
-            self._shares = by_speed(_gather_json(pace.speed(), self.world_size, self._device))
+            self.shares = by_speed(_gather_json(pace.speed(), self.world_size, self._device))
         self._span(task, spans, "train", started)
         return total, corrections.steps, seconds
 

@@ -103,9 +103,10 @@ class Steps:
         """Take over the averaging of gradients, where they are not averaged plainly."""
         if self.listening:
             self._hooked = True
-            wrapped.register_comm_hook(None, self._reduce)
+            # a function without annotations: DDP wants them as objects, and in this file they are texts
+            wrapped.register_comm_hook(None, lambda _, bucket: self._reduce(bucket))
 
-    def _reduce(self, _: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    def _reduce(self, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
         if self._measure and self._told and bucket.is_last():
             self._busy += self._now() - self._began
             self._seen += self._own
