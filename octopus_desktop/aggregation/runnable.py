@@ -45,6 +45,15 @@ def require_runnable(config: RunConfig) -> strategies.Strategy:
             "Each silo sends other elements; where most send none, the result would be that nothing changes.",
             "Set encoding in [run] to int8 or int4, or choose another strategy in [strategy] of job.toml.",
         )
+    if config.late == "next":
+        _require_lateness(config)
+    if config.mode == "async" and config.keep_models:
+        raise UserError(
+            "OCT-CONFIG-INVALID",
+            "keep_models cannot be used in async mode.",
+            "There a slow silo may still train from any earlier model.",
+            "Leave keep_models out of [run] in job.toml: all models are kept then.",
+        )
     if config.mode == "async" and config.per_round:
         raise UserError(
             "OCT-CONFIG-INVALID",
@@ -53,3 +62,20 @@ def require_runnable(config: RunConfig) -> strategies.Strategy:
             'Leave per_round out of [run] in job.toml, or set mode = "sync".',
         )
     return strategy
+
+
+def _require_lateness(config: RunConfig) -> None:
+    if config.mode == "async":
+        raise UserError(
+            "OCT-CONFIG-INVALID",
+            'late = "next" has no meaning in async mode.',
+            "There no answer is late: max_staleness of the strategy says how old one may be.",
+            "Leave late out of [run] in job.toml.",
+        )
+    if config.update == "weights" and config.encoding == "none":
+        raise UserError(
+            "OCT-CONFIG-INVALID",
+            'late = "next" cannot be used with whole weights.',
+            "Late weights would pull the model back to where it was a round before; a late difference only adds to it.",
+            'Set update = "difference" in [run] of job.toml.',
+        )

@@ -8,7 +8,7 @@ ends the world.
 
 A rank that dies cannot come back into its world. The others go on without it: on the same machine its death is seen
 within half a second, elsewhere by its silence (``DEAD_S``). Without rank 0 the world is over. mpi4py is imported in
-``main`` alone; MPI is called by the main thread alone.
+``start_mpi`` alone; MPI is called by the main thread alone.
 
 MPI cannot wait for a message and for anything else at once, nor with a time limit. So this asks, and sleeps between,
 twice as long each time that nothing came, from 20 µs to ``SLEEP_S``; what the own end says wakes it at once.
@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ import octopus_desktop
 from octopus_desktop.communication.contract import PROTOCOL
 from octopus_desktop.communication.mpi_lines import Lines, Stream, Tag
 from octopus_desktop.communication.mpi_own_end import Connection, OwnEnd
+from octopus_desktop.communication.mpi_start import differing, fields, machine, rank_lost, start_mpi
 from octopus_desktop.communication.mpi_table import RankTable
 from octopus_desktop.communication.relay_client import RelayClient
 from octopus_desktop.communication.relay_frames import VERSION, Relayed
@@ -115,7 +116,7 @@ class Rank:
         place = self._table.ranks[self.rank].end()
         fault = self._greet()
         if fault is not None:
-            self._tell({"event": "fault", "name": self.name, **_fields(fault)})
+            self._tell({"event": "fault", "name": self.name, **fields(fault)})
             with contextlib.suppress(UserError, OSError):
                 connection = Connection(RelayClient.attach(place, LAST_WORDS_S), self.wake)
                 connection.fault(fault)
@@ -167,7 +168,7 @@ class Rank:
             ranks = [{"name": self._table.ranks[r].name, "pid": cards[r]["pid"]} for r in sorted(cards)]
             self._tell({"event": "world", "mpi": " ".join(library.split())[:60], "ranks": ranks})
             return None
-        self._say(self._peers, refused=list(_fields(fault).values()))
+        self._say(self._peers, refused=list(fields(fault).values()))
         self._flush(LEAVE_S)
         return fault
 
@@ -393,7 +394,7 @@ class Rank:
         if self.rank == 0:
             if connection is not None:
                 connection.gone(peer.name)
-            self._tell({"event": "gone", "rank": peer.rank, "name": peer.name, **_fields(fault)})
+            self._tell({"event": "gone", "rank": peer.rank, "name": peer.name, **fields(fault)})
             return None if any(not other.dead for other in self._peers.values()) else 1
         if connection is not None:
             connection.fault(fault)
@@ -448,65 +449,6 @@ class Rank:
         return ", ".join(f"rank {rank} ({self._table.ranks[rank].name})" for rank in ranks)
 
 
-def differing(cards: Mapping[int, Mapping[str, Any]], table: RankTable) -> UserError | None:
-    """OCT-MPI-VERSION, naming the ranks, unless all are of one version."""
-    ours = cards[0]
-    keys = ("version", "protocol", "relay")
-    others = [rank for rank in sorted(cards) if any(cards[rank].get(key) != ours[key] for key in keys)]
-    if not others:
-        return None
-    told = "; ".join(
-        f"rank {rank} ({table.ranks[rank].name}) is {card.get('version')}, protocol {card.get('protocol')}"
-        for rank, card in sorted(cards.items())
-        if rank in others
-    )
-    return UserError(
-        "OCT-MPI-VERSION",
-        "The ranks of this MPI world are of different versions of Octopus Desktop.",
-        f"Rank 0 is {ours['version']}, protocol {ours['protocol']}; {told}.",
-        "Install the same version for all ranks, and start the world again.",
-    )
-
-
-def rank_lost(why: str) -> UserError:
-    return UserError(
-        "OCT-MPI-RANK",
-        "A rank of the MPI world is lost.",
-        why,
-        "A rank cannot come back into its world: start it again with 'octopus federation run --mpi'. The run goes on "
-        "from its journal, and nothing is lost or counted twice.",
-    )
-
-
-def machine() -> str:
-    """The same for two processes that can see each other by their ids."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return socket.gethostname()
-
-
-def start_mpi() -> Any:
-    """Initialise MPI for this thread; returns the module. Raises OCT-MPI-MISSING."""
-    try:
-        import mpi4py
-
-        mpi4py.rc.threads = True
-        mpi4py.rc.thread_level = "funneled"
-        mpi4py.rc.finalize = False
-        from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:
-        raise UserError(
-            "OCT-MPI-MISSING",
-            "MPI cannot be used from Python here.",
-            f"mpi4py or its MPI library does not load: {str(error).splitlines()[0][:200]}",
-            "Install both: pip install 'octopus-desktop[mpi]' (mpi4py and mpich), or mpi4py for this site's own MPI.",
-        ) from error
-    MPI.COMM_WORLD.Set_errhandler(MPI.ERRORS_RETURN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # MPICH's launcher sends it to all when one died
-    return MPI
-
-
 def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -518,7 +460,7 @@ def main(arguments: list[str]) -> int:
         mpi = start_mpi()
         table.fits(mpi.COMM_WORLD.Get_size())
     except UserError as error:
-        tell({"event": "fault", "name": "", **_fields(error)})
+        tell({"event": "fault", "name": "", **fields(error)})
         return 1
     rank = Rank(mpi, mpi.COMM_WORLD, table, tell=tell)
     threading.Thread(target=_listen, args=(rank,), daemon=True).start()
@@ -540,10 +482,6 @@ def _listen(rank: Rank) -> None:
     if rank.rank == 0:
         rank.over.set()
         rank.wake()
-
-
-def _fields(error: UserError) -> dict[str, Any]:
-    return {"code": error.code, "what": error.what, "why": error.why, "next_step": error.next_step}
 
 
 if __name__ == "__main__":

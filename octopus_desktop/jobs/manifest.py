@@ -5,7 +5,7 @@ Validation with exact places is ``jobs.toml``; this module holds data only, and 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from octopus_desktop.wire.canonical import canonical_json, digest
@@ -32,6 +32,19 @@ class Resources:
     gpus: int = 0
     memory_mib: int = 0
     hours: float = 0.0
+
+
+FIRST_KEYS = frozenset(
+    {
+        "rounds", "seed", "mode", "quorum", "round_deadline_s", "lease_s", "strategy", "strategy_parameters", "update",
+        "encoding", "carrier", "hyperparameters", "privacy", "resources",
+    }
+)  # fmt: skip
+"""Keys that are in the canonical JSON whatever their value; later ones only when they say something."""
+
+
+def _default(key: Any) -> Any:
+    return key.default if key.default_factory is MISSING else key.default_factory()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +80,20 @@ class RunConfig:
     0 means all of them. ``per_round``: how many silos, drawn anew for each round, are asked to train; 0 means all.
     ``update``: ``weights`` or ``difference``; an ``encoding`` other than "none" encodes the difference in any case.
     ``encoding_parameters``: those of the table [encoding] that were given.
+
+    ``best``: "max NAME" or "min NAME" of one of the federation's metrics of the model ("eval/accuracy"); "" keeps no
+    best model. ``patience``: the run ends early after so many rounds without a better model (0: never), better by more
+    than ``min_delta``. ``late``: what becomes of an answer to a round that has closed: "drop", or "next": it counts in
+    the fold of the next round. ``keep_models``: the server keeps the models of so many of the last rounds, beside the
+    best one (0: of all).
+
+    ``first_model``: SHA-256 of the model that the run begins with, "" for a fresh one; ``forked_from``: "run:round"
+    that it comes from; ``first_slots``: name to SHA-256 of the strategy's state that goes with it. Set by who starts
+    the run, never by a job.
+
+    ``personal_layers``: patterns (``fnmatch``) of the tensors that stay at each silo. ``personal_steps``: each silo
+    also evaluates the model after so many own training steps (0: not). ``central``: the server evaluates each round's
+    model on data of its own.
     """
 
     rounds: int = 1
@@ -86,14 +113,24 @@ class RunConfig:
     resources: Resources = field(default_factory=Resources)
     encoding_parameters: dict[str, float | int | str | bool] = field(default_factory=dict)
     training: Training = field(default_factory=Training)
+    best: str = ""
+    patience: int = 0
+    min_delta: float = 0.0
+    late: str = "drop"
+    keep_models: int = 0
+    first_model: str = ""
+    forked_from: str = ""
+    first_slots: dict[str, str] = field(default_factory=dict)
+    personal_layers: tuple[str, ...] = ()
+    personal_steps: int = 0
+    central: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         value = asdict(self)
-        if not self.encoding_parameters:
-            del value["encoding_parameters"]  # a configuration without them has the digest it always had
         value["training"] = self.training.chosen()
-        if not value["training"]:
-            del value["training"]
+        for key in fields(self):
+            if key.name not in FIRST_KEYS and value[key.name] in (_default(key), {}):
+                del value[key.name]  # a configuration that does not use a newer key has the digest it always had
         return value
 
     def to_json(self) -> str:
@@ -110,6 +147,7 @@ class RunConfig:
                 **value,
                 "resources": Resources(**value.get("resources", {})),
                 "training": Training(**value.get("training", {})),
+                "personal_layers": tuple(value.get("personal_layers", ())),
             }
         )
 
@@ -118,7 +156,8 @@ class RunConfig:
 class JobManifest:
     """job.toml. ``trainer`` is ``module:Class`` below ``code/``. Tables: [job] name, version, purpose, trainer,
     requirements; [[data]]; [resources]; [training]; [run] rounds, seed, mode, quorum, per_round, round_deadline_s,
-    lease_s, update, encoding; [encoding] its parameters; [strategy] name + parameters; [communication] carrier; [privacy];
+    lease_s, update, encoding, best, patience, min_delta, late, keep_models; [encoding] its parameters; [strategy] name
+    + parameters; [personal] layers, finetune_steps; [evaluation] central; [communication] carrier; [privacy];
     [hyperparameters]."""
 
     name: str

@@ -132,7 +132,8 @@ def _duration(config: RunConfig) -> str:
     hours = f"the author expects {config.resources.hours:g} hours" if config.resources.hours else "no estimate is given"
     deadline = config.round_deadline_s
     limit = f"{deadline / 3600:g} hours" if deadline >= 7200 else f"{deadline / 60:g} minutes"
-    return f"It runs {_count(config.rounds, 'round')}; {hours}. A round ends after {limit} at the latest."
+    early = f", fewer when {_count(config.patience, 'round')} bring no better model" if config.patience else ""
+    return f"It runs {_count(config.rounds, 'round')}{early}; {hours}. A round ends after {limit} at the latest."
 
 
 def _leaves(config: RunConfig, model_bytes: int | None) -> str:
@@ -144,8 +145,23 @@ def _leaves(config: RunConfig, model_bytes: int | None) -> str:
     cost = f"That is about {size_text(one)} a round and {size_text(one * config.rounds)} in all. " if one else ""
     return (
         f"After each round {what} leave your site{form}. {cost}Metrics and the number of examples leave with them; "
-        "the runtime sends nothing else."
+        f"the runtime sends nothing else.{_stays(config)}"
     )
+
+
+def _stays(config: RunConfig) -> str:
+    """What is the silo's own; "" when nothing is."""
+    said = ""
+    if config.personal_layers:
+        names = ", ".join(config.personal_layers)
+        said += f" The layers {names} are trained for your site alone and stay there: in their place the values that "
+        said += "came with the federation's model go back."
+    if config.personal_steps:
+        steps = _count(config.personal_steps, "training step")
+        said += (
+            f" In each round the model is also tried out after {steps} on your data; only the metrics of that leave."
+        )
+    return said
 
 
 def _privacy(config: RunConfig) -> str:
@@ -171,11 +187,30 @@ def _strategy(config: RunConfig) -> str:
     parameters = ", ".join(f"{key} = {value}" for key, value in sorted(config.strategy_parameters.items()))
     how = f"Updates are combined by {config.strategy}{f' ({parameters})' if parameters else ''}"
     if config.mode == "async":
-        return f"{how}, as they come: no silo waits for another, and a slow silo's update may count less."
+        how += ", as they come: no silo waits for another, and a slow silo's update may count less."
+        return f"{how}{_begins(config)}{_chosen(config)}"
     drawn = f"each asks {_count(config.per_round, 'silo')} drawn at random; " if config.per_round else ""
     all_of_them = "every silo that is asked" if config.per_round else "every silo's answer"
     quorum = f"a round counts with {config.quorum} answers" if config.quorum else f"a round needs {all_of_them}"
-    return f"{how}, in rounds; {drawn}{quorum}."
+    late = "; an answer that comes too late counts in the round after it" if config.late == "next" else ""
+    return f"{how}, in rounds; {drawn}{quorum}{late}.{_begins(config)}{_chosen(config)}"
+
+
+def _begins(config: RunConfig) -> str:
+    if not config.first_model:
+        return ""
+    run, _, number = config.forked_from.partition(":")
+    where = f"the model of round {number} of the run {run}" if number else "a model that was given"
+    more = ", and with what the strategy had gathered until then" if config.first_slots else ""
+    return f" It begins with {where}{more} (SHA-256 {config.first_model[:12]}…), not with a fresh one."
+
+
+def _chosen(config: RunConfig) -> str:
+    way, _, metric = config.best.partition(" ")
+    chosen = (
+        f" The model with the {'highest' if way == 'max' else 'lowest'} {metric} is kept as the best." if way else ""
+    )
+    return chosen + (" The server evaluates each round's model on data of its own as well." if config.central else "")
 
 
 def _count(number: int, noun: str, nouns: str = "") -> str:

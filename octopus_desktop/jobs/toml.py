@@ -43,7 +43,7 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Field:
-    """What one key may hold. ``kind``: integer | number | boolean | text | texts | columns. ``above``: ``low`` is
+    """What one key may hold. ``kind``: integer | number | text | texts | columns | yes. ``above``: ``low`` is
     exclusive."""
 
     kind: str
@@ -97,16 +97,27 @@ _RUN = {
     "lease_s": _Field(kind="number", low=0, above=True, high=7 * DAY_S),
     "update": _Field(kind="text", choices=("weights", "difference")),
     "encoding": _Field(kind="text", choices=encodings.ENCODINGS),
+    "best": _Field(
+        kind="text",
+        pattern=r"(max|min) (eval|eval_personal|central)/[^\s]{1,100}",
+        hint='"max" or "min" and a metric of the model: "max eval/accuracy" or "min eval/loss"',
+    ),
+    "patience": _Field(kind="integer", low=0, high=1_000_000),
+    "min_delta": _Field(kind="number", low=0, high=1e12),
+    "late": _Field(kind="text", choices=("drop", "next")),
+    "keep_models": _Field(kind="integer", low=0, high=1_000_000),
 }
 _TRAINING = {
     "precision": _Field(kind="text", choices=("float32", "bf16", "fp16")),
     "accumulate": _Field(kind="integer", low=1, high=100_000),
     "clip_norm": _Field(kind="number", low=0, high=1e30),
-    "compile": _Field(kind="boolean"),
+    "compile": _Field(kind="yes"),
     "parallel": _Field(kind="text", choices=("ddp", "fsdp")),
     "shares": _Field(kind="text", choices=("equal", "measured")),
     "stall_s": _Field(kind="number", low=0, high=7 * DAY_S),
 }
+_PERSONAL = {"layers": _Field(kind="texts"), "finetune_steps": _Field(kind="integer", low=0, high=1_000_000)}
+_EVALUATION = {"central": _Field(kind="yes")}
 _COMMUNICATION = {"carrier": _Field(kind="text", choices=CARRIERS)}
 _TABLES: dict[str, dict[str, _Field]] = {
     "job": _JOB,
@@ -114,17 +125,17 @@ _TABLES: dict[str, dict[str, _Field]] = {
     "training": _TRAINING,
     "run": _RUN,
     "communication": _COMMUNICATION,
+    "personal": _PERSONAL,
+    "evaluation": _EVALUATION,
 }
 _FREE = ("strategy", "privacy", "hyperparameters")  # their keys are the strategy's, the filters' and the code's own
-_CONFIG = ("resources", "training", "run", "encoding", "strategy", "communication", "privacy", "hyperparameters")
+_CONFIG = (
+    "resources", "training", "run", "encoding", "strategy", "personal", "evaluation", "communication", "privacy",
+    "hyperparameters",
+)  # fmt: skip
 _KNOWN = ("job", "data", *_CONFIG)
-_WORDS = {
-    "integer": "a whole number",
-    "number": "a number",
-    "boolean": "true or false",
-    "text": "a text in quotes",
-    "texts": "a list of texts",
-}
+_WORDS = {"integer": "a whole number", "number": "a number", "text": "a text in quotes", "texts": "a list of texts",
+          "yes": "true or false"}  # fmt: skip
 
 
 def parse(text: str, *, strategies: Collection[str] = ()) -> JobManifest:
@@ -254,22 +265,21 @@ class _Reader:
         if field.kind == "texts":
             if isinstance(value, list) and all(isinstance(item, str) and item.strip() for item in value):
                 return True
-            self.mistake(
-                path, f"it is {_kind(value)}, and {_WORDS['texts']} is needed", 'Write it like ["scipy>=1.11"]'
-            )
+            example = 'Write it like ["head.*"]' if path[0] == "personal" else 'Write it like ["scipy>=1.11"]'
+            self.mistake(path, f"it is {_kind(value)}, and {_WORDS['texts']} is needed", example)
             return False
         good = {
             "integer": isinstance(value, int) and not isinstance(value, bool),
             "number": isinstance(value, int | float) and not isinstance(value, bool),
-            "boolean": isinstance(value, bool),
             "text": isinstance(value, str),
+            "yes": isinstance(value, bool),
         }[field.kind]
         if not good:
             self.mistake(
                 path, f"it is {_kind(value)}, and {_WORDS[field.kind]} is needed", _example(path, field, value)
             )
             return False
-        if field.kind == "boolean":
+        if field.kind == "yes":
             return True
         return self._text(value, path, field) if field.kind == "text" else self._number(value, path, field)
 
@@ -360,7 +370,11 @@ def _needs(reader: _Reader, value: Any) -> tuple[DataNeed, ...]:
 def _config(reader: _Reader, tables: Mapping[str, Any], strategies: Collection[str], base: RunConfig) -> RunConfig:
     """``base`` with the tables laid over it; mistakes go to the reader."""
     run: dict[str, Any] = reader.table(tables.get("run", {}), ("run",), _RUN)
-    run.update({key: float(item) for key, item in run.items() if key.endswith("_s")})
+    run.update({key: float(item) for key, item in run.items() if key.endswith("_s") or key == "min_delta"})
+    if run.get("patience", base.patience) and not run.get("best", base.best):
+        reader.mistake(("run", "patience"), "it needs to know which model is better", 'Add best = "max eval/accuracy"')
+    personal = reader.table(tables.get("personal", {}), ("personal",), _PERSONAL)
+    evaluation = reader.table(tables.get("evaluation", {}), ("evaluation",), _EVALUATION)
     communication = reader.table(tables.get("communication", {}), ("communication",), _COMMUNICATION)
     resources = reader.table(tables.get("resources", {}), ("resources",), _RESOURCES)
     free = {name: reader.scalars(tables.get(name, {}), (name,)) for name in _FREE}
@@ -396,6 +410,9 @@ def _config(reader: _Reader, tables: Mapping[str, Any], strategies: Collection[s
         strategy_parameters={**old, **parameters},
         privacy={**base.privacy, **free["privacy"]},
         hyperparameters={**base.hyperparameters, **free["hyperparameters"]},
+        personal_layers=tuple(personal.get("layers", base.personal_layers)),
+        personal_steps=personal.get("finetune_steps", base.personal_steps),
+        central=evaluation.get("central", base.central),
     )
 
 
@@ -437,8 +454,8 @@ def _example(path: Path, field: _Field, value: Any) -> str:
     key = path[-1]
     if field.kind == "text":
         return f'Write it in quotes: {key} = "{value}"' if isinstance(value, int | float) else f'Write {key} = "…"'
-    if field.kind == "boolean":
-        return f"Write {key} = true or {key} = false"
+    if field.kind == "yes":
+        return f"Write {key} = true"
     if isinstance(value, str) and re.fullmatch(r"\s*-?\d+\s*", value):
         return f"Leave out the quotes: {key} = {value.strip()}"
     return f"Write {key} = {10 if field.kind == 'integer' else 0.5}"

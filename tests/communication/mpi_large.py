@@ -10,8 +10,8 @@ import time
 from typing import Any
 
 from octopus_desktop.communication import mpi_lines
-from octopus_desktop.communication.mpi_endpoint import start_mpi
 from octopus_desktop.communication.mpi_lines import Lines, Stream, Tag
+from octopus_desktop.communication.mpi_start import start_mpi
 
 
 class OldMpi:

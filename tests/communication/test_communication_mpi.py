@@ -228,11 +228,11 @@ async def left(silo: Silo) -> None:
 
 
 def test_a_rank_that_dies_before_it_said_who_it_is_ends_the_start(place: Path) -> None:
-    world = RunningWorld(place, traits={"alpha": {"die": "start"}}, form_s=8.0)
+    world = RunningWorld(place, traits={"alpha": {"die": "start"}}, form_s=4.0)
     try:
         world.until("exit")
         assert world.fault is not None and world.fault.code == "OCT-MPI-RANK"
-        assert "within 8 s" in world.fault.why
+        assert "within 4 s" in world.fault.why
     finally:
         world.stop()
 

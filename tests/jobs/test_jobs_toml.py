@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octopus_desktop.jobs.manifest import Resources, RunConfig
+from octopus_desktop.jobs.manifest import Resources, RunConfig, Training
 from octopus_desktop.jobs.toml import apply_overrides, examine, parse
 from octopus_desktop.jobs.toml_places import places
 from octopus_desktop.wire.errors import UserError
@@ -100,6 +100,13 @@ MISTAKES = [  # what is replaced, by what, where it is told, words in the error
     ("[strategy]", 'encoding = "topk"\n[encoding]\nvalues = 16\n[strategy]', (27, 1), "encoding.values", "'fp32'"),
     ("[strategy]", 'encoding = "int4"\n[encoding]\nfeedback = 1\n[strategy]', (27, 1), "encoding.feedback", "true"),
     ("[strategy]", 'encoding = "fp16"\n[encoding]\nzzz = 1\n[strategy]', (27, 1), "encoding.zzz", "Known here: none"),
+    ("[strategy]", '[training]\nprecision = "bf-16"\n[strategy]', (26, 1), "training.precision", "'bf16'"),
+    ("[strategy]", "[training]\nprecison = 1\n[strategy]", (26, 1), "training.precison", "'precision'"),
+    ("[strategy]", "[training]\naccumulate = 0\n[strategy]", (26, 1), "training.accumulate", "at least 1"),
+    ("[strategy]", "[training]\nclip_norm = -1\n[strategy]", (26, 1), "training.clip_norm", "out of range"),
+    ("[strategy]", "[training]\ncompile = 1\n[strategy]", (26, 1), "training.compile", "compile = true"),
+    ("[strategy]", '[training]\nshares = "fast"\n[strategy]', (26, 1), "training.shares", "measured"),
+    ("seed = 7", "accumulate = 2", (22, 1), "run.accumulate", "[training]"),
     ("[run]", "[runs]", (20, 1), "runs", "'run'"),
     ("[run]", "[zzz]", (20, 1), "zzz", "Known here"),
     ('name = "heart"', "", (1, 1), "job.name", "missing"),
@@ -269,6 +276,20 @@ def test_a_bad_override_is_told(overrides: dict[str, object], words: str) -> Non
     assert words in f"{told.value.what} {told.value.why} {told.value.next_step}"
 
 
+# training
+
+
+def test_the_training_table_is_kept_and_older_configurations_keep_their_digest() -> None:
+    text = TOML.replace("[strategy]", '[training]\nprecision = "bf16"\nclip_norm = 1\ncompile = true\n[strategy]')
+    config = parse(text).config
+    assert config.training == Training(precision="bf16", clip_norm=1.0, compile=True)
+    assert json.loads(config.to_json())["training"] == {"clip_norm": 1.0, "compile": True, "precision": "bf16"}
+    assert type(config).from_dict(json.loads(config.to_json())) == config
+    assert "training" not in json.loads(parse(TOML).config.to_json())
+    back = apply_overrides(config, {"training": {"compile": False, "accumulate": 4}}).training
+    assert back == Training(precision="bf16", clip_norm=1.0, accumulate=4)
+
+
 # encodings
 
 
@@ -303,3 +324,40 @@ def test_a_coordinators_impossible_encoding_is_refused(wish: dict[str, Any]) -> 
     with pytest.raises(UserError) as told:
         apply_overrides(RunConfig(), wish)
     assert told.value.code == "OCT-CONFIG-INVALID" and "encoding" in told.value.what
+
+
+def test_keys_that_came_later_change_no_digest_until_they_say_something() -> None:
+    first = {
+        "rounds", "seed", "mode", "quorum", "round_deadline_s", "lease_s", "strategy", "strategy_parameters", "update",
+        "encoding", "carrier", "hyperparameters", "privacy", "resources",
+    }  # fmt: skip
+    assert set(RunConfig().to_dict()) == first
+    wishes: dict[str, Any] = {
+        "run": {"per_round": 2, "best": "min eval/loss", "patience": 3, "min_delta": 1, "late": "next"},
+        "personal": {"layers": ["head.*", "*.bn*"], "finetune_steps": 4},
+        "evaluation": {"central": True},
+    }
+    config = apply_overrides(RunConfig(update="difference"), wishes)
+    assert set(config.to_dict()) == first | {
+        "per_round", "best", "patience", "min_delta", "late", "personal_layers", "personal_steps", "central",
+    }  # fmt: skip
+    assert RunConfig.from_dict(json.loads(config.to_json())) == config
+    assert config.personal_layers == ("head.*", "*.bn*")
+
+
+@pytest.mark.parametrize(
+    ("lines", "key", "advice"),
+    [
+        ('[run]\nbest = "eval/accuracy"', "run.best", 'It is "max" or "min" and a metric'),
+        ('[run]\nbest = "max train/loss"', "run.best", 'It is "max" or "min" and a metric'),
+        ("[run]\npatience = 3", "run.patience", 'Add best = "max eval/accuracy"'),
+        ('[run]\nlate = "keep"', "run.late", "Choose one of: drop, next"),
+        ('[personal]\nlayers = "head"', "personal.layers", 'Write it like ["head.*"]'),
+        ("[evaluation]\ncentral = 1", "evaluation.central", "Write central = true"),
+    ],
+)
+def test_what_is_off_with_evaluation_and_personal_layers_is_named(lines: str, key: str, advice: str) -> None:
+    manifest, (mistake,) = examine('[job]\nname = "a"\nversion = "1"\ntrainer = "t:T"\n' + lines + "\n")
+    assert manifest is None
+    assert mistake.key == key and mistake.line == 6
+    assert advice in mistake.advice
