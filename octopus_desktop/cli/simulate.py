@@ -27,13 +27,13 @@ _PATH = click.Path(path_type=Path)
 @click.option("--silo", "named", multiple=True, metavar="NAME:ALIAS=PATH", help="One silo's data; repeat for each.")
 @click.option("--silos", default="", metavar="N|DIR|heart|digits", help="How many silos, or where their data lie.")
 @click.option("--data", multiple=True, type=_PATH, help="Data to cut into silos (CSV, Parquet, NPZ); may be repeated.")
-@click.option("--partition", "how", default="", metavar="WAY", help="column:NAME, iid, dirichlet:ALPHA or shards:K.")
+@click.option("--partition", "how", default="", metavar="WAY", help="by-column:NAME, iid, dirichlet:ALPHA or shards:K.")
 @click.option("--label", default="", help="The label's column, for dirichlet and shards.")
 @click.option("--partition-seed", default=0, show_default=True, help="Cuts the data in another way.")
 @click.option("--rounds", type=int, help="In place of the job's.")
 @click.option("--per-round", type=int, help="How many silos, drawn anew, train in each round; in place of the job's.")
 @click.option("--seed", type=int, help="In place of the job's.")
-@click.option("--workers", type=int, help="DDP workers of each silo, in place of the job's.")
+@click.option("--ddp-workers", type=int, help="DDP workers of each silo, in place of the job's.")
 @click.option("--strategy", help="In place of the job's.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="hyperparameters.batch_size=64 and the like."
@@ -129,7 +129,7 @@ def _overrides(
     rounds: int | None,
     per_round: int | None,
     seed: int | None,
-    workers: int | None,
+    ddp_workers: int | None,
     strategy: str | None,
     settings: tuple[str, ...],
 ) -> dict[str, Any]:
@@ -142,8 +142,8 @@ def _overrides(
     for key, value in (("rounds", rounds), ("per_round", per_round), ("seed", seed)):
         if value is not None:
             put("run", key, value)
-    if workers is not None:
-        put("resources", "workers", workers)
+    if ddp_workers is not None:
+        put("resources", "workers", ddp_workers)
     if strategy:
         put("strategy", "name", strategy)
     for setting in settings:
