@@ -7,9 +7,10 @@ journal. It knows no network and no torch, and its envelopes are unsigned: the s
 
 Words (``wire.child``) from the server: ``inbox``; ``live`` {silo, round, fraction, state}: renews the silo's lease;
 ``silo`` {silo, up}; ``stop`` {reason}. To the server: ``ready``; ``outbox``; ``log``; ``round`` {round, rounds,
-metrics, answered, missing, seconds, model {digest, size}, spans [{lane, step, start, end}]}, which replaces the
-round's row and comes twice, the second time with the ``eval/…`` of the model that the round made; ``ended`` {state
-(completed | failed | stopped), reason, code, model, metrics}. After a restart all rounds are said again.
+metrics, answered, missing, seconds, model {digest, size}, spans [{lane, step, start, end}], late, silos {name:
+metrics}}, which replaces the round's row and comes twice, the second time with the ``eval/…`` of the model that the
+round made; ``ended`` {state (completed | failed | stopped), reason, code, model, metrics, best {round, value, digest,
+size}}. After a restart all rounds are said again.
 
 TASK bodies: ``config_json`` is ``aggregation.facts.task_config``: {"seed", "rounds", "update", "hyperparameters",
 "strategy", "encoding"}. Journal keys: ``rounds`` (the loop's state), ``row/<round>``, ``discard``, ``ended``.
@@ -212,19 +213,7 @@ class Coordinator:
                 case ev.Complete():
                     for envelope in mail.finished_envelopes(run, order, silos):
                         box.post(envelope)
-                    model = {"digest": order.model.digest, "size": order.model.size}
-                    box.write(
-                        "ended",
-                        _json(
-                            {
-                                "state": "completed",
-                                "reason": "",
-                                "code": "",
-                                "model": model,
-                                "metrics": dict(order.metrics),
-                            }
-                        ),
-                    )
+                    box.write("ended", _json(_completed(order)))
                 case ev.Fail(code=code, reason=reason):
                     for envelope in mail.stop_envelopes(run, order, silos):
                         box.post(envelope)
@@ -272,7 +261,7 @@ class Coordinator:
                 weights=weighing(self.strategy, order.answers),
                 slots=self._slots(order),
                 encoding=self.encoding,
-                bases=[self.store.path(a.base) if a.staleness else None for a in order.answers],
+                bases=[self.store.path(a.base) if a.staleness and a.base else None for a in order.answers],
                 round=order.round,
                 store=self.store,
                 label=self.spec.run_id,
@@ -360,7 +349,7 @@ class Coordinator:
     def _needed(self) -> set[str]:
         """What is still to be folded."""
         state = self.loop.state
-        answers = (*state.answers.values(), *state.folding.values())
+        answers = (*state.answers.values(), *state.folding.values(), *state.late.values())
         updates = {facts.update.digest for facts in answers if facts.update}
         return updates | {blob.digest for blob in state.slots.values()}
 
@@ -421,6 +410,22 @@ def _row(report: ev.Report) -> dict[str, Any]:
         "seconds": report.seconds,
         "model": {"digest": report.model.digest, "size": report.model.size},
         "spans": [asdict(bar) for bar in report.bars],
+        "late": list(report.late),
+        "silos": {silo: dict(metrics) for silo, metrics in report.silos.items()},
+    }
+
+
+def _completed(done: ev.Complete) -> dict[str, Any]:
+    best = done.best
+    return {
+        "state": "completed",
+        "reason": done.reason,
+        "code": "",
+        "model": {"digest": done.model.digest, "size": done.model.size},
+        "metrics": dict(done.metrics),
+        "best": {"round": best.round, "value": best.value, "digest": best.model.digest, "size": best.model.size}
+        if best
+        else {},
     }
 
 

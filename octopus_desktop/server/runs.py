@@ -416,6 +416,8 @@ class Runs:
                 seconds=float(word.get("seconds", 0.0)),
                 model_digest=str(model.get("digest", "")),
                 model_size=int(model.get("size", 0)),
+                late=tuple(word.get("late", ())),
+                silos=word.get("silos", {}),
             )
         )
         self._changed(run_id)
@@ -424,9 +426,10 @@ class Runs:
         model = word.get("model") or {}
         if model.get("digest"):
             metrics = {str(k): float(v) for k, v in (word.get("metrics") or {}).items()}
+            best = word.get("best") or {}
             self._db.update_run(
                 run_id, model_digest=str(model["digest"]), model_size=int(model.get("size", 0)),
-                metrics_json=json.dumps(metrics),
+                metrics_json=json.dumps(metrics), **{f"best_{name}": value for name, value in best.items()},
             )  # fmt: skip
 
     # small things

@@ -16,7 +16,7 @@ from typing import Any
 
 from octopus_desktop.aggregation import encodings, strategies
 from octopus_desktop.aggregation import events as ev
-from octopus_desktop.aggregation.facts import AnswerFacts, Blob
+from octopus_desktop.aggregation.facts import AnswerFacts, Best, Blob
 from octopus_desktop.aggregation.fold import RejectedUpdates, fold
 from octopus_desktop.aggregation.loops import make_loop
 from octopus_desktop.aggregation.runnable import require_runnable
@@ -50,7 +50,8 @@ class Step:
 class SimulationResult:
     """``model`` is the final model's file below the work folder. ``rounds``: one row a round, ``first``: metrics of the
     model that the run began with. ``answers``: silo to its last evaluation's metrics. ``transferred``: bytes that a
-    deployment would have carried, both ways. ``skipped``: what silos could not do, in words."""
+    deployment would have carried, both ways. ``skipped``: what silos could not do, in words. ``best``, ``best_model``:
+    of the round that the run's [run] best chose; ``reason``: why the run ended before its last round."""
 
     model: Path
     digest: str
@@ -65,6 +66,9 @@ class SimulationResult:
     silos: tuple[str, ...]
     skipped: tuple[str, ...] = ()
     virtual_seconds: float = 0.0
+    best: Best | None = None
+    best_model: Path | None = None
+    reason: str = ""
 
 
 class Clock:
@@ -175,7 +179,7 @@ def simulate(
                     if run.errors:
                         raise run.errors[-1][1]
                     raise UserError(code, "The simulated run failed.", reason, "Correct the job or its settings.")
-                case ev.Complete(model=model, metrics=metrics):
+                case ev.Complete(model=model, metrics=metrics, best=best, reason=reason):
                     return SimulationResult(
                         model=store.path(model.digest),
                         digest=model.digest,
@@ -190,6 +194,9 @@ def simulate(
                         silos=order,
                         skipped=tuple(f"{silo}: {error.what} [{error.code}]" for silo, error in run.errors),
                         virtual_seconds=clock.elapsed,
+                        best=best,
+                        best_model=store.path(best.model.digest) if best else None,
+                        reason=reason,
                     )
     finally:
         for silo in run.silos.values():
@@ -245,7 +252,7 @@ def _aggregate(
             weights=strategies.weighing(strategy, order.answers),
             slots={name: store.path(blob.digest) for name, blob in order.slots.items()},
             encoding=encodings.make(run.config.encoding, run.config.encoding_parameters),
-            bases=[store.path(a.base) if a.staleness else None for a in order.answers],
+            bases=[store.path(a.base) if a.staleness and a.base else None for a in order.answers],
             round=order.round,
             store=store,
             label="simulation",
