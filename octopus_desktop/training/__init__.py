@@ -11,9 +11,9 @@ loss for float16; else plain).
 
 job.toml's [training] changes how steps are made, and the trainer's code need not know (``numerics.py``, ``steps.py``,
 ``shares.py``): ``precision`` "bf16" or "fp16" is autocast around ``train`` and ``evaluate`` as a whole (float16 on GPUs
-alone, where the trainer calls ``ctx.backward(loss)``); ``accumulate`` and ``clip_norm`` act in front of each
-optimiser step; ``compile`` compiles what ``train`` gets; ``shares`` "measured", or ``Engine``'s and ``RunnerSpec``'s ``shares``,
-split each batch over unequal workers so that the steps are those of one big batch.
+alone, where the trainer calls ``ctx.backward(loss)``); ``accumulate`` and ``clip_norm`` act in front of each optimiser
+step; ``compile`` compiles what ``train`` gets; ``shares`` "measured", or the ``shares`` of ``Engine`` and
+``RunnerSpec``, split each batch over unequal workers so that the steps are those of one big batch.
 
 ``engine.py`` (torch) — one worker's work without any process around it; simulation and DDP workers both drive it::
 
