@@ -18,11 +18,12 @@ from typing import Any
 from octopus_desktop.aggregation import encodings, strategies
 from octopus_desktop.aggregation import events as ev
 from octopus_desktop.aggregation.encodings.sources import InMemory
-from octopus_desktop.aggregation.facts import Blob
+from octopus_desktop.aggregation.facts import Best, Blob
 from octopus_desktop.aggregation.fold import RejectedUpdates, fold
 from octopus_desktop.aggregation.loops import make_loop
 from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.jobs.personal import personal
 from octopus_desktop.jobs.toml import apply_overrides
 from octopus_desktop.simulation.cohort import Here, Outcome, Tasks, Together
 from octopus_desktop.simulation.jobs import Job
@@ -30,6 +31,7 @@ from octopus_desktop.simulation.memory import Places
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.training.spec import DataSource
 from octopus_desktop.wire.errors import UserError
+from octopus_desktop.wire.tensors import read_layout, require_same
 
 SiloData = Mapping[str, Mapping[str, DataSource]]
 FOLD_THREADS = 2
@@ -53,7 +55,8 @@ class Step:
 class SimulationResult:
     """``model`` is the final model's file below the work folder. ``rounds``: one row a round, ``first``: metrics of the
     model that the run began with. ``answers``: silo to its last evaluation's metrics. ``transferred``: bytes that a
-    deployment would have carried, both ways. ``skipped``: what silos could not do, in words."""
+    deployment would have carried, both ways. ``skipped``: what silos could not do, in words. ``best``, ``best_model``:
+    of the round that the run's [run] best chose; ``reason``: why the run ended before its last round."""
 
     model: Path
     digest: str
@@ -68,6 +71,9 @@ class SimulationResult:
     silos: tuple[str, ...]
     skipped: tuple[str, ...] = ()
     virtual_seconds: float = 0.0
+    best: Best | None = None
+    best_model: Path | None = None
+    reason: str = ""
 
 
 class Clock:
@@ -128,6 +134,7 @@ def simulate(
     speeds: Mapping[str, float] | None = None,
     workers: int = 1,
     progress: Callable[[Step], None] = lambda step: None,
+    first: Path | None = None,
 ) -> SimulationResult:
     """Run the job. The order of ``data`` is the order of sums: give the silos in the order that a deployment has.
 
@@ -137,10 +144,11 @@ def simulate(
         speeds: simulated seconds that one task takes at a silo, for asynchronous runs and for rounds with a deadline.
         workers: processes that train silos, this one among them. No bit of the result depends on their number.
         work: an empty folder, which afterwards holds the models of all rounds.
+        first: the model to begin with, in place of a fresh one; its bytes are the same wherever a run begins with it.
 
     Raises:
         UserError: what ended the run: of a silo's own code or data when the quorum fails by it, OCT-STRATEGY-PARAMETER,
-            OCT-CONFIG-INVALID, OCT-RUN-QUORUM.
+            OCT-CONFIG-INVALID, OCT-RUN-QUORUM, OCT-MODEL-SHAPE when ``first`` is no model of this job.
     """
     began = time.time()
     work.mkdir(parents=True, exist_ok=True)
@@ -159,9 +167,9 @@ def simulate(
     run.total = len(order) + settings.rounds * min(asked, len(order))
     clock = Clock(speeds or {}, virtual=bool(speeds) or settings.mode == "async")
     try:
-        first = _first_model(job, settings, store, work)
-        _make_places(run, store.path(first.digest), min(asked, len(order)))
-        todo = deque(loop.apply(ev.Started(model=first, now=clock.now())))
+        began_with = _first_model(job, settings, store, work, first)
+        _make_places(run, store.path(began_with.digest), min(asked, len(order)))
+        todo = deque(loop.apply(ev.Started(model=began_with, now=clock.now())))
         while True:
             if not todo:
                 event = clock.next(loop.next_timer)
@@ -194,7 +202,7 @@ def simulate(
                     if run.errors:
                         raise run.errors[-1][1]
                     raise UserError(code, "The simulated run failed.", reason, "Correct the job or its settings.")
-                case ev.Complete(model=model, metrics=metrics):
+                case ev.Complete(model=model, metrics=metrics, best=best, reason=reason):
                     return SimulationResult(
                         model=store.path(model.digest),
                         digest=model.digest,
@@ -209,6 +217,9 @@ def simulate(
                         silos=order,
                         skipped=tuple(f"{silo}: {error.what} [{error.code}]" for silo, error in run.errors),
                         virtual_seconds=clock.elapsed,
+                        best=best,
+                        best_model=store.path(best.model.digest) if best else None,
+                        reason=reason,
                     )
     finally:
         run.silos.close()
@@ -216,7 +227,7 @@ def simulate(
             run.places.close()
 
 
-def _first_model(job: Job, config: RunConfig, store: BlobStore, work: Path) -> Blob:
+def _first_model(job: Job, config: RunConfig, store: BlobStore, work: Path, first: Path | None) -> Blob:
     import torch
 
     from octopus_desktop.training.engine import initial_model
@@ -224,6 +235,12 @@ def _first_model(job: Job, config: RunConfig, store: BlobStore, work: Path) -> B
     torch.set_num_threads(1)  # as in the process that builds it for a coordinator
     out = work / "initial.safetensors"
     written = initial_model(job.folder, job.manifest.trainer, config, out)
+    built = read_layout(out)
+    personal(config.personal_layers, (spec.name for spec in built))
+    if first:
+        require_same(built, read_layout(first), f"The model in {first.name}")
+        out.unlink()
+        return Blob(digest=store.adopt(first), size=first.stat().st_size)
     return Blob(digest=store.adopt_hashed(out, written.digest), size=written.size)
 
 
@@ -299,7 +316,7 @@ def _aggregate(
             weights=strategies.weighing(strategy, order.answers),
             slots={name: store.path(blob.digest) for name, blob in order.slots.items()},
             encoding=encodings.make(run.config.encoding, run.config.encoding_parameters),
-            bases=[store.path(a.base) if a.staleness else None for a in order.answers],
+            bases=[store.path(a.base) if a.staleness and a.base else None for a in order.answers],
             round=order.round,
             store=store,
             label="simulation",

@@ -66,10 +66,21 @@ def _compile(path: str, changed: int, size: int) -> CodeType:
     return code
 
 
+@lru_cache(maxsize=16)
+def _look(place: Path, changed: int) -> tuple[Path, frozenset[str]]:
+    """A code directory's real path and the names that can be imported from it."""
+    names = {
+        p.stem if p.suffix == ".py" else p.name
+        for p in place.iterdir()
+        if p.suffix == ".py" or (p.is_dir() and p.name.isidentifier())
+    }
+    return place.resolve(), frozenset(names)
+
+
 class _Finder:
     """Finds a package's own source files ahead of everything else; whatever it does not know is left to Python."""
 
-    def __init__(self, root: Path, tops: set[str]) -> None:
+    def __init__(self, root: Path, tops: frozenset[str]) -> None:
         self._root, self._tops = str(root), tops
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> ModuleSpec | None:
@@ -93,16 +104,12 @@ class PackageCode:
     """
 
     def __init__(self, package: Path, trainer: str) -> None:
-        self.root = (package / "code").resolve()
         self.trainer = trainer
         self._modules: dict[str, ModuleType] = {}
-        if not self.root.is_dir():
-            raise _unusable(trainer, f"The package has no code directory at {self.root.parent.name}/code.")
-        self._tops = {
-            p.stem if p.suffix == ".py" else p.name
-            for p in self.root.iterdir()
-            if p.suffix == ".py" or (p.is_dir() and p.name.isidentifier())
-        }
+        place = package / "code"
+        if not place.is_dir():
+            raise _unusable(trainer, f"The package has no code directory at {package.name}/code.")
+        self.root, self._tops = _look(place, place.stat().st_mtime_ns)
         if hidden := sorted(t for t in self._tops if t in sys.stdlib_module_names or t in _RESERVED):
             raise _unusable(trainer, f"code/{hidden[0]} would hide the installed module of the same name.")
         self._finder = _Finder(self.root, self._tops)
