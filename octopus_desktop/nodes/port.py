@@ -159,8 +159,8 @@ class NodePort:
 
     async def _carry(self, node_id: str, link: _Link, context: Any) -> UserError | None:
         """Until the link ends; returns why."""
-        reading = asyncio.create_task(self._read(node_id, context))
-        writing = asyncio.create_task(self._write(link, context))
+        reading: asyncio.Task[UserError | None] = asyncio.create_task(self._read(node_id, context))
+        writing: asyncio.Task[UserError | None] = asyncio.create_task(self._write(link, context))
         try:
             done, _ = await asyncio.wait({reading, writing, link.end}, return_when=asyncio.FIRST_COMPLETED)
             if link.end not in done:
@@ -176,7 +176,7 @@ class NodePort:
                     await context.write(PortFrame(fault=fault_frame(fault).fault))
         return fault
 
-    async def _read(self, node_id: str, context: Any) -> UserError:
+    async def _read(self, node_id: str, context: Any) -> UserError | None:
         while True:
             try:
                 async with asyncio.timeout(self._silence_s):
