@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 from octopus_desktop.aggregation import events as ev
-from octopus_desktop.aggregation.facts import AnswerFacts, Bar, average_metrics, in_order
+from octopus_desktop.aggregation.facts import AnswerFacts, Bar, average_metrics, below, in_order
 from octopus_desktop.aggregation.rounds import RoundLoop
 from octopus_desktop.aggregation.state import Lease, Row, State
 from octopus_desktop.jobs.manifest import RunConfig
@@ -152,12 +152,13 @@ class AsyncLoop(RoundLoop):
             missing=[],
             seconds=max(0.0, event.now - state.opened),
             model=event.model,
+            silos={a.silo: below(a.metrics, "train/") for a in answers},
         )
         out.append(self._report(state.row, bars + event.bars))
         old_slots = list(state.slots.values())
         self._set_model(event.model)
         state.slots, state.folding = dict(event.slots), {}
-        if state.round >= self.config.rounds:
+        if state.round >= self.config.rounds or state.early:
             left = list(state.answers.values())
             return [*out, *self._discard([*answers, *left], old_slots), *self._finish(event.now)]
         out += self._discard(answers, old_slots)

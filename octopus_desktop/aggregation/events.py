@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from octopus_desktop.aggregation.facts import AnswerFacts, Bar, Blob
+from octopus_desktop.aggregation.facts import AnswerFacts, Bar, Best, Blob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The first global model lies in the store."""
+    """The first global model lies in the store, and with ``slots`` the state that the strategy begins with."""
 
     model: Blob
     now: float
+    slots: Mapping[str, Blob] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +171,8 @@ class Report:
     """A round's row is new or has changed: the whole row.
 
     ``metrics`` holds ``train/…`` of the round, and ``eval/…`` of the model that the round made. Silos evaluate a model
-    when it comes to them, so a round's ``eval/…`` comes with a second report, at the next round's end.
+    when it comes to them, so a round's ``eval/…`` comes with a second report, at the next round's end. ``silos`` holds
+    the same for each silo by itself; ``late``: silos whose answer to an earlier round counted in this one.
     """
 
     round: int
@@ -181,6 +183,8 @@ class Report:
     seconds: float
     model: Blob
     bars: tuple[Bar, ...] = ()
+    late: tuple[str, ...] = ()
+    silos: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,9 +205,14 @@ class Discard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complete:
+    """``rounds`` that were held. ``best``: the best of their models, where the run was to choose one. ``reason``: why
+    the run ended before its last round; "" when it did not."""
+
     model: Blob
     rounds: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    best: Best | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,15 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """The best round's model, and its value of the metric that was to choose it."""
+
+    round: int
+    value: float
+    model: Blob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
     """A bar of the timeline: Unix seconds."""
 
@@ -40,8 +49,8 @@ class AnswerFacts:
 
     ``examples`` is the weight that the silo claims, ``steps`` its local optimiser steps, ``metrics`` finite numbers
     named ``train/…`` and ``eval/…``. ``update`` is None for an evaluation. ``staleness``: how many models the
-    federation made since the one that this silo trained from; 0 in sync mode. ``base``: that model's digest; "" in sync
-    mode, where it is the current one.
+    federation made since the one that this silo trained from; in sync mode 0, except for a late answer that counts in
+    a later round. ``base``: that model's digest; "" in sync mode.
     """
 
     silo: str
@@ -67,6 +76,11 @@ class AnswerFacts:
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:
     """The metrics that are numbers; a loss that became NaN is left out."""
     return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+
+
+def below(metrics: Mapping[str, float], *prefixes: str) -> dict[str, float]:
+    """The metrics whose names begin with one of the prefixes."""
+    return {name: value for name, value in metrics.items() if name.startswith(prefixes)}
 
 
 def average_metrics(answers: Sequence[AnswerFacts], prefix: str) -> dict[str, float]:

@@ -2,8 +2,15 @@
 
 Sync mode, for each round: every silo gets the global model and trains it; the round closes when all silos that still
 take part have answered, or at its deadline with a quorum; the answers are folded in the silos' order. With
-``per_round`` each round asks that many silos, drawn by the run's seed. Late answers are dropped. After the last round
-every silo evaluates the final model, so that its metrics exist; nothing fails by that.
+``per_round`` each round asks that many silos, drawn by the run's seed. After the last round every silo evaluates the
+final model, so that its metrics exist; nothing fails by that.
+
+Late answers are dropped, or with ``late`` = "next" kept for the fold of the round that is open then, in place of the
+silo's own answer to that round should none come: so a slow silo's work counts, once, on a newer model than it was made
+for. Those answers come as differences, which add to whatever the model is by then.
+
+With ``best`` the model of the best round is remembered (``best``), and with ``patience`` the run ends when it gets no
+better. What a round's model is worth is known only at the end of the round after it, so that one is made in any case.
 
     waiting ─Started→ training ─(closed)→ aggregating ─Aggregated→ training … evaluating ─→ completed
                           └──────────── quorum impossible, stopped ───────────→ failed
@@ -18,18 +25,19 @@ instructions lead to.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from octopus_desktop.aggregation import best
 from octopus_desktop.aggregation import events as ev
+from octopus_desktop.aggregation.answers import TRAIN, brief, fault_of
 from octopus_desktop.aggregation.facts import (
-    EXAMPLES_LIMIT,
     AnswerFacts,
     Bar,
     Blob,
     average_metrics,
+    below,
     finite,
     in_order,
     merge,
@@ -39,8 +47,9 @@ from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.wire.canonical import derive_seed
 from octopus_desktop.wire.errors import IllegalMove, UserError
 
-TRAIN, EVALUATE = "train", "evaluate"
+EVALUATE = "evaluate"
 TASK_OF = {"training": TRAIN, "evaluating": EVALUATE}
+OF_MODEL = ("eval/", "eval_personal/")  # metrics of the model that came in
 ENDED = frozenset({"completed", "failed"})
 FINAL_ERRORS = frozenset({"OCT-RUN-STOPPED", "OCT-APPROVAL-MISSING"})  # the silo's administrator said no
 STORY_LINES = 50
@@ -94,7 +103,7 @@ class RoundLoop:
         instructions = self._take(event)
         if not isinstance(event, ev.Live):
             names = " ".join(type(i).__name__ for i in instructions) or "nothing"
-            self._tell(f"{_brief(event)} -> {self.state.phase} {self.state.round}: {names}")
+            self._tell(f"{brief(event)} -> {self.state.phase} {self.state.round}: {names}")
         return instructions
 
     def next_timer(self) -> tuple[float, ev.Event] | None:
@@ -165,6 +174,7 @@ class RoundLoop:
         if self.state.phase != "waiting":
             raise self._illegal(event)
         self._set_model(event.model)
+        self.state.slots = dict(event.slots)
         return self._open(1, "training", event.now)
 
     def _came(self, silo: str, now: float) -> list[ev.Instruction]:
@@ -185,6 +195,8 @@ class RoundLoop:
             return self._ignore(event, "the silo does not take part in this run")
         if silo in state.withdrawn:
             return self._ignore(event, "the silo withdrew from this run")
+        if state.overdue.get(silo) == [event.round, event.epoch] and event.task == TRAIN and self._has_next_fold():
+            return self._answered_late(event)
         if lease is None or (event.round, event.task) != (self._round_of(lease), task):
             where = f"{task} of round {state.round}" if task else state.phase
             return self._ignore(event, f"it answers {event.task} of round {event.round}, the run is at: {where}")
@@ -199,13 +211,33 @@ class RoundLoop:
             lease.state, lease.why = "failed", f"{event.error} [{event.error_code or 'no code'}]"
             self._note(f"round {state.round}: {silo} could not {task}: {lease.why}")
             return self._close(event.now)
-        fault = _fault(event, self.config.encoding)
+        fault = fault_of(event, self.config.encoding)
         if fault:
             lease.state, lease.why = "refused", f"{fault[1]} [{fault[0]}]"
             return [*self._ignore(event, fault[1]), *self._close(event.now)]
         lease.state = "answered"
         facts = replace(event.facts, silo=silo, metrics=finite(event.facts.metrics), staleness=0, base="")
         return self._count(facts, event.now)
+
+    def _has_next_fold(self) -> bool:
+        state = self.state
+        return state.phase == "training" or (state.phase == "aggregating" and state.round < self.config.rounds)
+
+    def _answered_late(self, event: ev.Answered) -> list[ev.Instruction]:
+        """An answer to a round that has closed: it waits for the next fold."""
+        state, silo = self.state, event.silo
+        del state.overdue[silo]
+        fault = (event.error_code, event.error) if event.error else fault_of(event, self.config.encoding)
+        if fault:
+            return self._ignore(event, f"{fault[1]} [{fault[0]}]")
+        if state.phase == "training" and silo in state.answers:
+            return self._ignore(event, f"its answer to round {state.round} is here already")
+        fold = state.round + (state.phase == "aggregating")
+        state.late[silo] = replace(
+            event.facts, silo=silo, metrics=finite(event.facts.metrics), staleness=fold - event.round, base=""
+        )
+        self._note(f"round {event.round}: the late answer of {silo} is kept for round {fold}")
+        return []
 
     def _count(self, facts: AnswerFacts, now: float) -> list[ev.Instruction]:
         """A sound answer to the newest lease."""
@@ -235,7 +267,8 @@ class RoundLoop:
             facts = state.answers.pop(silo, None)
             if facts is None:
                 continue
-            state.leases[silo].state, state.leases[silo].why = "refused", f"{why} [{code}]"
+            if lease := state.leases.get(silo):
+                lease.state, lease.why = "refused", f"{why} [{code}]"
             self._note(f"round {state.round}: the update of {silo} is refused: {why} [{code}]")
             gone.append(facts)
         rest = self._aggregate_or_fail()
@@ -246,7 +279,8 @@ class RoundLoop:
         if state.phase != "aggregating" or event.round != state.round or state.model is None:
             raise self._illegal(event)
         answers = self._answers()
-        out = self._evaluated(answers)
+        fresh = [a for a in answers if not a.staleness]  # late ones evaluated an earlier model
+        out = self._evaluated(fresh)
         bars = tuple(
             Bar(lane=f"{a.silo} · {bar.lane}", step=bar.step, start=bar.start, end=bar.end)
             for a in answers
@@ -255,19 +289,23 @@ class RoundLoop:
         state.row = Row(
             round=state.round,
             metrics=average_metrics(answers, "train/"),
-            answered=[a.silo for a in answers],
-            missing=[s for s in self.silos if s in state.leases and s not in state.answers],
+            answered=[a.silo for a in fresh],
+            missing=[s for s in self.silos if s in state.leases and s not in {a.silo for a in fresh}],
             seconds=max(0.0, event.now - state.opened),
             model=event.model,
+            late=[a.silo for a in answers if a.staleness],
+            silos={a.silo: below(a.metrics, "train/") for a in answers},
         )
         out.append(self._report(state.row, bars + event.bars))
         old_slots = list(state.slots.values())
         self._set_model(event.model)
         state.slots = dict(event.slots)
         state.answers = {}
-        out += self._discard(answers, old_slots)
-        if state.round < self.config.rounds:
+        if state.round < self.config.rounds and not state.early:
+            out += self._discard(answers, old_slots)
             return out + self._open(state.round + 1, "training", event.now)
+        left, state.late, state.overdue = list(state.late.values()), {}, {}
+        out += self._discard([*answers, *left], old_slots)
         return out + self._open(state.round, "evaluating", event.now)
 
     # steps
@@ -333,7 +371,7 @@ class RoundLoop:
         state = self.state
         out = [silo for silo, lease in state.leases.items() if lease.state == "out"]
         if state.phase == "training":
-            possible = len(state.answers) + (0 if overdue else len(out))
+            possible = len({*state.answers, *state.late, *(() if overdue else out)})
             if possible < self.needed:
                 return self._no_quorum(possible)
             if out and not overdue:
@@ -341,7 +379,9 @@ class RoundLoop:
             for silo in out:
                 state.leases[silo].state = "late"
                 self._note(f"round {state.round}: {silo} did not answer by the deadline")
-            return self._aggregate_or_fail()
+                if self.config.late == "next":
+                    state.overdue[silo] = [state.round, state.leases[silo].epoch]
+            return [*self._take_late(), *self._aggregate_or_fail()]
         if out and not overdue:
             return []
         for silo in out:
@@ -350,7 +390,18 @@ class RoundLoop:
         reports = self._evaluated(self._answers())
         metrics = dict(state.row.metrics) if state.row else {}
         state.phase, state.answers = "completed", {}
-        return [*reports, ev.Complete(model=state.model, rounds=self.config.rounds, metrics=metrics)]
+        done = ev.Complete(model=state.model, rounds=state.round, metrics=metrics, best=state.best, reason=state.early)
+        return [*reports, done]
+
+    def _take_late(self) -> list[ev.Instruction]:
+        """Late answers of silos that did not answer this round join it; the others' are superseded."""
+        state = self.state
+        own = [facts for silo, facts in state.late.items() if silo in state.answers]
+        state.answers = {**state.late, **state.answers}
+        state.late = {}
+        for facts in own:
+            self._note(f"round {state.round}: the late answer of {facts.silo} gives way to its answer to this round")
+        return self._discard(own, [])
 
     def _aggregate_or_fail(self) -> list[ev.Instruction]:
         state = self.state
@@ -368,11 +419,15 @@ class RoundLoop:
 
     def _evaluated(self, answers: list[AnswerFacts]) -> list[ev.Instruction]:
         """The answers' ``eval/…`` speak of the model that came in: they complete the row of the round before."""
-        row, metrics = self.state.row, average_metrics(answers, "eval/")
+        row, metrics = self.state.row, merge(*(average_metrics(answers, prefix) for prefix in OF_MODEL))
         if row is None:
-            self.state.first = metrics
+            self.state.first = metrics or self.state.first
             return []
         row.metrics = merge(row.metrics, metrics)
+        for a in answers:
+            row.silos[a.silo] = merge(row.silos.get(a.silo, {}), below(a.metrics, *OF_MODEL))
+        if note := best.judge(self.config, self.state, row):
+            self._note(note)
         return [self._report(row, ())] if metrics else []
 
     def _report(self, row: Row, bars: tuple[Bar, ...]) -> ev.Report:
@@ -385,6 +440,8 @@ class RoundLoop:
             seconds=row.seconds,
             model=row.model,
             bars=bars,
+            late=tuple(row.late),
+            silos={silo: dict(metrics) for silo, metrics in row.silos.items()},
         )
 
     def _no_quorum(self, possible: int) -> list[ev.Instruction]:
@@ -400,8 +457,8 @@ class RoundLoop:
 
     def _fail(self, code: str, reason: str) -> list[ev.Instruction]:
         state = self.state
-        answers = self._answers()
-        state.phase, state.code, state.reason, state.answers = "failed", code, reason, {}
+        answers = [*self._answers(), *state.late.values()]
+        state.phase, state.code, state.reason, state.answers, state.late = "failed", code, reason, {}, {}
         return [*self._discard(answers, []), ev.Fail(code=code, reason=reason)]
 
     def _ignore(self, event: ev.Answered, why: str, *, reusable: bool = False) -> list[ev.Instruction]:
@@ -412,8 +469,10 @@ class RoundLoop:
     def _discard(self, answers: Sequence[AnswerFacts], slots: Sequence[Blob]) -> list[ev.Instruction]:
         """Blobs of these that the state no longer refers to (two silos may have sent the same bytes)."""
         state = self.state
-        kept = {a.update.digest for a in (*state.answers.values(), *state.folding.values()) if a.update}
+        open_ = (*state.answers.values(), *state.folding.values(), *state.late.values())
+        kept = {a.update.digest for a in open_ if a.update}
         kept |= {blob.digest for blob in state.slots.values()}
+        kept |= set(self.config.first_slots.values())  # another run's
         kept |= set(state.models)
         gone = {b.digest: b for b in [*(a.update for a in answers if a.update), *slots] if b.digest not in kept}
         return [ev.Discard(blobs=tuple(gone.values()))] if gone else []
@@ -432,22 +491,3 @@ class RoundLoop:
     def _illegal(self, event: ev.Event) -> IllegalMove:
         where = f"{self.state.phase}, round {self.state.round}"
         return IllegalMove("The round loop", where, event, self.state.story)
-
-
-def _fault(event: ev.Answered, encoding: str) -> tuple[str, str] | None:
-    facts = event.facts
-    if event.task != TRAIN:
-        return None
-    if not 0 < facts.examples <= EXAMPLES_LIMIT or not math.isfinite(facts.train_seconds):
-        return "OCT-MODEL-WEIGHT", f"it claims {facts.examples} examples"
-    if facts.update is None:
-        return "OCT-MODEL-SHAPE", "it bears no update"
-    if (facts.update.encoding or "none") != encoding:
-        return "OCT-ENCODING-BAD", f"its update is encoded as {facts.update.encoding!r}, and {encoding!r} was agreed"
-    return None
-
-
-def _brief(event: ev.Event) -> str:
-    names = ("silo", "round", "task", "epoch", "code", "error_code")
-    said = [str(getattr(event, name)) for name in names if getattr(event, name, "")]
-    return " ".join([type(event).__name__, *said])

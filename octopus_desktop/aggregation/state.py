@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from octopus_desktop.aggregation.facts import AnswerFacts, Blob
+from octopus_desktop.aggregation.facts import AnswerFacts, Best, Blob
 
 VERSION = 1
+_LISTS = ("answers", "folding", "late")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,7 +26,8 @@ class Lease:
 
 @dataclass(slots=True, kw_only=True)
 class Row:
-    """What is known of the last closed round."""
+    """What is known of the last closed round. ``late``: silos whose answer to an earlier round counted in this one.
+    ``silos``: each silo's own metrics."""
 
     round: int
     metrics: dict[str, float]
@@ -33,6 +35,8 @@ class Row:
     missing: list[str]
     seconds: float
     model: Blob
+    late: list[str] = field(default_factory=list)
+    silos: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,6 +50,10 @@ class State:
         first: metrics of the model that the run began with.
         answers: what the open round has, or in async mode the buffer, in the order of arrival.
         folding: async mode: the answers that are being folded while others arrive.
+        late: answers to rounds that had closed, which wait for the next fold (``late`` = "next").
+        overdue: silos that may still answer a closed round, each with that round and the newest epoch.
+        best: the best model so far; ``mark``: the value that ``patience`` measures by; ``unbettered``: rounds since.
+        early: why the run ends before its last round; "" while it does not.
         away: silos whose link is down. withdrawn: silos that take no further part.
     """
 
@@ -60,6 +68,12 @@ class State:
     leases: dict[str, Lease] = field(default_factory=dict)
     answers: dict[str, AnswerFacts] = field(default_factory=dict)
     folding: dict[str, AnswerFacts] = field(default_factory=dict)
+    late: dict[str, AnswerFacts] = field(default_factory=dict)
+    overdue: dict[str, list[int]] = field(default_factory=dict)
+    best: Best | None = None
+    mark: float | None = None
+    unbettered: int = 0
+    early: str = ""
     row: Row | None = None
     first: dict[str, float] = field(default_factory=dict)
     away: list[str] = field(default_factory=list)
@@ -71,7 +85,7 @@ class State:
 
     def to_dict(self) -> dict[str, Any]:
         value = asdict(self)
-        for name in ("answers", "folding"):  # as lists, for the order of arrival counts and JSON objects have none
+        for name in _LISTS:  # as lists, for the order of arrival counts and JSON objects have none
             value[name] = [facts.to_dict() for facts in getattr(self, name).values()]
         return {"version": VERSION, **value}
 
@@ -83,7 +97,9 @@ class State:
         fields["row"] = Row(**{**row, "model": Blob(**row["model"])}) if row else None
         fields["slots"] = {name: Blob(**blob) for name, blob in fields["slots"].items()}
         fields["leases"] = {silo: Lease(**lease) for silo, lease in fields["leases"].items()}
-        for name in ("answers", "folding"):
+        if best := fields.get("best"):
+            fields["best"] = Best(**{**best, "model": Blob(**best["model"])})
+        for name in _LISTS:
             raw = fields.get(name, [])
             listed = [AnswerFacts.from_dict(facts) for facts in (raw.values() if isinstance(raw, dict) else raw)]
             fields[name] = {facts.silo: facts for facts in listed}

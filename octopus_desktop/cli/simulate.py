@@ -28,13 +28,13 @@ _PATH = click.Path(path_type=Path)
 @click.option("--silo", "named", multiple=True, metavar="NAME:ALIAS=PATH", help="One silo's data; repeat for each.")
 @click.option("--silos", default="", metavar="N|DIR|heart|digits", help="How many silos, or where their data lie.")
 @click.option("--data", multiple=True, type=_PATH, help="Data to cut into silos (CSV, Parquet, NPZ); may be repeated.")
-@click.option("--partition", "how", default="", metavar="WAY", help="column:NAME, iid, dirichlet:ALPHA or shards:K.")
+@click.option("--partition", "how", default="", metavar="WAY", help="by-column:NAME, iid, dirichlet:ALPHA or shards:K.")
 @click.option("--label", default="", help="The label's column, for dirichlet and shards.")
 @click.option("--partition-seed", default=0, show_default=True, help="Cuts the data in another way.")
 @click.option("--rounds", type=int, help="In place of the job's.")
 @click.option("--per-round", type=int, help="How many silos, drawn anew, train in each round; in place of the job's.")
 @click.option("--seed", type=int, help="In place of the job's.")
-@click.option("--workers", type=int, help="DDP workers of each silo, in place of the job's.")
+@click.option("--ddp-workers", type=int, help="DDP workers of each silo, in place of the job's.")
 @click.option("--strategy", help="In place of the job's.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="hyperparameters.batch_size=64 and the like."
@@ -46,8 +46,10 @@ _PATH = click.Path(path_type=Path)
     metavar="NAME=SECONDS",
     help="Simulated seconds of one task at a silo (default 1): who is slow, in async mode or against a deadline.",
 )
+@click.option("--from", "first", type=click.Path(path_type=Path, exists=True), help="Begin with this model.")
 @click.option("--csv", "csv_file", type=_PATH, help="Write the metrics of every round here.")
 @click.option("--out", type=_PATH, help="Write the final model here (safetensors).")
+@click.option("--best", is_flag=True, help="With --out: the best round's model ([run] best), not the last one.")
 @click.option("--baselines", is_flag=True, help="Train each silo alone and one model on the pooled data as well.")
 @json_option
 def cli(
@@ -59,8 +61,10 @@ def cli(
     label: str,
     partition_seed: int,
     speeds: tuple[str, ...],
+    first: Path | None,
     csv_file: Path | None,
     out: Path | None,
+    best: bool,
     baselines: bool,
     **wishes: Any,
 ) -> None:
@@ -89,7 +93,13 @@ def cli(
 
         with _bars(list(chosen)) as progress:
             result = simulate(
-                opened, chosen, overrides, work=work / "run", speeds=_speeds(speeds, chosen), progress=progress
+                opened,
+                chosen,
+                overrides,
+                work=work / "run",
+                speeds=_speeds(speeds, chosen),
+                progress=progress,
+                first=first,
             )
         scores: dict[str, dict[str, float]] = {}
         if baselines:
@@ -103,8 +113,15 @@ def cli(
             }
         if csv_file:
             _write_csv(csv_file, result)
+        if best and not result.best:
+            raise UserError(
+                "OCT-CLI-USAGE",
+                "There is no best model.",
+                "[run] best of the job names no metric that the silos report.",
+                'Add --set run.best="max eval/accuracy", or leave --best out.',
+            )
         if out:
-            shutil.copyfile(result.model, out)
+            shutil.copyfile(result.best_model if best and result.best_model else result.model, out)
         emit(_plain(result, scores), lambda: _show(result, scores, csv_file, out))
 
 
@@ -130,7 +147,7 @@ def _overrides(
     rounds: int | None,
     per_round: int | None,
     seed: int | None,
-    workers: int | None,
+    ddp_workers: int | None,
     strategy: str | None,
     settings: tuple[str, ...],
 ) -> dict[str, Any]:
@@ -143,8 +160,8 @@ def _overrides(
     for key, value in (("rounds", rounds), ("per_round", per_round), ("seed", seed)):
         if value is not None:
             put("run", key, value)
-    if workers is not None:
-        put("resources", "workers", workers)
+    if ddp_workers is not None:
+        put("resources", "workers", ddp_workers)
     if strategy:
         put("strategy", "name", strategy)
     for setting in settings:
@@ -222,6 +239,7 @@ def _write_csv(path: Path, result: SimulationResult) -> None:
 
 
 def _plain(result: SimulationResult, scores: dict[str, dict[str, float]]) -> dict[str, Any]:
+    best = result.best
     return {
         "model": {"digest": result.digest, "size": result.size},
         "silos": list(result.silos),
@@ -233,9 +251,12 @@ def _plain(result: SimulationResult, scores: dict[str, dict[str, float]]) -> dic
                 "missing": list(row.missing),
                 "seconds": row.seconds,
                 "model": row.model.digest,
+                **({"late": list(row.late)} if row.late else {}),
             }
             for row in result.rounds
         ],
+        **({"best": {"round": best.round, "value": best.value, "digest": best.model.digest}} if best else {}),
+        **({"reason": result.reason} if result.reason else {}),
         "first": dict(result.first),
         "metrics": dict(result.metrics),
         "silo_metrics": {name: dict(values) for name, values in result.answers.items()},
@@ -287,6 +308,11 @@ def _show(
         ("bytes exchanged", size(result.transferred)),
         ("seconds", f"{result.seconds:.1f}"),
     ]
+    if best := result.best:
+        told = f"round {best.round}, {result.config.best.partition(' ')[2]} {best.value:.4g}: {best.model.digest}"
+        pairs.insert(1, ("best model", told))
+    if result.reason:
+        click.echo(result.reason)
     pairs += [("metrics", csv_file)] if csv_file else []
     pairs += [("written to", out)] if out else []
     facts("", pairs)

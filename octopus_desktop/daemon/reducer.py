@@ -108,7 +108,10 @@ class StopCame:
 
 @dataclass(frozen=True, slots=True)
 class FinishedCame:
+    """``reason``: why the run ended before its last round, or ""."""
+
     rounds: int
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +341,7 @@ def _stop_came(life: Life, event: StopCame) -> Outcome:
 def _finished(life: Life, event: FinishedCame) -> Outcome:
     if not life.active:
         return life, []
-    life = replace(_end(life, "completed", "", ""), round=event.rounds or life.round)
+    life = replace(_end(life, "completed", "", event.reason), round=event.rounds or life.round)
     return life, [
         Audit("server", "run.completed", (("rounds", life.round),)),
         End("completed"),

@@ -48,6 +48,31 @@ def _default(key: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How a silo's workers make optimiser steps: the table [training].
+
+    ``precision``: "float32", "bf16" or "fp16" (the model and its update stay as they are; the arithmetic of the
+    forward pass changes). ``accumulate``: batches that make one optimiser step. ``clip_norm``: the longest gradient, as
+    the 2-norm over all parameters of an optimiser; 0: any. ``compile``: ``torch.compile`` the model.
+    ``parallel``: "ddp" or "fsdp". ``shares``: "equal" batches for all workers, or "measured": by the speed of each in
+    the round before, whose bits cannot be had again. ``stall_s``: seconds without progress after which a task has
+    failed; 0: the round's deadline alone counts.
+    """
+
+    precision: str = "float32"
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    compile: bool = False
+    parallel: str = "ddp"
+    shares: str = "equal"
+    stall_s: float = 0.0
+
+    def chosen(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        return {name: value for name, value in asdict(self).items() if value != getattr(Training(), name)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
     """All that steers a run beside the code. Its canonical JSON is what the offer carries and approval binds.
 
@@ -87,6 +112,7 @@ class RunConfig:
     privacy: dict[str, float | int | str | bool] = field(default_factory=dict)
     resources: Resources = field(default_factory=Resources)
     encoding_parameters: dict[str, float | int | str | bool] = field(default_factory=dict)
+    training: Training = field(default_factory=Training)
     best: str = ""
     patience: int = 0
     min_delta: float = 0.0
@@ -101,8 +127,9 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         value = asdict(self)
+        value["training"] = self.training.chosen()
         for key in fields(self):
-            if key.name not in FIRST_KEYS and value[key.name] == _default(key):
+            if key.name not in FIRST_KEYS and value[key.name] in (_default(key), {}):
                 del value[key.name]  # a configuration that does not use a newer key has the digest it always had
         return value
 
@@ -115,16 +142,23 @@ class RunConfig:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> RunConfig:
         """From ``to_dict``'s form. Unknown keys raise TypeError: callers that read foreign input use ``jobs.toml``."""
-        personal = tuple(value.get("personal_layers", ()))
-        return cls(**{**value, "resources": Resources(**value.get("resources", {})), "personal_layers": personal})
+        return cls(
+            **{
+                **value,
+                "resources": Resources(**value.get("resources", {})),
+                "training": Training(**value.get("training", {})),
+                "personal_layers": tuple(value.get("personal_layers", ())),
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobManifest:
     """job.toml. ``trainer`` is ``module:Class`` below ``code/``. Tables: [job] name, version, purpose, trainer,
-    requirements; [[data]]; [resources]; [run] rounds, seed, mode, quorum, per_round, round_deadline_s, lease_s, update,
-    encoding, best, patience, min_delta, late, keep_models; [encoding] its parameters; [strategy] name + parameters;
-    [personal] layers, finetune_steps; [evaluation] central; [communication] carrier; [privacy]; [hyperparameters]."""
+    requirements; [[data]]; [resources]; [training]; [run] rounds, seed, mode, quorum, per_round, round_deadline_s,
+    lease_s, update, encoding, best, patience, min_delta, late, keep_models; [encoding] its parameters; [strategy] name
+    + parameters; [personal] layers, finetune_steps; [evaluation] central; [communication] carrier; [privacy];
+    [hyperparameters]."""
 
     name: str
     version: str

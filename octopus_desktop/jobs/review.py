@@ -104,7 +104,28 @@ def _hardware(config: RunConfig) -> str:
     workers = _count(wanted.workers, "worker") if wanted.workers else "one worker per GPU, or one on the processor"
     memory = f", {size_text(wanted.memory_mib * 2**20)} of memory" if wanted.memory_mib else ""
     threads = _count(wanted.threads_per_worker, "thread")
-    return f"It wants {workers} with {threads} each{memory}; {gpus}."
+    return f"It wants {workers} with {threads} each{memory}; {gpus}.{_training(config)}"
+
+
+def _training(config: RunConfig) -> str:
+    """What [training] changes, one sentence each, with a space before it."""
+    how, said = config.training, []
+    if how.precision != "float32":
+        name = {"bf16": "bfloat16", "fp16": "float16 (on GPUs; a processor computes in float32)"}[how.precision]
+        said.append(f"It computes in {name}, half as many bits as usual; the model and its update keep theirs.")
+    if how.accumulate > 1:
+        said.append(f"{_count(how.accumulate, 'batch', 'batches')} make one step of training.")
+    if how.clip_norm:
+        said.append(f"A gradient longer than {how.clip_norm:g} is cut to that length.")
+    if how.compile:
+        said.append("It compiles its model with your machine's C++ compiler, if there is one.")
+    if how.parallel == "fsdp":
+        said.append("The model is spread over the workers, so that it need not fit one of them.")
+    if how.shares == "measured":
+        said.append("Faster workers get more of the data, as measured: the same run again may differ in last digits.")
+    if how.stall_s:
+        said.append(f"A task without progress for {how.stall_s:g} seconds is ended.")
+    return "".join(f" {sentence}" for sentence in said)
 
 
 def _duration(config: RunConfig) -> str:
@@ -192,8 +213,8 @@ def _chosen(config: RunConfig) -> str:
     return chosen + (" The server evaluates each round's model on data of its own as well." if config.central else "")
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str, nouns: str = "") -> str:
+    return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
 
 
 def _unified(path: str, before: bytes, after: bytes) -> str:

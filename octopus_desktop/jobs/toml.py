@@ -107,12 +107,22 @@ _RUN = {
     "late": _Field(kind="text", choices=("drop", "next")),
     "keep_models": _Field(kind="integer", low=0, high=1_000_000),
 }
+_TRAINING = {
+    "precision": _Field(kind="text", choices=("float32", "bf16", "fp16")),
+    "accumulate": _Field(kind="integer", low=1, high=100_000),
+    "clip_norm": _Field(kind="number", low=0, high=1e30),
+    "compile": _Field(kind="yes"),
+    "parallel": _Field(kind="text", choices=("ddp", "fsdp")),
+    "shares": _Field(kind="text", choices=("equal", "measured")),
+    "stall_s": _Field(kind="number", low=0, high=7 * DAY_S),
+}
 _PERSONAL = {"layers": _Field(kind="texts"), "finetune_steps": _Field(kind="integer", low=0, high=1_000_000)}
 _EVALUATION = {"central": _Field(kind="yes")}
 _COMMUNICATION = {"carrier": _Field(kind="text", choices=CARRIERS)}
 _TABLES: dict[str, dict[str, _Field]] = {
     "job": _JOB,
     "resources": _RESOURCES,
+    "training": _TRAINING,
     "run": _RUN,
     "communication": _COMMUNICATION,
     "personal": _PERSONAL,
@@ -120,7 +130,8 @@ _TABLES: dict[str, dict[str, _Field]] = {
 }
 _FREE = ("strategy", "privacy", "hyperparameters")  # their keys are the strategy's, the filters' and the code's own
 _CONFIG = (
-    "resources", "run", "encoding", "strategy", "personal", "evaluation", "communication", "privacy", "hyperparameters",
+    "resources", "training", "run", "encoding", "strategy", "personal", "evaluation", "communication", "privacy",
+    "hyperparameters",
 )  # fmt: skip
 _KNOWN = ("job", "data", *_CONFIG)
 _WORDS = {"integer": "a whole number", "number": "a number", "text": "a text in quotes", "texts": "a list of texts",
@@ -381,6 +392,8 @@ def _config(reader: _Reader, tables: Mapping[str, Any], strategies: Collection[s
     old = base.strategy_parameters if name == base.strategy else {}
     if "hours" in resources:
         resources["hours"] = float(resources["hours"])  # 2 and 2.0 are one configuration, so they are one digest
+    training = reader.table(tables.get("training", {}), ("training",), _TRAINING)
+    training.update({key: float(training[key]) for key in ("clip_norm", "stall_s") if key in training})
     encoding = run.get("encoding", base.encoding)
     shape = base.encoding_parameters if encoding == base.encoding else {}
     given = reader.scalars(tables.get("encoding", {}), ("encoding",))
@@ -392,6 +405,7 @@ def _config(reader: _Reader, tables: Mapping[str, Any], strategies: Collection[s
         encoding_parameters={**shape, **given},
         carrier=communication.get("carrier", base.carrier),
         resources=replace(base.resources, **resources),
+        training=replace(base.training, **training),
         strategy=name,
         strategy_parameters={**old, **parameters},
         privacy={**base.privacy, **free["privacy"]},

@@ -7,9 +7,10 @@ journal. It knows no network and no torch, and its envelopes are unsigned: the s
 
 Words (``wire.child``) from the server: ``inbox``; ``live`` {silo, round, fraction, state}: renews the silo's lease;
 ``silo`` {silo, up}; ``stop`` {reason}. To the server: ``ready``; ``outbox``; ``log``; ``round`` {round, rounds,
-metrics, answered, missing, seconds, model {digest, size}, spans [{lane, step, start, end}]}, which replaces the
-round's row and comes twice, the second time with the ``eval/…`` of the model that the round made; ``ended`` {state
-(completed | failed | stopped), reason, code, model, metrics}. After a restart all rounds are said again.
+metrics, answered, missing, seconds, model {digest, size}, spans [{lane, step, start, end}], late, silos {name:
+metrics}}, which replaces the round's row and comes twice, the second time with the ``eval/…`` of the model that the
+round made; ``ended`` {state (completed | failed | stopped), reason, code, model, metrics, best {round, value, digest,
+size}}. After a restart all rounds are said again.
 
 TASK bodies: ``config_json`` is ``aggregation.facts.task_config``: {"seed", "rounds", "update", "hyperparameters",
 "strategy", "encoding"}. Journal keys: ``rounds`` (the loop's state), ``row/<round>``, ``discard``, ``ended``.
@@ -25,7 +26,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from octopus_desktop.aggregation.loops import make_loop
 from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.aggregation.strategies import weighing
 from octopus_desktop.communication.contract import SERVER
+from octopus_desktop.jobs.personal import personal
 from octopus_desktop.server import coordinator_mail as mail
 from octopus_desktop.server.coordinator_held import Held
 from octopus_desktop.storage.blobs import BlobStore
@@ -46,6 +48,7 @@ from octopus_desktop.training.spec import MAILBOX, CoordinatorSpec
 from octopus_desktop.wire.child import ParentLink, decode
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import TASK
+from octopus_desktop.wire.tensors import read_layout
 
 SPEC = "coordinator.json"
 RETRY_S = 10.0  # after a full disk
@@ -65,6 +68,7 @@ class _Built:
 
     model: Blob | None
     error: UserError | None = None
+    slots: dict[str, Blob] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +137,10 @@ class Coordinator:
                 raise _Closed
             case _Heard(word=word):
                 self._hear(word)
-            case _Built(model=model, error=error):
+            case _Built(model=model, error=error, slots=slots):
                 now = time.time()
                 if model:
-                    self._take([ev.Started(model=model, now=now)])
+                    self._take([ev.Started(model=model, slots=slots, now=now)])
                 elif error and not self.loop.ended:
                     reason = f"{error.what} {error.why}".strip()
                     self._take([ev.Broken(code=error.code, reason=reason, now=now)])
@@ -212,19 +216,7 @@ class Coordinator:
                 case ev.Complete():
                     for envelope in mail.finished_envelopes(run, order, silos):
                         box.post(envelope)
-                    model = {"digest": order.model.digest, "size": order.model.size}
-                    box.write(
-                        "ended",
-                        _json(
-                            {
-                                "state": "completed",
-                                "reason": "",
-                                "code": "",
-                                "model": model,
-                                "metrics": dict(order.metrics),
-                            }
-                        ),
-                    )
+                    box.write("ended", _json(_completed(order)))
                 case ev.Fail(code=code, reason=reason):
                     for envelope in mail.stop_envelopes(run, order, silos):
                         box.post(envelope)
@@ -272,7 +264,7 @@ class Coordinator:
                 weights=weighing(self.strategy, order.answers),
                 slots=self._slots(order),
                 encoding=self.encoding,
-                bases=[self.store.path(a.base) if a.staleness else None for a in order.answers],
+                bases=[self.store.path(a.base) if a.staleness and a.base else None for a in order.answers],
                 round=order.round,
                 store=self.store,
                 label=self.spec.run_id,
@@ -322,7 +314,14 @@ class Coordinator:
             self._take([ev.Broken(code=result.code, reason=f"{result.what} {result.why}", now=now)])
 
     def _build(self) -> None:
-        """The package's own code builds the first model, in a process that is neither this one nor trusted."""
+        """The package's own code builds the first model, in a process that is neither this one nor trusted; a fork has
+        its model in the store."""
+        if given := self.config.first_model:
+            try:
+                self._say_built(given, self.store.size(given))
+            except UserError as error:
+                self.heard.put(_Built(None, error))
+            return
         out = self.run_dir / f"initial-{os.getpid()}.safetensors"
         try:
             self.builder = subprocess.Popen(
@@ -339,9 +338,15 @@ class Coordinator:
                 told, complaints = self.builder.communicate()
             digest, size = initial.outcome(self.builder.returncode, told, complaints)
             self.store.adopt_hashed(out, digest)
-            self.heard.put(_Built(Blob(digest=digest, size=size)))
+            self._say_built(digest, size)
         except UserError as error:
             self.heard.put(_Built(None, error))
+
+    def _say_built(self, digest: str, size: int) -> None:
+        """Raises OCT-CONFIG-INVALID, when the personal layers do not fit the model, or OCT-BLOB-MISSING."""
+        personal(self.config.personal_layers, (spec.name for spec in read_layout(self.store.path(digest))))
+        slots = {name: Blob(digest=d, size=self.store.size(d)) for name, d in self.config.first_slots.items()}
+        self.heard.put(_Built(Blob(digest=digest, size=size), slots=slots))
 
     # repair and housekeeping
 
@@ -360,7 +365,7 @@ class Coordinator:
     def _needed(self) -> set[str]:
         """What is still to be folded."""
         state = self.loop.state
-        answers = (*state.answers.values(), *state.folding.values())
+        answers = (*state.answers.values(), *state.folding.values(), *state.late.values())
         updates = {facts.update.digest for facts in answers if facts.update}
         return updates | {blob.digest for blob in state.slots.values()}
 
@@ -421,6 +426,22 @@ def _row(report: ev.Report) -> dict[str, Any]:
         "seconds": report.seconds,
         "model": {"digest": report.model.digest, "size": report.model.size},
         "spans": [asdict(bar) for bar in report.bars],
+        "late": list(report.late),
+        "silos": {silo: dict(metrics) for silo, metrics in report.silos.items()},
+    }
+
+
+def _completed(done: ev.Complete) -> dict[str, Any]:
+    best = done.best
+    return {
+        "state": "completed",
+        "reason": done.reason,
+        "code": "",
+        "model": {"digest": done.model.digest, "size": done.model.size},
+        "metrics": dict(done.metrics),
+        "best": {"round": best.round, "value": best.value, "digest": best.model.digest, "size": best.model.size}
+        if best
+        else {},
     }
 
 

@@ -69,13 +69,19 @@ def round_envelopes(run_id: str, report: ev.Report, turn: str, silos: Iterable[s
         seconds=report.seconds,
         model=ref(report.model),
         spans=[Span(lane=b.lane, step=b.step, start=b.start, end=b.end) for b in report.bars if b.lane == SERVER],
+        late=report.late,
     )
     return [_envelope(run_id, ROUND, silo, f"round-{report.round}-{turn}", report.round, body) for silo in silos]
 
 
 def finished_envelopes(run_id: str, done: ev.Complete, silos: Iterable[str]) -> list[Envelope]:
-    body = Finished(model=ref(done.model), metrics=done.metrics, rounds=done.rounds)
-    return [_envelope(run_id, FINISHED, silo, "finished", done.rounds, body, [body.model]) for silo in silos]
+    body = Finished(model=ref(done.model), metrics=done.metrics, rounds=done.rounds, reason=done.reason)
+    blobs = [body.model]
+    if done.best:
+        body.best.CopyFrom(ref(done.best.model))
+        body.best_round, body.best_value = done.best.round, done.best.value
+        blobs += [body.best] if done.best.model.digest != done.model.digest else []
+    return [_envelope(run_id, FINISHED, silo, "finished", done.rounds, body, blobs) for silo in silos]
 
 
 def stop_envelopes(run_id: str, fail: ev.Fail, silos: Iterable[str]) -> list[Envelope]:

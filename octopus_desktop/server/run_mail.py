@@ -55,8 +55,13 @@ def stop_envelope(run_id: str, silo: str, reason: str, code: str, *, again: bool
 
 def finished_envelope(run: RunRow, silo: str, *, again: bool) -> Envelope:
     model = BlobRef(digest=run.model_digest, size=run.model_size)
-    body = Finished(model=model, metrics=json.loads(run.metrics_json), rounds=run.round)
-    return _envelope(run.id, FINISHED, silo, "finished", body, [model], run.round, again=again)
+    body = Finished(model=model, metrics=json.loads(run.metrics_json), rounds=run.round, reason=run.reason)
+    blobs = [model]
+    if run.best_round:
+        body.best.CopyFrom(BlobRef(digest=run.best_digest, size=run.best_size))
+        body.best_round, body.best_value = run.best_round, run.best_value
+        blobs += [body.best] if run.best_digest != run.model_digest else []
+    return _envelope(run.id, FINISHED, silo, "finished", body, blobs, run.round, again=again)
 
 
 def removed_envelope(run_id: str, silo: str, reason: str) -> Envelope:

@@ -53,6 +53,8 @@ def run_info(
                 missing=row.missing,
                 seconds=row.seconds,
                 model=BlobRef(digest=row.model_digest, size=row.model_size),
+                late=row.late,
+                silos={silo: pb.SiloMetrics(metrics=metrics) for silo, metrics in row.silos.items()},
             )
             for row in rounds
         ],
@@ -61,6 +63,9 @@ def run_info(
         bytes_out=run.bytes_out,
         config_json=run.config_json,
         carrier=carrier,
+        best=BlobRef(digest=run.best_digest, size=run.best_size) if run.best_round else None,
+        best_round=run.best_round,
+        best_value=run.best_value,
     )
 
 

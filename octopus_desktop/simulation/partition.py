@@ -1,8 +1,9 @@
 """Cuts one dataset into silos, for experiments: CSV, Parquet or NPZ in, a file of the same kind for each silo out.
 
-``column:NAME`` a silo for each value of a column · ``iid`` equal random shares · ``dirichlet:ALPHA`` each label spread
-by a Dirichlet distribution (Hsu, Qi, Brown 2019, section 3) · ``shards:K`` rows sorted by label, K runs of them for
-each silo (McMahan et al. 2017, section 3). Rows keep their order. The same seed gives the same silos.
+``by-column:NAME`` (or ``column:NAME``) a silo for each value of a column · ``iid`` equal random shares ·
+``dirichlet:ALPHA`` each label spread by a Dirichlet distribution (Hsu, Qi, Brown 2019, section 3) · ``shards:K`` rows
+sorted by label, K runs of them for each silo (McMahan et al. 2017, section 3). Rows keep their order. The same
+seed gives the same silos.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def partition(source: Source, how: str, silos: int, *, seed: int = 0, label: str
     """Silo name to its rows.
 
     Args:
-        how: as in the module's text. silos: how many; with ``column:NAME`` 0 means one for each value, and another
+        how: as in the module's text. silos: how many; with ``by-column:NAME`` 0 means one for each value, and another
             number keeps the largest ones.
 
     Raises:
@@ -102,7 +103,7 @@ def partition(source: Source, how: str, silos: int, *, seed: int = 0, label: str
     """
     way, _, argument = how.partition(":")
     random = np.random.default_rng(seed)
-    if way == "column":
+    if way in ("by-column", "column"):
         return _by_column(source, argument, silos)
     if silos < 1 or silos > source.rows:
         raise _usage(f"{source.rows} rows cannot be cut into {silos} silos.", "Choose a smaller number of silos.")
@@ -115,7 +116,7 @@ def partition(source: Source, how: str, silos: int, *, seed: int = 0, label: str
     else:
         raise _usage(
             f"There is no way {how!r} to cut data into silos.",
-            "Write column:NAME, iid, dirichlet:ALPHA (say dirichlet:0.5) or shards:K (say shards:2).",
+            "Write by-column:NAME, iid, dirichlet:ALPHA (say dirichlet:0.5) or shards:K (say shards:2).",
         )
     return {f"silo-{number}": part for number, part in enumerate(parts, 1)}
 

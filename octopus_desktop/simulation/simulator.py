@@ -16,17 +16,19 @@ from typing import Any
 
 from octopus_desktop.aggregation import encodings, strategies
 from octopus_desktop.aggregation import events as ev
-from octopus_desktop.aggregation.facts import AnswerFacts, Blob
+from octopus_desktop.aggregation.facts import AnswerFacts, Best, Blob
 from octopus_desktop.aggregation.fold import RejectedUpdates, fold
 from octopus_desktop.aggregation.loops import make_loop
 from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.jobs.personal import personal
 from octopus_desktop.jobs.toml import apply_overrides
 from octopus_desktop.simulation.jobs import Job
 from octopus_desktop.simulation.silos import VirtualSilo, make_silo
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.training.spec import DataSource
 from octopus_desktop.wire.errors import UserError
+from octopus_desktop.wire.tensors import read_layout, require_same
 
 SiloData = Mapping[str, Mapping[str, DataSource]]
 FOLD_THREADS = 2
@@ -50,7 +52,8 @@ class Step:
 class SimulationResult:
     """``model`` is the final model's file below the work folder. ``rounds``: one row a round, ``first``: metrics of the
     model that the run began with. ``answers``: silo to its last evaluation's metrics. ``transferred``: bytes that a
-    deployment would have carried, both ways. ``skipped``: what silos could not do, in words."""
+    deployment would have carried, both ways. ``skipped``: what silos could not do, in words. ``best``, ``best_model``:
+    of the round that the run's [run] best chose; ``reason``: why the run ended before its last round."""
 
     model: Path
     digest: str
@@ -65,6 +68,9 @@ class SimulationResult:
     silos: tuple[str, ...]
     skipped: tuple[str, ...] = ()
     virtual_seconds: float = 0.0
+    best: Best | None = None
+    best_model: Path | None = None
+    reason: str = ""
 
 
 class Clock:
@@ -121,6 +127,7 @@ def simulate(
     config: RunConfig | None = None,
     speeds: Mapping[str, float] | None = None,
     progress: Callable[[Step], None] = lambda step: None,
+    first: Path | None = None,
 ) -> SimulationResult:
     """Run the job. The order of ``data`` is the order of sums: give the silos in the order that a deployment has.
 
@@ -129,10 +136,11 @@ def simulate(
         config: a whole configuration in place of the job's (then without ``overrides``).
         speeds: simulated seconds that one task takes at a silo, for asynchronous runs and for rounds with a deadline.
         work: an empty folder, which afterwards holds the models of all rounds.
+        first: the model to begin with, in place of a fresh one; its bytes are the same wherever a run begins with it.
 
     Raises:
         UserError: what ended the run: of a silo's own code or data when the quorum fails by it, OCT-STRATEGY-PARAMETER,
-            OCT-CONFIG-INVALID, OCT-RUN-QUORUM.
+            OCT-CONFIG-INVALID, OCT-RUN-QUORUM, OCT-MODEL-SHAPE when ``first`` is no model of this job.
     """
     began = time.time()
     work.mkdir(parents=True, exist_ok=True)
@@ -149,7 +157,7 @@ def simulate(
     store = BlobStore(work / "blobs", durable=False)
     clock = Clock(speeds or {}, virtual=bool(speeds) or settings.mode == "async")
     try:
-        todo = deque(loop.apply(ev.Started(model=_first_model(job, settings, store, work), now=clock.now())))
+        todo = deque(loop.apply(ev.Started(model=_first_model(job, settings, store, work, first), now=clock.now())))
         while True:
             if not todo:
                 event = clock.next(loop.next_timer())
@@ -175,7 +183,7 @@ def simulate(
                     if run.errors:
                         raise run.errors[-1][1]
                     raise UserError(code, "The simulated run failed.", reason, "Correct the job or its settings.")
-                case ev.Complete(model=model, metrics=metrics):
+                case ev.Complete(model=model, metrics=metrics, best=best, reason=reason):
                     return SimulationResult(
                         model=store.path(model.digest),
                         digest=model.digest,
@@ -190,13 +198,16 @@ def simulate(
                         silos=order,
                         skipped=tuple(f"{silo}: {error.what} [{error.code}]" for silo, error in run.errors),
                         virtual_seconds=clock.elapsed,
+                        best=best,
+                        best_model=store.path(best.model.digest) if best else None,
+                        reason=reason,
                     )
     finally:
         for silo in run.silos.values():
             silo.close()
 
 
-def _first_model(job: Job, config: RunConfig, store: BlobStore, work: Path) -> Blob:
+def _first_model(job: Job, config: RunConfig, store: BlobStore, work: Path, first: Path | None) -> Blob:
     import torch
 
     from octopus_desktop.training.engine import initial_model
@@ -204,6 +215,12 @@ def _first_model(job: Job, config: RunConfig, store: BlobStore, work: Path) -> B
     torch.set_num_threads(1)  # as in the process that builds it for a coordinator
     out = work / "initial.safetensors"
     written = initial_model(job.folder, job.manifest.trainer, config, out)
+    built = read_layout(out)
+    personal(config.personal_layers, (spec.name for spec in built))
+    if first:
+        require_same(built, read_layout(first), f"The model in {first.name}")
+        out.unlink()
+        return Blob(digest=store.adopt(first), size=first.stat().st_size)
     return Blob(digest=store.adopt_hashed(out, written.digest), size=written.size)
 
 
@@ -245,7 +262,7 @@ def _aggregate(
             weights=strategies.weighing(strategy, order.answers),
             slots={name: store.path(blob.digest) for name, blob in order.slots.items()},
             encoding=encodings.make(run.config.encoding, run.config.encoding_parameters),
-            bases=[store.path(a.base) if a.staleness else None for a in order.answers],
+            bases=[store.path(a.base) if a.staleness and a.base else None for a in order.answers],
             round=order.round,
             store=store,
             label="simulation",

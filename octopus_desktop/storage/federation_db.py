@@ -90,7 +90,8 @@ class JobRow:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
     """``state``: offered | running | completed | stopped | failed. ``swept_round``: updates up to it are removed.
-    ``mail_closed``: 1 when the run has ended and nothing waits for anybody."""
+    ``mail_closed``: 1 when the run has ended and nothing waits for anybody. ``best_…``: the best round's model, where
+    the run chooses one; round 0 while it has not."""
 
     id: str
     job_digest: str
@@ -114,6 +115,10 @@ class RunRow:
     mail_closed: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    best_round: int = 0
+    best_value: float = 0.0
+    best_digest: str = ""
+    best_size: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +144,8 @@ class RunSiloRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRow:
+    """``late``: silos whose answer to an earlier round counted here. ``silos``: each silo's own metrics."""
+
     run_id: str
     round: int
     metrics: dict[str, float] = field(default_factory=dict)
@@ -147,6 +154,8 @@ class RoundRow:
     seconds: float = 0.0
     model_digest: str = ""
     model_size: int = 0
+    late: tuple[str, ...] = ()
+    silos: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class FederationDb:
@@ -343,6 +352,8 @@ class FederationDb:
                     metrics_json=json.dumps(row.metrics),
                     answered_json=json.dumps(list(row.answered)),
                     missing_json=json.dumps(list(row.missing)),
+                    late_json=json.dumps(list(row.late)),
+                    silos_json=json.dumps(row.silos),
                     seconds=row.seconds,
                     model_digest=row.model_digest,
                     model_size=row.model_size,
@@ -370,6 +381,8 @@ class FederationDb:
                     metrics=json.loads(r.metrics_json),
                     answered=tuple(json.loads(r.answered_json)),
                     missing=tuple(json.loads(r.missing_json)),
+                    late=tuple(json.loads(r.late_json)),
+                    silos=json.loads(r.silos_json),
                     seconds=r.seconds,
                     model_digest=r.model_digest,
                     model_size=r.model_size,
@@ -380,7 +393,7 @@ class FederationDb:
     def is_kept(self, digest: str) -> bool:
         """Is this blob a package or a global model, to be kept?"""
         with self.transaction() as c:
-            for column in (t.jobs.c.digest, t.rounds.c.model_digest, t.runs.c.model_digest):
+            for column in (t.jobs.c.digest, t.rounds.c.model_digest, t.runs.c.model_digest, t.runs.c.best_digest):
                 if c.execute(sa.select(column).where(column == digest).limit(1)).first():
                     return True
         return False

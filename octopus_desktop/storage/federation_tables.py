@@ -117,6 +117,10 @@ runs = Table(
     Column("mail_closed", Integer, nullable=False),
     Column("bytes_in", BigInteger, nullable=False),
     Column("bytes_out", BigInteger, nullable=False),
+    Column("best_round", Integer, nullable=False, server_default="0"),
+    Column("best_value", Float, nullable=False, server_default="0"),
+    Column("best_digest", String(64), nullable=False, server_default=""),
+    Column("best_size", BigInteger, nullable=False, server_default="0"),
 )
 Index("runs_state", runs.c.state)
 
@@ -148,6 +152,8 @@ rounds = Table(
     Column("metrics_json", Text, nullable=False),
     Column("answered_json", Text, nullable=False),
     Column("missing_json", Text, nullable=False),
+    Column("late_json", Text, nullable=False, server_default="[]"),
+    Column("silos_json", Text, nullable=False, server_default="{}"),
     Column("seconds", Float, nullable=False),
     Column("model_digest", String(64), nullable=False),
     Column("model_size", BigInteger, nullable=False),

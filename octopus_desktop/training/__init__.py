@@ -6,7 +6,14 @@ Contract (the modules and what others may call):
 ``evaluate(ctx, model) -> metrics``; ``Context`` with ``round``, ``rounds``, ``seed``, ``rank``, ``world_size``,
 ``device``, ``silo``, ``hyperparameters``, ``dataset(alias) -> SiloDataset``, ``loader(dataset, batch_size, shuffle)``
 (a DataLoader with DistributedSampler and a seeded generator), ``report(step=…, **values)``, ``log(text)``,
-``examples`` (the answer's weight; set by the first training loader, may be overridden).
+``examples`` (the answer's weight; set by the first training loader, may be overridden), ``backward(loss)`` (scales the
+loss for float16; else plain).
+
+job.toml's [training] changes how steps are made, and the trainer's code need not know (``numerics.py``, ``steps.py``,
+``shares.py``): ``precision`` "bf16" or "fp16" is autocast around ``train`` and ``evaluate`` as a whole (float16 on GPUs
+alone, where the trainer calls ``ctx.backward(loss)``); ``accumulate`` and ``clip_norm`` act in front of each optimiser
+step; ``compile`` compiles what ``train`` gets; ``shares`` "measured", or the ``shares`` of ``Engine`` and
+``RunnerSpec``, split each batch over unequal workers so that the steps are those of one big batch.
 
 ``engine.py`` (torch) — one worker's work without any process around it; simulation and DDP workers both drive it::
 
@@ -14,7 +21,7 @@ Contract (the modules and what others may call):
     @dataclass TaskResult: examples, steps, metrics ("train/…", "eval/…", with "eval/examples"), update: Path | None
                            (a safetensors file in the layout and order of the model that came in), train_seconds, spans
     class Engine(package: Path, trainer: str, config: RunConfig, silo: str, sources: dict[str, DataSource], *, rank=0,
-                 world_size=1, device="cpu", threads=1, report: Reporter | None = None)
+                 world_size=1, device="cpu", threads=1, report: Reporter | None = None, shares=())
         .run(task: TaskInput, out: Path) -> TaskResult        # deterministic in (package, config, silo, data, model)
     def initial_model(package, trainer, config, out: Path) -> None   # seeded by derive_seed(config.seed, "init")
 

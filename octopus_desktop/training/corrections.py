@@ -27,6 +27,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from octopus_desktop.training import state as files
+from octopus_desktop.training.steps import Steps
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import make_layout, read_layout
 
@@ -46,14 +47,22 @@ class Corrections:
         model: holds the global weights now.
         shared: name to file of the strategy's state that came with the task; what is missing counts as zeros.
         keep: folder of the silo's memory; None where nothing is kept (and then no word may ask for it).
+        pace: says which of an optimiser's calls are steps; None: all.
 
     Attributes:
         steps: optimiser steps so far. rate_sum: the sum of their learning rates (Σ η over steps).
     """
 
     def __init__(
-        self, words: Mapping[str, Any], model: nn.Module, shared: Mapping[str, Path], keep: Path | None, round: int
+        self,
+        words: Mapping[str, Any],
+        model: nn.Module,
+        shared: Mapping[str, Path],
+        keep: Path | None,
+        round: int,
+        pace: Steps | None = None,
     ) -> None:
+        self._pace = pace
         self.steps, self.rate_sum = 0, 0.0
         self._limit = int(words.get("steps", 0))
         self._proximal = float(words.get("proximal", 0.0))
@@ -118,6 +127,8 @@ class Corrections:
                     p.grad.add_(self._common[name])
 
     def _after(self, optimiser: torch.optim.Optimizer, *_: object) -> None:
+        if self._pace and self._pace.holding:
+            return
         self.steps += 1
         self.rate_sum += float(optimiser.param_groups[0].get("lr", 0.0))
         if self._limit and self.steps >= self._limit:

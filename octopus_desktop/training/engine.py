@@ -13,7 +13,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,11 @@ from octopus_desktop.training import state as files
 from octopus_desktop.training.corrections import Corrections, Enough
 from octopus_desktop.training.data import SiloDataset
 from octopus_desktop.training.loading import PackageCode, TrainerError
+from octopus_desktop.training.numerics import Numerics
 from octopus_desktop.training.sdk import ClientTrainer, Context, Reporter, Shelf, Silent, seed_everything
+from octopus_desktop.training.shares import by_speed, checked
 from octopus_desktop.training.spec import DataSource
+from octopus_desktop.training.steps import Steps
 from octopus_desktop.wire.canonical import derive_seed
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import read_layout
@@ -70,6 +73,10 @@ class TaskResult:
 class Engine:
     """Keeps the package's code, the datasets and the model's structure warm between tasks.
 
+    Args:
+        shares: of each step's examples, by rank; "measured": by the speed of each rank in the round before, so that the
+            bits cannot be had again; empty: as the job's configuration says.
+
     Raises (constructor and ``run``):
         UserError: OCT-JOB-TRAINER, OCT-DATA-*, OCT-RUN-TRAINER, OCT-MODEL-*, OCT-DISK-FULL.
     """
@@ -87,11 +94,20 @@ class Engine:
         device: str = "cpu",
         threads: int = 1,
         report: Reporter | None = None,
+        shares: Sequence[float] | str = (),
     ) -> None:
         self.config, self.silo, self.rank, self.world_size = config, silo, rank, world_size
         self._sources = dict(sources)
         self._device, self._threads = torch.device(device), threads
         self._report: Reporter = report or Silent()
+        self._numerics = Numerics(config.training, self._device, self._report)
+        chosen = shares or config.training.shares
+        self._measured = chosen == "measured" and world_size > 1
+        self.shares: tuple[float, ...] = ()
+        if self._measured:
+            self.shares = (1.0,) * world_size  # until a round was measured
+        elif not isinstance(chosen, str) and world_size > 1:
+            self.shares = checked(chosen, world_size)
         self._datasets: dict[str, SiloDataset] = {}
         self._shelf = Shelf(self._dataset)
         self._model: nn.Module | None = None
@@ -169,7 +185,7 @@ class Engine:
         ctx = self._context(task, "evaluate")
         seed_everything(derive_seed(ctx.seed, "evaluate"))
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self._numerics.autocast():
             mine = self._call("evaluate", lambda: self._trainer().evaluate(ctx, model))
         examples = max(0, int(ctx.examples or 0))
         total, merged = self._merge(mine, examples)
@@ -182,16 +198,17 @@ class Engine:
         self, task: TaskInput, model: nn.Module, metrics: dict[str, float], spans: list[tuple[str, str, float, float]]
     ) -> tuple[int, int, float]:
         started = time.time()
-        ctx = self._context(task, "train")
+        pace = self._numerics.steps(self.world_size, self.shares, self._measured)
+        ctx = self._context(task, "train", pace)
         trainer = self._trainer()
         model.train()
-        wrapped = self._wrapped(model, trainer)
-        corrections = Corrections(task.config, model, task.shared, task.keep, task.round)
+        wrapped = self._wrapped(model, trainer, pace)
+        corrections = Corrections(task.config, model, task.shared, task.keep, task.round, pace)
         seed_everything(ctx.seed)
         clock = time.perf_counter()
         mine = None
         try:
-            with corrections:
+            with self._numerics.autocast(), pace, corrections:
                 mine = self._call("train", lambda: trainer.train(ctx, wrapped))
         finally:
             wrapped = None
@@ -211,19 +228,23 @@ class Engine:
             metrics["train/rate_sum"] = corrections.rate_sum
         if self.rank == 0:
             corrections.remember()
+        if self._measured:
+            self.shares = by_speed(_gather_json(pace.speed(), self.world_size, self._device))
         self._span(task, spans, "train", started)
         return total, corrections.steps, seconds
 
-    def _wrapped(self, model: nn.Module, trainer: ClientTrainer) -> Any:
+    def _wrapped(self, model: nn.Module, trainer: ClientTrainer, pace: Steps) -> Any:
         """A fresh DDP for every task: its buckets are re-ordered after the first step, which a warm one would keep and
         a restarted worker would not have."""
         if self.world_size == 1 or not any(p.requires_grad for p in model.parameters()):
-            return model
-        return DistributedDataParallel(
+            return self._numerics.compiled(model)
+        parallel = DistributedDataParallel(
             model,
             device_ids=[self._device] if self._device.type == "cuda" else None,
             find_unused_parameters=trainer.find_unused_parameters,
         )
+        pace.attach(parallel)
+        return self._numerics.compiled(parallel)
 
     def _structure(self) -> nn.Module:
         if self._model is None:
@@ -256,7 +277,7 @@ class Engine:
     def _call(self, phase: str, work: Callable[[], Any]) -> Any:
         return call_trainer(phase, work, self._code.root)
 
-    def _context(self, task: TaskInput, phase: str) -> Context:
+    def _context(self, task: TaskInput, phase: str, pace: Steps | None = None) -> Context:
         return Context(
             run_seed=self.config.seed,
             round=task.round,
@@ -270,6 +291,7 @@ class Engine:
             config=task.config,
             shelf=self._shelf,
             reporter=self._report,
+            pace=pace,
         )
 
     def _dataset(self, alias: str) -> SiloDataset:

@@ -23,10 +23,13 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, Sampler, TensorDataset
 
 from octopus_desktop.training.data import SiloDataset
+from octopus_desktop.training.shares import Plan, SharedBatches
 from octopus_desktop.wire.canonical import derive_seed
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from octopus_desktop.training.steps import Steps
 
 __all__ = ["ClientTrainer", "Context", "Reporter", "SiloDataset"]
 
@@ -119,6 +122,7 @@ class Context:
         config: Mapping[str, Any],
         shelf: Shelf,
         reporter: Reporter,
+        pace: Steps | None = None,
     ) -> None:
         self.round, self.rounds, self.silo = round, rounds, silo
         self.rank, self.world_size, self.device = rank, world_size, device
@@ -126,6 +130,7 @@ class Context:
         self.hyperparameters, self.config = hyperparameters, config
         self.examples: int | None = None
         self._run_seed, self._task, self._shelf, self._reporter = run_seed, task, shelf, reporter
+        self._pace = pace
         self._loaders = 0
         self._epoch, self._epochs = 0, 0
 
@@ -153,8 +158,13 @@ class Context:
         """This worker's share of a dataset, in batches. Tensors (one, or a sequence of equal length) are cut into
         batches directly, and come as tuples.
 
+        ``batch_size`` is that of one worker among equals: a batch over all workers has batch_size × world_size
+        examples, and with ``accumulate`` in job.toml so many of them make one step.
+
         When training, ``shuffle`` is on unless switched off, each pass has another order, and the shares of all
-        workers are padded to equal length, so that no worker waits for a batch that another does not have. When
+        workers are padded to equal length, so that no worker waits for a batch that another does not have. Where the
+        workers have unequal shares, nothing is padded: each batch over all workers is split by the shares, and every
+        worker comes to every step; one for whom no example is left gets one that counts nought. When
         evaluating, the order is kept and nothing is counted twice. ``options`` go to ``DataLoader``. A strategy may ask
         for all examples as one batch (FedSGD); ``batch_size`` is passed over then.
         """
@@ -166,11 +176,13 @@ class Context:
             parts = [dataset] if isinstance(dataset, torch.Tensor) else list(dataset)  # type: ignore[arg-type]
             dataset = TensorDataset(*(torch.as_tensor(t) for t in parts))
         count = len(dataset)  # type: ignore[arg-type]
+        place = derive_seed(self._run_seed, self.round, self.silo, "loader", self._task, self._loaders + 1) >> 8
+        if training and count and self._pace and self._pace.shares:
+            return self._shared_loader(dataset, batch_size, shuffle is not False, place, direct, options)
         own = len(range(self.rank, count, self.world_size))
         if self.examples is None:
             self.examples = own
         self._loaders += 1
-        place = derive_seed(self._run_seed, self.round, self.silo, "loader", self._task, self._loaders) >> 8
         sampler: Sampler[int]
         if training and count:
             sampler = _Passes(
@@ -183,7 +195,30 @@ class Context:
         chosen: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler}
         if direct:  # a whole batch by one index: no call per example, no collating
             chosen = {"batch_size": None, "sampler": BatchSampler(sampler, batch_size, False)}
-        return _Loader(self, dataset, generator=generator, **chosen, **options)
+        plan = _equal_plan(len(sampler), batch_size, self.world_size)  # type: ignore[arg-type]
+        return _Loader(self, dataset, plan if training else None, generator=generator, **chosen, **options)
+
+    def _shared_loader(
+        self, dataset: Any, batch_size: int, shuffle: bool, place: int, direct: bool, options: dict[str, Any]
+    ) -> DataLoader[Any]:
+        """``loader`` for workers of unequal shares."""
+        assert self._pace
+        whole = batch_size if self.config.get("full_batch") else batch_size * self.world_size
+        sampler = SharedBatches(
+            len(dataset), whole, self._pace.shares, self.rank, shuffle, place, bool(options.pop("drop_last", False))
+        )
+        if self.examples is None:
+            self.examples = sampler.examples
+        self._loaders += 1
+        generator = torch.Generator()
+        generator.manual_seed(derive_seed(place, self.rank))
+        chosen = {"batch_size": None, "sampler": sampler} if direct else {"batch_sampler": sampler}
+        return _Loader(self, dataset, sampler.plan, generator=generator, **chosen, **options)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """``loss.backward()``, with the loss scaled where job.toml asks for float16: small gradients would be lost in
+        it otherwise. The optimiser gets the gradients of the loss itself, and a step that overflowed is left out."""
+        (self._pace.scaled(loss) if self._pace else loss).backward()  # type: ignore[no-untyped-call]
 
     def epochs(self, count: int) -> Iterator[int]:
         """0 … count-1, and tells the administrator how far the round is."""
@@ -262,15 +297,27 @@ class _Share(Sampler[int]):
         return len(self._own)
 
 
-class _Loader(DataLoader[Any]):
-    """A DataLoader that tells its context how far a pass is."""
+def _equal_plan(own: int, batch_size: int, workers: int) -> Plan:
+    """Examples here and everywhere in the n-th batch of ``own`` examples on each of ``workers``."""
 
-    def __init__(self, ctx: Context, dataset: Any, **options: Any) -> None:
+    def examples(number: int) -> tuple[int, int]:
+        here = min(batch_size, own - (number - 1) * batch_size)
+        return here, here * workers
+
+    return examples
+
+
+class _Loader(DataLoader[Any]):
+    """A DataLoader that tells its context how far a pass is, and what the next batch holds."""
+
+    def __init__(self, ctx: Context, dataset: Any, plan: Plan | None, **options: Any) -> None:
         super().__init__(dataset, **options)
-        self._ctx = ctx
+        self._ctx, self._plan = ctx, plan
 
     def __iter__(self) -> Any:
         batches = len(self)
         for number, batch in enumerate(super().__iter__(), 1):
+            if self._plan and self._ctx._pace and self._ctx._pace.listening:
+                self._ctx._pace.batch(*self._plan(number), number, number == batches)
             yield batch
             self._ctx._batch_done(number, batches)

@@ -64,6 +64,7 @@ class RunnerSpec(_Json):
     devices: tuple[str, ...] = ()  # "cuda:0", ...; empty: CPU
     data: tuple[dict[str, Any], ...] = ()  # DataSource as dicts
     max_restarts: int = 3
+    shares: tuple[float, ...] | str = ()  # of each step's examples, by rank; "measured"; empty: as the job says
 
     @property
     def run_config(self) -> RunConfig:

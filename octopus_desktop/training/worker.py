@@ -100,6 +100,7 @@ def work(run_dir: Path) -> None:
             device=device,
             threads=spec.threads,
             report=LinkReporter(link, rank),
+            shares=spec.shares,
         )
         engine.warm_up()
     except UserError as error:

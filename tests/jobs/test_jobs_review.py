@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octopus_desktop.jobs import findings, package, review
-from octopus_desktop.jobs.manifest import DataNeed, JobManifest, Resources, RunConfig
+from octopus_desktop.jobs.manifest import DataNeed, JobManifest, Resources, RunConfig, Training
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import Offer
 from octopus_desktop.wire.pb.local_pb2 import PolicyLine
@@ -189,6 +189,16 @@ def sentences(config: RunConfig = CONFIG, **more: object) -> dict[str, str]:
     lines = review.summary(MANIFEST, config, OFFER, {"patients": ["cardiology"]}, **more)  # type: ignore[arg-type]
     assert [line.topic for line in lines] == list(review.TOPICS)
     return {line.topic: line.text for line in lines}
+
+
+def test_the_summary_says_what_the_training_table_changes() -> None:
+    assert "bfloat16" not in sentences()["hardware"]
+    chosen = Training(
+        precision="bf16", accumulate=4, clip_norm=1.0, compile=True, parallel="fsdp", shares="measured", stall_s=90.0
+    )
+    said = sentences(replace(CONFIG, training=chosen))["hardware"]
+    for words in ("bfloat16", "4 batches make one step", "longer than 1 ", "compiler", "spread", "measured", "90 sec"):
+        assert words in said
 
 
 def test_the_summary_says_in_plain_words_what_the_job_wants() -> None:

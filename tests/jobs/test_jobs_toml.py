@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octopus_desktop.jobs.manifest import Resources, RunConfig
+from octopus_desktop.jobs.manifest import Resources, RunConfig, Training
 from octopus_desktop.jobs.toml import apply_overrides, examine, parse
 from octopus_desktop.jobs.toml_places import places
 from octopus_desktop.wire.errors import UserError
@@ -100,6 +100,13 @@ MISTAKES = [  # what is replaced, by what, where it is told, words in the error
     ("[strategy]", 'encoding = "topk"\n[encoding]\nvalues = 16\n[strategy]', (27, 1), "encoding.values", "'fp32'"),
     ("[strategy]", 'encoding = "int4"\n[encoding]\nfeedback = 1\n[strategy]', (27, 1), "encoding.feedback", "true"),
     ("[strategy]", 'encoding = "fp16"\n[encoding]\nzzz = 1\n[strategy]', (27, 1), "encoding.zzz", "Known here: none"),
+    ("[strategy]", '[training]\nprecision = "bf-16"\n[strategy]', (26, 1), "training.precision", "'bf16'"),
+    ("[strategy]", "[training]\nprecison = 1\n[strategy]", (26, 1), "training.precison", "'precision'"),
+    ("[strategy]", "[training]\naccumulate = 0\n[strategy]", (26, 1), "training.accumulate", "at least 1"),
+    ("[strategy]", "[training]\nclip_norm = -1\n[strategy]", (26, 1), "training.clip_norm", "out of range"),
+    ("[strategy]", "[training]\ncompile = 1\n[strategy]", (26, 1), "training.compile", "compile = true"),
+    ("[strategy]", '[training]\nshares = "fast"\n[strategy]', (26, 1), "training.shares", "measured"),
+    ("seed = 7", "accumulate = 2", (22, 1), "run.accumulate", "[training]"),
     ("[run]", "[runs]", (20, 1), "runs", "'run'"),
     ("[run]", "[zzz]", (20, 1), "zzz", "Known here"),
     ('name = "heart"', "", (1, 1), "job.name", "missing"),
@@ -267,6 +274,20 @@ def test_a_bad_override_is_told(overrides: dict[str, object], words: str) -> Non
         apply_overrides(CONFIG, overrides)
     assert told.value.code == "OCT-CONFIG-INVALID"
     assert words in f"{told.value.what} {told.value.why} {told.value.next_step}"
+
+
+# training
+
+
+def test_the_training_table_is_kept_and_older_configurations_keep_their_digest() -> None:
+    text = TOML.replace("[strategy]", '[training]\nprecision = "bf16"\nclip_norm = 1\ncompile = true\n[strategy]')
+    config = parse(text).config
+    assert config.training == Training(precision="bf16", clip_norm=1.0, compile=True)
+    assert json.loads(config.to_json())["training"] == {"clip_norm": 1.0, "compile": True, "precision": "bf16"}
+    assert type(config).from_dict(json.loads(config.to_json())) == config
+    assert "training" not in json.loads(parse(TOML).config.to_json())
+    back = apply_overrides(config, {"training": {"compile": False, "accumulate": 4}}).training
+    assert back == Training(precision="bf16", clip_norm=1.0, accumulate=4)
 
 
 # encodings

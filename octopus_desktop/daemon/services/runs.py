@@ -38,6 +38,7 @@ RUNNER = "octopus_desktop.training.runner"
 DISK_LOOK_S = 5.0
 DISK_FREE_BYTES = 64 << 20
 RETRY_S = 10.0
+TEXT_LIMIT = 2000
 
 
 class Runs:
@@ -199,12 +200,15 @@ class Runs:
                 row = self._record.round(envelope.run_id, last)
                 row.model_digest, row.model_size = finished.model.digest, finished.model.size
                 self._record.touch(envelope.run_id, last)
+            if finished.best.digest:
+                self._uses.add(envelope.run_id, "final", finished.best_round, finished.best.digest)
             run = self._silo.get("run", envelope.run_id)
-            if run is not None and finished.metrics:
+            if run is not None:
                 run = self._silo.need("run", envelope.run_id)
                 run.metrics.update(finished.metrics)
+                run.best_round, run.best_value = finished.best_round, finished.best_value
                 self._silo.put("run", run)
-            self._lives.apply(envelope.run_id, reducer.FinishedCame(finished.rounds))
+            self._lives.apply(envelope.run_id, reducer.FinishedCame(finished.rounds, finished.reason[:TEXT_LIMIT]))
         return True
 
     def round_came(self, envelope: Envelope) -> bool:

@@ -224,7 +224,7 @@ class Stop(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
 
 class Finished(_message.Message):
-    __slots__ = ("model", "metrics", "rounds")
+    __slots__ = ("model", "metrics", "rounds", "best", "best_round", "best_value", "reason")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -235,13 +235,21 @@ class Finished(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    BEST_FIELD_NUMBER: _ClassVar[int]
+    BEST_ROUND_FIELD_NUMBER: _ClassVar[int]
+    BEST_VALUE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     model: BlobRef
     metrics: _containers.ScalarMap[str, float]
     rounds: int
-    def __init__(self, model: _Optional[_Union[BlobRef, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., rounds: _Optional[int] = ...) -> None: ...
+    best: BlobRef
+    best_round: int
+    best_value: float
+    reason: str
+    def __init__(self, model: _Optional[_Union[BlobRef, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., rounds: _Optional[int] = ..., best: _Optional[_Union[BlobRef, _Mapping]] = ..., best_round: _Optional[int] = ..., best_value: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class RoundResult(_message.Message):
-    __slots__ = ("rounds", "metrics", "answered", "missing", "seconds", "model", "spans")
+    __slots__ = ("rounds", "metrics", "answered", "missing", "seconds", "model", "spans", "late")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -256,6 +264,7 @@ class RoundResult(_message.Message):
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SPANS_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
     rounds: int
     metrics: _containers.ScalarMap[str, float]
     answered: _containers.RepeatedScalarFieldContainer[str]
@@ -263,7 +272,8 @@ class RoundResult(_message.Message):
     seconds: float
     model: BlobRef
     spans: _containers.RepeatedCompositeFieldContainer[Span]
-    def __init__(self, rounds: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., answered: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[str]] = ..., seconds: _Optional[float] = ..., model: _Optional[_Union[BlobRef, _Mapping]] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ...) -> None: ...
+    late: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, rounds: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., answered: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[str]] = ..., seconds: _Optional[float] = ..., model: _Optional[_Union[BlobRef, _Mapping]] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., late: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AuditHead(_message.Message):
     __slots__ = ("seq", "hash", "signature")

@@ -694,7 +694,7 @@ class NoteRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., path: _Optional[str] = ..., line: _Optional[int] = ..., text: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("id", "federation_id", "job_name", "job_version", "package_digest", "state", "reason", "code", "round", "rounds", "fraction", "eta_s", "approved_at", "started_at", "ended_at", "updated_at", "bytes_in", "bytes_out", "metrics", "silos", "silos_present", "workers", "datasets", "approved_by", "conditions_json", "carrier", "encoding", "bytes_resumed", "latency_ms", "link")
+    __slots__ = ("id", "federation_id", "job_name", "job_version", "package_digest", "state", "reason", "code", "round", "rounds", "fraction", "eta_s", "approved_at", "started_at", "ended_at", "updated_at", "bytes_in", "bytes_out", "metrics", "silos", "silos_present", "workers", "datasets", "approved_by", "conditions_json", "carrier", "encoding", "bytes_resumed", "latency_ms", "link", "best_round", "best_value")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -732,6 +732,8 @@ class Run(_message.Message):
     BYTES_RESUMED_FIELD_NUMBER: _ClassVar[int]
     LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
     LINK_FIELD_NUMBER: _ClassVar[int]
+    BEST_ROUND_FIELD_NUMBER: _ClassVar[int]
+    BEST_VALUE_FIELD_NUMBER: _ClassVar[int]
     id: str
     federation_id: str
     job_name: str
@@ -762,7 +764,9 @@ class Run(_message.Message):
     bytes_resumed: int
     latency_ms: float
     link: str
-    def __init__(self, id: _Optional[str] = ..., federation_id: _Optional[str] = ..., job_name: _Optional[str] = ..., job_version: _Optional[str] = ..., package_digest: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., code: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., fraction: _Optional[float] = ..., eta_s: _Optional[float] = ..., approved_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., updated_at: _Optional[float] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., silos: _Optional[_Iterable[str]] = ..., silos_present: _Optional[_Iterable[str]] = ..., workers: _Optional[int] = ..., datasets: _Optional[_Iterable[str]] = ..., approved_by: _Optional[str] = ..., conditions_json: _Optional[str] = ..., carrier: _Optional[str] = ..., encoding: _Optional[str] = ..., bytes_resumed: _Optional[int] = ..., latency_ms: _Optional[float] = ..., link: _Optional[str] = ...) -> None: ...
+    best_round: int
+    best_value: float
+    def __init__(self, id: _Optional[str] = ..., federation_id: _Optional[str] = ..., job_name: _Optional[str] = ..., job_version: _Optional[str] = ..., package_digest: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., code: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., fraction: _Optional[float] = ..., eta_s: _Optional[float] = ..., approved_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., updated_at: _Optional[float] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., silos: _Optional[_Iterable[str]] = ..., silos_present: _Optional[_Iterable[str]] = ..., workers: _Optional[int] = ..., datasets: _Optional[_Iterable[str]] = ..., approved_by: _Optional[str] = ..., conditions_json: _Optional[str] = ..., carrier: _Optional[str] = ..., encoding: _Optional[str] = ..., bytes_resumed: _Optional[int] = ..., latency_ms: _Optional[float] = ..., link: _Optional[str] = ..., best_round: _Optional[int] = ..., best_value: _Optional[float] = ...) -> None: ...
 
 class StopLocalRequest(_message.Message):
     __slots__ = ("id", "reason", "request_id")

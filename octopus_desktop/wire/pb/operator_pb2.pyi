@@ -251,18 +251,24 @@ class AddAuthorRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., key: _Optional[bytes] = ...) -> None: ...
 
 class StartRunRequest(_message.Message):
-    __slots__ = ("job", "silos", "overrides_json", "offer_valid_s", "request_id")
+    __slots__ = ("job", "silos", "overrides_json", "offer_valid_s", "request_id", "from_run", "from_round", "central_data_json")
     JOB_FIELD_NUMBER: _ClassVar[int]
     SILOS_FIELD_NUMBER: _ClassVar[int]
     OVERRIDES_JSON_FIELD_NUMBER: _ClassVar[int]
     OFFER_VALID_S_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    FROM_RUN_FIELD_NUMBER: _ClassVar[int]
+    FROM_ROUND_FIELD_NUMBER: _ClassVar[int]
+    CENTRAL_DATA_JSON_FIELD_NUMBER: _ClassVar[int]
     job: str
     silos: _containers.RepeatedScalarFieldContainer[str]
     overrides_json: str
     offer_valid_s: float
     request_id: str
-    def __init__(self, job: _Optional[str] = ..., silos: _Optional[_Iterable[str]] = ..., overrides_json: _Optional[str] = ..., offer_valid_s: _Optional[float] = ..., request_id: _Optional[str] = ...) -> None: ...
+    from_run: str
+    from_round: int
+    central_data_json: str
+    def __init__(self, job: _Optional[str] = ..., silos: _Optional[_Iterable[str]] = ..., overrides_json: _Optional[str] = ..., offer_valid_s: _Optional[float] = ..., request_id: _Optional[str] = ..., from_run: _Optional[str] = ..., from_round: _Optional[int] = ..., central_data_json: _Optional[str] = ...) -> None: ...
 
 class RunSiloInfo(_message.Message):
     __slots__ = ("silo", "state", "round", "fraction", "reason", "metrics", "at", "carrier")
@@ -292,7 +298,7 @@ class RunSiloInfo(_message.Message):
     def __init__(self, silo: _Optional[str] = ..., state: _Optional[str] = ..., round: _Optional[int] = ..., fraction: _Optional[float] = ..., reason: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ..., at: _Optional[float] = ..., carrier: _Optional[str] = ...) -> None: ...
 
 class RunInfo(_message.Message):
-    __slots__ = ("id", "job_name", "job_version", "job_digest", "state", "reason", "code", "round", "rounds", "created_at", "started_at", "ended_at", "silos", "history", "model", "bytes_in", "bytes_out", "config_json", "carrier")
+    __slots__ = ("id", "job_name", "job_version", "job_digest", "state", "reason", "code", "round", "rounds", "created_at", "started_at", "ended_at", "silos", "history", "model", "bytes_in", "bytes_out", "config_json", "carrier", "best", "best_round", "best_value")
     ID_FIELD_NUMBER: _ClassVar[int]
     JOB_NAME_FIELD_NUMBER: _ClassVar[int]
     JOB_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -312,6 +318,9 @@ class RunInfo(_message.Message):
     BYTES_OUT_FIELD_NUMBER: _ClassVar[int]
     CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
     CARRIER_FIELD_NUMBER: _ClassVar[int]
+    BEST_FIELD_NUMBER: _ClassVar[int]
+    BEST_ROUND_FIELD_NUMBER: _ClassVar[int]
+    BEST_VALUE_FIELD_NUMBER: _ClassVar[int]
     id: str
     job_name: str
     job_version: str
@@ -331,10 +340,13 @@ class RunInfo(_message.Message):
     bytes_out: int
     config_json: str
     carrier: str
-    def __init__(self, id: _Optional[str] = ..., job_name: _Optional[str] = ..., job_version: _Optional[str] = ..., job_digest: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., code: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., created_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., silos: _Optional[_Iterable[_Union[RunSiloInfo, _Mapping]]] = ..., history: _Optional[_Iterable[_Union[RoundRow, _Mapping]]] = ..., model: _Optional[_Union[_envelope_pb2.BlobRef, _Mapping]] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ..., config_json: _Optional[str] = ..., carrier: _Optional[str] = ...) -> None: ...
+    best: _envelope_pb2.BlobRef
+    best_round: int
+    best_value: float
+    def __init__(self, id: _Optional[str] = ..., job_name: _Optional[str] = ..., job_version: _Optional[str] = ..., job_digest: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., code: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., created_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., silos: _Optional[_Iterable[_Union[RunSiloInfo, _Mapping]]] = ..., history: _Optional[_Iterable[_Union[RoundRow, _Mapping]]] = ..., model: _Optional[_Union[_envelope_pb2.BlobRef, _Mapping]] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ..., config_json: _Optional[str] = ..., carrier: _Optional[str] = ..., best: _Optional[_Union[_envelope_pb2.BlobRef, _Mapping]] = ..., best_round: _Optional[int] = ..., best_value: _Optional[float] = ...) -> None: ...
 
-class RoundRow(_message.Message):
-    __slots__ = ("round", "metrics", "answered", "missing", "seconds", "model")
+class SiloMetrics(_message.Message):
+    __slots__ = ("metrics",)
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -342,19 +354,43 @@ class RoundRow(_message.Message):
         key: str
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    metrics: _containers.ScalarMap[str, float]
+    def __init__(self, metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class RoundRow(_message.Message):
+    __slots__ = ("round", "metrics", "answered", "missing", "seconds", "model", "late", "silos")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class SilosEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: SiloMetrics
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[SiloMetrics, _Mapping]] = ...) -> None: ...
     ROUND_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     ANSWERED_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    SILOS_FIELD_NUMBER: _ClassVar[int]
     round: int
     metrics: _containers.ScalarMap[str, float]
     answered: _containers.RepeatedScalarFieldContainer[str]
     missing: _containers.RepeatedScalarFieldContainer[str]
     seconds: float
     model: _envelope_pb2.BlobRef
-    def __init__(self, round: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., answered: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[str]] = ..., seconds: _Optional[float] = ..., model: _Optional[_Union[_envelope_pb2.BlobRef, _Mapping]] = ...) -> None: ...
+    late: _containers.RepeatedScalarFieldContainer[str]
+    silos: _containers.MessageMap[str, SiloMetrics]
+    def __init__(self, round: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., answered: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[str]] = ..., seconds: _Optional[float] = ..., model: _Optional[_Union[_envelope_pb2.BlobRef, _Mapping]] = ..., late: _Optional[_Iterable[str]] = ..., silos: _Optional[_Mapping[str, SiloMetrics]] = ...) -> None: ...
 
 class ListRunsRequest(_message.Message):
     __slots__ = ("state",)
@@ -383,9 +419,11 @@ class StopRunRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ExportModelRequest(_message.Message):
-    __slots__ = ("run_id", "round")
+    __slots__ = ("run_id", "round", "best")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
+    BEST_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     round: int
-    def __init__(self, run_id: _Optional[str] = ..., round: _Optional[int] = ...) -> None: ...
+    best: bool
+    def __init__(self, run_id: _Optional[str] = ..., round: _Optional[int] = ..., best: _Optional[bool] = ...) -> None: ...

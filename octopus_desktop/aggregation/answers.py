@@ -1,0 +1,31 @@
+"""What can be said of a silo's answer by itself, before it counts in any round. Knows no state."""
+
+from __future__ import annotations
+
+import math
+
+from octopus_desktop.aggregation import events as ev
+from octopus_desktop.aggregation.facts import EXAMPLES_LIMIT
+
+TRAIN = "train"
+
+
+def fault_of(event: ev.Answered, encoding: str) -> tuple[str, str] | None:
+    """(code, why) when an answer cannot be used, for what it claims of itself."""
+    facts = event.facts
+    if event.task != TRAIN:
+        return None
+    if not 0 < facts.examples <= EXAMPLES_LIMIT or not math.isfinite(facts.train_seconds):
+        return "OCT-MODEL-WEIGHT", f"it claims {facts.examples} examples"
+    if facts.update is None:
+        return "OCT-MODEL-SHAPE", "it bears no update"
+    if (facts.update.encoding or "none") != encoding:
+        return "OCT-ENCODING-BAD", f"its update is encoded as {facts.update.encoding!r}, and {encoding!r} was agreed"
+    return None
+
+
+def brief(event: ev.Event) -> str:
+    """An event in a line of the loop's story."""
+    names = ("silo", "round", "task", "epoch", "code", "error_code")
+    said = [str(getattr(event, name)) for name in names if getattr(event, name, "")]
+    return " ".join([type(event).__name__, *said])
