@@ -25,7 +25,7 @@ from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.personal import personal
 from octopus_desktop.jobs.toml import apply_overrides
-from octopus_desktop.simulation.cohort import Here, Outcome, Tasks, Together
+from octopus_desktop.simulation.cohort import Here, Outcome, Silos, Tasks, Together
 from octopus_desktop.simulation.jobs import Job
 from octopus_desktop.simulation.memory import Places
 from octopus_desktop.storage.blobs import BlobStore
@@ -113,7 +113,7 @@ class _Run:
     data: SiloData
     work: Path
     progress: Callable[[Step], None]
-    silos: Here | Together
+    silos: Silos
     places: Places | None = None
     held: dict[str, int] = field(default_factory=dict)  # an update's name to its place in memory
     rows: dict[int, ev.Report] = field(default_factory=dict)
@@ -133,6 +133,7 @@ def simulate(
     config: RunConfig | None = None,
     speeds: Mapping[str, float] | None = None,
     workers: int = 1,
+    batched: bool = False,
     progress: Callable[[Step], None] = lambda step: None,
     first: Path | None = None,
 ) -> SimulationResult:
@@ -143,6 +144,7 @@ def simulate(
         config: a whole configuration in place of the job's (then without ``overrides``).
         speeds: simulated seconds that one task takes at a silo, for asynchronous runs and for rounds with a deadline.
         workers: processes that train silos, this one among them. No bit of the result depends on their number.
+        batched: train the silos of a round in one go (``simulation.batched``); equal up to rounding. One process.
         work: an empty folder, which afterwards holds the models of all rounds.
         first: the model to begin with, in place of a fresh one; its bytes are the same wherever a run begins with it.
 
@@ -162,8 +164,7 @@ def simulate(
     asked = strategy.asynchronous[0] if settings.mode == "async" else settings.per_round or len(order)
     store = BlobStore(work / "blobs", durable=False)
     parts = (job.folder, job.manifest.trainer, settings, data, work)
-    helpers = min(workers, len(order)) - 1
-    run = _Run(job, settings, data, work, progress, Together(helpers, *parts) if helpers > 0 else Here(*parts))
+    run = _Run(job, settings, data, work, progress, _silos(parts, min(workers, len(order)) - 1, batched))
     run.total = len(order) + settings.rounds * min(asked, len(order))
     clock = Clock(speeds or {}, virtual=bool(speeds) or settings.mode == "async")
     try:
@@ -242,6 +243,14 @@ def _first_model(job: Job, config: RunConfig, store: BlobStore, work: Path, firs
         out.unlink()
         return Blob(digest=store.adopt(first), size=first.stat().st_size)
     return Blob(digest=store.adopt_hashed(out, written.digest), size=written.size)
+
+
+def _silos(parts: tuple[Path, str, RunConfig, SiloData, Path], helpers: int, batched: bool) -> Silos:
+    if batched:
+        from octopus_desktop.simulation.batched import Batched
+
+        return Batched(*parts)
+    return Together(helpers, *parts) if helpers > 0 else Here(*parts)
 
 
 def _make_places(run: _Run, model: Path, at_once: int) -> None:
