@@ -31,12 +31,14 @@ ENDING_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of one task: facts, or the silo's error. ``place``: where in memory its update lies; -1: in a file."""
+    """What came of one task: facts, or the silo's error. ``place``: where in memory its update lies; -1: in a file.
+    ``simulated``: the error is one that was asked for."""
 
     order: ev.Dispatch
     facts: AnswerFacts
     error: UserError | None = None
     place: int = -1
+    simulated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

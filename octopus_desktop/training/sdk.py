@@ -377,7 +377,7 @@ class _Direct(DataLoader[Any]):
         places = self.sampler.sampler  # type: ignore[attr-defined]
         order = places.order() if isinstance(places, _Passes) else torch.tensor(list(places), dtype=torch.int64)
         tensors = self.dataset.tensors  # type: ignore[attr-defined]
-        for number, where in enumerate(order.split(size), 1):
+        for number, where in enumerate(order.split(size) if len(order) else (), 1):
             if self._plan and self._ctx._pace and self._ctx._pace.listening:
                 self._ctx._pace.batch(*self._plan(number), number, number == count)
             yield [tensor[where] for tensor in tensors]
