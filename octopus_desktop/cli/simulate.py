@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -184,7 +185,8 @@ def _overrides(
 def _bars(silos: list[str]) -> Iterator[Callable[[Step], None]]:
     """Progress bars with the time that is left; nothing under --json."""
     if wants_json():
-        yield lambda step: None
+        with contextlib.redirect_stdout(sys.stderr):  # what the job's code prints is no part of the answer
+            yield lambda step: None
         return
     from rich.progress import (
         BarColumn,

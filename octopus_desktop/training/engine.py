@@ -44,7 +44,8 @@ MOST_METRICS = 200
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskInput:
     """``task``: train | evaluate. ``model``: the global model's file. ``config``: the strategy's words (Task).
-    ``shared``: files of the strategy's state that came with the task. ``keep``: folder of this silo's memory."""
+    ``shared``: files of the strategy's state that came with the task. ``keep``: folder of this silo's memory.
+    ``held``: the same model in memory, where the caller has it there for many silos."""
 
     task: str
     round: int
@@ -53,6 +54,7 @@ class TaskInput:
     config: dict[str, Any] = field(default_factory=dict)
     shared: dict[str, Path] = field(default_factory=dict)
     keep: Path | None = None
+    held: files.Held | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,8 +127,9 @@ class Engine:
         with self._code.active():
             self._structure()
 
-    def run(self, task: TaskInput, out: Path, *, digest: bool = True, durable: bool = False) -> TaskResult:
-        """Do one task; rank 0 of a "train" task writes the update to ``out``.
+    def run(self, task: TaskInput, out: Path | files.Held, *, digest: bool = True, durable: bool = False) -> TaskResult:
+        """Do one task; rank 0 of a "train" task writes the update to ``out``: a file, or memory in the model's layout
+        (the result names no file then).
 
         ``digest``: hash the update while it is written. ``durable``: it is on the disk when this returns.
         """
@@ -139,17 +142,27 @@ class Engine:
                 self._forget()
 
     def _run(
-        self, task: TaskInput, out: Path, spans: list[tuple[str, str, float, float]], digest: bool, durable: bool
+        self,
+        task: TaskInput,
+        out: Path | files.Held,
+        spans: list[tuple[str, str, float, float]],
+        digest: bool,
+        durable: bool,
     ) -> TaskResult:
         started = time.time()
-        layout = read_layout(task.model)
+        layout = task.held.layout if task.held else read_layout(task.model)
         model = self._structure()
-        if not files.fits(files.tensors_of(model), layout):
+        state = files.tensors_of(model)
+        if not files.fits(state, layout):
             self._model = None  # an earlier task may have changed its structure
             model = self._structure()
-            files.require_fit(files.tensors_of(model), layout, "The package's model")
+            state = files.tensors_of(model)
+            files.require_fit(state, layout, "The package's model")
         self._restore(model)
-        files.load_into(files.tensors_of(model), task.model, layout)
+        if task.held:
+            files.load_held(state, task.held)
+        else:
+            files.load_into(state, task.model, layout)
         own = self._personal(task, model)
         self._span(task, spans, "load", started)
 
@@ -168,7 +181,9 @@ class Engine:
         files.require_fit(state, layout, "The trained model")
         own.take_out(state, task.round)
         written: files.Written | None = None
-        if self.rank == 0:
+        if isinstance(out, files.Held):
+            files.write_held(state, out, task.held if self.config.update == "difference" else None)
+        elif self.rank == 0:
             base = task.model if self.config.update == "difference" else None
             written = files.write(state, layout, out, base=base, digest=digest, durable=durable)
         self._span(task, spans, "save", started)
@@ -176,7 +191,7 @@ class Engine:
             examples=examples,
             steps=steps,
             metrics=metrics,
-            update=out if written else None,
+            update=out if isinstance(out, Path) and written else None,
             train_seconds=seconds,
             spans=tuple(spans),
             digest=written.digest if written else "",
