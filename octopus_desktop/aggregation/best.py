@@ -32,7 +32,7 @@ def judge(config: RunConfig, state: State, row: Row) -> str:
     else:
         state.unbettered += 1
     if config.patience and state.unbettered >= config.patience:
-        rounds = f"{state.unbettered} round{'' if state.unbettered == 1 else 's'}"
+        rounds = f"{config.patience} round{'' if config.patience == 1 else 's'}"
         state.early = (
             f"Ended early: {rounds} brought no better {metric}. The best is {state.best.value:.4g}, "
             f"of round {state.best.round}."

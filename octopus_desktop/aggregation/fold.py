@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from octopus_desktop.aggregation.encodings.base import Encoding
-from octopus_desktop.aggregation.encodings.sources import Plain, Source, open_sequential, open_source
+from octopus_desktop.aggregation.encodings.sources import InMemory, Plain, Source, open_sequential, open_source
 from octopus_desktop.aggregation.files import read_full, write_full
 from octopus_desktop.aggregation.numbers import WORK_TYPE, Array, finite, known, narrow, stored_type, widen
 from octopus_desktop.aggregation.strategies.base import Strategy, Tile
@@ -85,7 +85,7 @@ def fold(
     strategy: Strategy,
     *,
     model: Path,
-    updates: Sequence[tuple[str, Path | None]],
+    updates: Sequence[tuple[str, Path | InMemory | None]],
     weights: Sequence[float] | Callable[[Array], Sequence[float]],
     store: BlobStore,
     round: int = 1,
@@ -100,7 +100,8 @@ def fold(
     """Make the round's new model.
 
     Args:
-        model: the current global model. updates: (silo, file) in the order of sums; None for a file that is not there.
+        model: the current global model. updates: (silo, file) in the order of sums; None for a file that is not there;
+            ``InMemory`` for one that this process holds in the model's layout.
         weights: one factor an update, from ``strategies.weighing``: a function wants the updates' inner products,
             for which all of them are read once more.
         slots: the strategy's state after the round before; {} or None in the first round.
@@ -417,7 +418,7 @@ class _Output:
 
 
 def _open_all(
-    layout: Layout, encoding: Encoding | None, updates: Sequence[tuple[str, Path | None]], stack: ExitStack
+    layout: Layout, encoding: Encoding | None, updates: Sequence[tuple[str, Path | InMemory | None]], stack: ExitStack
 ) -> list[Source]:
     """The updates, seen to be what was agreed as far as that can be known without all of their bytes."""
     strange = [t for t in layout if not known(t.dtype)]
@@ -431,6 +432,9 @@ def _open_all(
     faults: dict[str, UserError] = {}
     sources: list[Source] = []
     for silo, path in updates:
+        if isinstance(path, InMemory):
+            sources.append(path)
+            continue
         try:
             if path is None or not path.exists():
                 raise UserError(

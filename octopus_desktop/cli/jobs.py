@@ -38,26 +38,41 @@ def cli() -> None:
 
 @cli.command("new")
 @click.argument("folder", type=_FILE)
+@click.option("--from", "script", type=_FILE, metavar="SCRIPT", help="A PyTorch script of yours, to make a job around.")
 @json_option
-def new(folder: Path) -> None:
-    """Make a small working job in FOLDER: job.toml, code/, data to try it with."""
+def new(folder: Path, script: Path | None) -> None:
+    """Make a small working job in FOLDER: job.toml, code/, data to try it with.
+
+    With --from the job is made around your own script, which is read and not run: what was found in it is told, and
+    what is left to do by hand.
+    """
+    from octopus_desktop.cli.job_from_script import from_script
     from octopus_desktop.cli.job_template import files
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError("OCT-STATE-EXISTS", f"{folder} is not empty.", "", "Choose a new folder.")
     name = re.sub(r"[^a-z0-9-]+", "-", folder.absolute().name.lower()).strip("-")[:64] or "job"
-    made = files(name, str(folder))
+    read = from_script(script, name, str(folder)) if script else None
+    made = read.files if read else files(name, str(folder))
     for path, text in made.items():
         place = folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text, encoding="utf-8")
-    emit(
-        {"folder": str(folder), "name": name, "files": list(made)},
-        lambda: facts(
-            f"The job {name!r} is in {folder}.",
-            [("write", str(folder / "code" / "trainer.py")), ("then", f"octopus jobs check {folder}")],
-        ),
-    )
+    trainer = read.trainer if read else "code/trainer.py"
+
+    def show() -> None:
+        for title, rows in (("Found:", read.found), ("\nTo do by hand:", read.todo)) if read else ():
+            click.echo(title)
+            for where, words in rows:
+                click.echo(f"  {where}: {words}")
+        write = ("look at" if read else "write", str(folder / trainer))
+        facts(f"The job {name!r} is in {folder}.", [write, ("then", f"octopus jobs check {folder}")])
+
+    told = {
+        "found": [{"place": where, "text": words} for where, words in read.found],
+        "todo": [{"place": where, "text": words} for where, words in read.todo],
+    } if read else {}  # fmt: skip
+    emit({"folder": str(folder), "name": name, "files": list(made), **told}, show)
 
 
 @cli.command("check")

@@ -16,7 +16,7 @@ NOUNS: dict[str, str] = {
     "setup": "Name this silo's organisation and administrator, and make the approver's key.",
     "daemon": "Start, stop and inspect the silo's background process.",
     "federation": "Enrol in federations, check links, renew, leave.",
-    "node": "The machines that train: register, list, drain.",
+    "node": "The silo's machines: register, add further ones, drain, remove.",
     "dataset": "The data that jobs may ask for: register, check, relocate, remove.",
     "approvals": "Read offered jobs; approve, reject, revoke.",
     "runs": "Watch, pause, resume, stop runs; export their models.",

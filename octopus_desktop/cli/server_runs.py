@@ -32,9 +32,16 @@ def _metrics(values: Any) -> str:
 @click.option("--silos", "names", default="", help="Names with commas between (default: all).")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="For example run.rounds=5; repeatable.")
 @click.option("--offer-valid", default="7d", show_default=True, help="How long silos may decide.")
+@click.option(
+    "--from", "origin", default="", metavar="RUN[:ROUND]", help="Begin with that round's model of an earlier run."
+)
 @server_options
-def runs_start(job: str, names: str, settings: tuple[str, ...], offer_valid: str) -> None:
-    """Offer a run of JOB: a name, name@version, or the beginning of a digest."""
+def runs_start(job: str, names: str, settings: tuple[str, ...], offer_valid: str, origin: str) -> None:
+    """Offer a run of JOB: a name, name@version, or the beginning of a digest.
+
+    With --from the run begins with an earlier run's model. When that is the model it ended with and the strategy is the
+    same, the strategy's own state (momentum and the like) is carried on, unless silos keep a part of it.
+    """
     from octopus_desktop.wire.pb.operator_pb2 import StartRunRequest
 
     request = StartRunRequest(
@@ -43,6 +50,7 @@ def runs_start(job: str, names: str, settings: tuple[str, ...], offer_valid: str
         overrides_json=json.dumps(_overrides(settings)),
         offer_valid_s=seconds_of(offer_valid),
         request_id=request_id(),
+        **_origin(origin),
     )
     run = operator().call("Operator.StartRun", request)
     emit(
@@ -50,6 +58,17 @@ def runs_start(job: str, names: str, settings: tuple[str, ...], offer_valid: str
         lambda: say(f"Run {run.id} of {run.job_name}@{run.job_version} is offered to "
                     f"{', '.join(s.silo for s in run.silos)}."),
     )  # fmt: skip
+
+
+def _origin(text: str) -> dict[str, Any]:
+    from octopus_desktop.wire.errors import UserError
+
+    run, colon, number = text.partition(":")
+    if (colon and not number.isdecimal()) or (text and not run):
+        raise UserError(
+            "OCT-CLI-USAGE", f"--from {text} names no model.", "It is RUN or RUN:ROUND.", "Write --from last:3."
+        )
+    return {"from_run": run, "from_round": int(number or 0)}
 
 
 def _overrides(settings: tuple[str, ...]) -> dict[str, Any]:
@@ -134,6 +153,11 @@ def runs_show(run: str) -> None:
                 ("carrier", one.carrier or "–"),
                 ("bytes", f"{size(one.bytes_in)} in, {size(one.bytes_out)} out"),
                 ("model", one.model.digest[:16] or "–"),
+                *(
+                    [("best model", f"{one.best.digest[:16]}, of round {one.best_round} ({one.best_value:.4g})")]
+                    if one.best_round
+                    else []
+                ),
             ],
         )
         table(
@@ -147,15 +171,51 @@ def runs_show(run: str) -> None:
         )
         table(
             "\nRounds",
-            ["round", "s", "answered", "missing", "metrics"],
+            ["round", "s", "answered", "missing", "late", "metrics"],
             [
-                (h.round, f"{h.seconds:.2f}", len(h.answered), ", ".join(h.missing), _metrics(h.metrics))
+                (h.round, f"{h.seconds:.2f}", len(h.answered), ", ".join(h.missing), ", ".join(h.late),
+                 _metrics(h.metrics))
                 for h in one.history
             ],
             right=["round", "s", "answered"],
-        )
+        )  # fmt: skip
+        _show_silos(one)
 
     emit(one, show)
+
+
+def _show_silos(run: RunInfo) -> None:
+    """The newest round whose model was evaluated: the federation's metrics, and each silo's beside them."""
+    rows = [h for h in run.history if any(name.startswith("eval/") for name in h.metrics)] or list(run.history)
+    if not rows or not rows[-1].silos:
+        return
+    row = rows[-1]
+    names = sorted({n for n in row.metrics} | {n for one in row.silos.values() for n in one.metrics})
+
+    def cells(metrics: Any) -> list[str]:
+        return [f"{metrics[name]:.4g}" if name in metrics else "" for name in names]
+
+    table(
+        f"\nEach silo in round {row.round}",
+        ["silo", *names],
+        [("(all)", *cells(row.metrics)), *((silo, *cells(row.silos[silo].metrics)) for silo in sorted(row.silos))],
+        right=names,
+    )
+
+
+@runs.command("compare")
+@click.argument("names", metavar="RUNS...", nargs=-1, required=True)
+@click.option("--metric", "metrics", multiple=True, help="Only these; for example eval/accuracy. Repeatable.")
+@server_options
+def runs_compare(names: tuple[str, ...], metrics: tuple[str, ...]) -> None:
+    """Runs side by side: the settings that differ, and their metrics round by round."""
+    from octopus_desktop.cli.compare import compared, require_two, show
+    from octopus_desktop.wire.pb.operator_pb2 import GetRunRequest
+
+    api = operator()
+    found = [api.call("Operator.GetRun", GetRunRequest(id=name)) for name in names]
+    require_two([run.id for run in found])
+    show([compared(run.id, run.config_json, {h.round: dict(h.metrics) for h in run.history}) for run in found], metrics)
 
 
 @runs.command("watch")
@@ -206,12 +266,13 @@ def runs_stop(run: str, reason: str) -> None:
 @click.argument("run")
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--round", "round_", type=click.IntRange(0), default=0, help="0: the newest.")
+@click.option("--best", is_flag=True, help="The best round's model ([run] best).")
 @server_options
-def runs_export(run: str, path: Path, round_: int) -> None:
+def runs_export(run: str, path: Path, round_: int, best: bool) -> None:
     """Write a round's global model as a safetensors file."""
     from octopus_desktop.wire.pb.operator_pb2 import ExportModelRequest
 
-    chunks = operator().stream("Operator.ExportModel", ExportModelRequest(run_id=run, round=round_))
+    chunks = operator().stream("Operator.ExportModel", ExportModelRequest(run_id=run, round=round_, best=best))
     digest, count = _write(path, iter(chunks))
     emit(
         {"path": str(path.absolute()), "digest": digest, "size": count},

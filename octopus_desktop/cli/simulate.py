@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -45,8 +46,10 @@ _PATH = click.Path(path_type=Path)
     metavar="NAME=SECONDS",
     help="Simulated seconds of one task at a silo (default 1): who is slow, in async mode or against a deadline.",
 )
+@click.option("--from", "first", type=click.Path(path_type=Path, exists=True), help="Begin with this model.")
 @click.option("--csv", "csv_file", type=_PATH, help="Write the metrics of every round here.")
 @click.option("--out", type=_PATH, help="Write the final model here (safetensors).")
+@click.option("--best", is_flag=True, help="With --out: the best round's model ([run] best), not the last one.")
 @click.option("--baselines", is_flag=True, help="Train each silo alone and one model on the pooled data as well.")
 @json_option
 def cli(
@@ -58,8 +61,10 @@ def cli(
     label: str,
     partition_seed: int,
     speeds: tuple[str, ...],
+    first: Path | None,
     csv_file: Path | None,
     out: Path | None,
+    best: bool,
     baselines: bool,
     **wishes: Any,
 ) -> None:
@@ -88,7 +93,13 @@ def cli(
 
         with _bars(list(chosen)) as progress:
             result = simulate(
-                opened, chosen, overrides, work=work / "run", speeds=_speeds(speeds, chosen), progress=progress
+                opened,
+                chosen,
+                overrides,
+                work=work / "run",
+                speeds=_speeds(speeds, chosen),
+                progress=progress,
+                first=first,
             )
         scores: dict[str, dict[str, float]] = {}
         if baselines:
@@ -102,8 +113,15 @@ def cli(
             }
         if csv_file:
             _write_csv(csv_file, result)
+        if best and not result.best:
+            raise UserError(
+                "OCT-CLI-USAGE",
+                "There is no best model.",
+                "[run] best of the job names no metric that the silos report.",
+                'Add --set run.best="max eval/accuracy", or leave --best out.',
+            )
         if out:
-            shutil.copyfile(result.model, out)
+            shutil.copyfile(result.best_model if best and result.best_model else result.model, out)
         emit(_plain(result, scores), lambda: _show(result, scores, csv_file, out))
 
 
@@ -167,7 +185,8 @@ def _overrides(
 def _bars(silos: list[str]) -> Iterator[Callable[[Step], None]]:
     """Progress bars with the time that is left; nothing under --json."""
     if wants_json():
-        yield lambda step: None
+        with contextlib.redirect_stdout(sys.stderr):  # what the job's code prints is no part of the answer
+            yield lambda step: None
         return
     from rich.progress import (
         BarColumn,
@@ -220,6 +239,7 @@ def _write_csv(path: Path, result: SimulationResult) -> None:
 
 
 def _plain(result: SimulationResult, scores: dict[str, dict[str, float]]) -> dict[str, Any]:
+    best = result.best
     return {
         "model": {"digest": result.digest, "size": result.size},
         "silos": list(result.silos),
@@ -231,9 +251,12 @@ def _plain(result: SimulationResult, scores: dict[str, dict[str, float]]) -> dic
                 "missing": list(row.missing),
                 "seconds": row.seconds,
                 "model": row.model.digest,
+                **({"late": list(row.late)} if row.late else {}),
             }
             for row in result.rounds
         ],
+        **({"best": {"round": best.round, "value": best.value, "digest": best.model.digest}} if best else {}),
+        **({"reason": result.reason} if result.reason else {}),
         "first": dict(result.first),
         "metrics": dict(result.metrics),
         "silo_metrics": {name: dict(values) for name, values in result.answers.items()},
@@ -285,6 +308,11 @@ def _show(
         ("bytes exchanged", size(result.transferred)),
         ("seconds", f"{result.seconds:.1f}"),
     ]
+    if best := result.best:
+        told = f"round {best.round}, {result.config.best.partition(' ')[2]} {best.value:.4g}: {best.model.digest}"
+        pairs.insert(1, ("best model", told))
+    if result.reason:
+        click.echo(result.reason)
     pairs += [("metrics", csv_file)] if csv_file else []
     pairs += [("written to", out)] if out else []
     facts("", pairs)

@@ -20,6 +20,7 @@ from octopus_desktop.daemon.local_api.runs import RunsApi
 from octopus_desktop.daemon.local_api.setup import SetupApi
 from octopus_desktop.daemon.mail import Inward, Mailboxes, SiloMail
 from octopus_desktop.daemon.reducer import Restarted
+from octopus_desktop.daemon.services.agents import Agents
 from octopus_desktop.daemon.services.approvals import Approvals
 from octopus_desktop.daemon.services.blob_uses import BlobUses
 from octopus_desktop.daemon.services.carriers import Carriers
@@ -58,6 +59,7 @@ class App:
         self.lives = Lives(silo, self.keys, self.record)
         self.setup = Setup(silo)
         self.nodes = Nodes(silo)
+        self.agents = Agents(silo, self.keys)
         self.datasets = Datasets(silo)
         self.uses = BlobUses(silo, self.blobs)
         self.packages = Packages(self.blobs)
@@ -81,7 +83,7 @@ class App:
                 "Daemon": DaemonApi(silo, shutdown),
                 "Setup": SetupApi(self.setup),
                 "Federations": FederationsApi(self.federations, self.carriers),
-                "Nodes": NodesApi(self.nodes),
+                "Nodes": NodesApi(self.nodes, self.agents),
                 "Datasets": DatasetsApi(self.datasets),
                 "Approvals": ApprovalsApi(self.approvals, self.reviews),
                 "Policies": PoliciesApi(silo, self.policies),
@@ -139,6 +141,7 @@ class App:
         self.silo.db.forget_old_requests()
         self.silo.status.secrets = await asyncio.to_thread(lambda: self.keys.kind)
         await self.api.start(self.silo.home.socket)
+        self.agents.begin()
         self.runs.restart_all()
         for life in self.lives.open():
             self.lives.apply(life.run_id, Restarted())
@@ -146,6 +149,7 @@ class App:
         self.links.connect_all()
         for work in (
             self.nodes.sample_while_useful(),
+            self.agents.open_port(),
             self.offers.expire_in_time(),
             self.federations.renew_in_time(),
         ):
@@ -154,4 +158,5 @@ class App:
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
+        await self.agents.stop()
         await self.api.stop()

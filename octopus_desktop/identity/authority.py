@@ -24,17 +24,23 @@ SERVER_VALID_S = 825 * DAY_S
 MEMBER_VALID_S = 365 * DAY_S
 INVITATION_GRACE_S = 30 * DAY_S  # so that the server, not a failed handshake, says that an invitation is expired
 INVITED_ROLES = ("silo", "author")
+NODE = "node"  # the role that a silo's own CA gives to its further machines, and no federation's does
 
 
 class Authority:
-    """One federation's CA.
+    """One federation's CA, or a silo's own for its machines: ``roles`` are those it invites.
 
     Attributes: ``federation`` the name it was made for; ``ca_der`` and ``ca_pem`` its certificate (public);
     ``key_pem`` its private key (secret); ``fingerprint`` of the certificate, as people compare it by telephone.
     """
 
-    def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
-        self._certificate, self._key = certificate, key
+    def __init__(
+        self,
+        certificate: x509.Certificate,
+        key: ec.EllipticCurvePrivateKey,
+        roles: tuple[str, ...] = INVITED_ROLES,
+    ) -> None:
+        self._certificate, self._key, self._roles = certificate, key, roles
         self.ca_der = certificates.to_der(certificate)
         self.ca_pem = certificates.to_pem(certificate)
         peer = read_peer(self.ca_der)
@@ -45,7 +51,7 @@ class Authority:
         return certificates.key_to_pem(self._key)
 
     @classmethod
-    def create(cls, federation: str) -> Authority:
+    def create(cls, federation: str, roles: tuple[str, ...] = INVITED_ROLES) -> Authority:
         """A new CA. Raises OCT-CONFIG-INVALID when the name is empty, has control characters or over 64 letters."""
         if not federation.strip() or len(federation) > 64 or not federation.isprintable():
             raise UserError(
@@ -59,22 +65,22 @@ class Authority:
         certificate = certificates.build(
             issuer=who, issuer_key=key, who=who, public=key.public_key(), valid_s=CA_VALID_S, ca=True
         )
-        return cls(certificate, key)
+        return cls(certificate, key, roles)
 
     @classmethod
-    def load(cls, certificate_pem: bytes, key_pem: bytes) -> Authority:
+    def load(cls, certificate_pem: bytes, key_pem: bytes, roles: tuple[str, ...] = INVITED_ROLES) -> Authority:
         """Raises ValueError when the two do not belong together."""
         certificate, key = certificates.load(certificate_pem), certificates.key_from_pem(key_pem)
         if certificate.public_key() != key.public_key():
             raise ValueError("the authority's key does not fit its certificate")
-        return cls(certificate, key)
+        return cls(certificate, key, roles)
 
     def issue(self, csr_der: bytes, name: str, role: str, valid_s: float = MEMBER_VALID_S) -> bytes:
         """A member's certificate (DER) for the key in the request; name and role are ours, not the request's.
 
         Raises: UserError OCT-SIGN-BAD for a bad request, OCT-ENROL-NAME for a bad name; ValueError for a bad role.
         """
-        if role not in INVITED_ROLES:
+        if role not in self._roles:
             raise ValueError(f"no member has the role {role!r}")
         return self._issue_client(certificates.read_csr(csr_der), check_name(name), role, valid_s)
 
@@ -99,12 +105,12 @@ class Authority:
         certificate outlives the invitation by INVITATION_GRACE_S.
         """
         check_address(address)
-        if role not in INVITED_ROLES:
+        if role not in self._roles:
             raise UserError(
                 "OCT-CONFIG-INVALID",
                 f"Nobody can be invited as {role!r}",
                 "",
-                f"Choose one of: {', '.join(INVITED_ROLES)}",
+                f"Choose one of: {', '.join(self._roles)}",
             )
         key, invitation_id = certificates.new_key(), new_id("inv-")
         valid_s = max(valid_s, 0.0)

@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from octopus_desktop.wire.canonical import fingerprint
 from octopus_desktop.wire.errors import UserError
 
-ROLES = ("server", "silo", "author", "invitation")
+ROLES = ("server", "silo", "author", "node", "invitation")
 SCALAR_BYTES = 32
 CLOCK_SKEW = datetime.timedelta(minutes=10)  # members' clocks may lag behind ours
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -76,6 +76,11 @@ def key_from_pem(pem: bytes) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ValueError("not a P-256 private key")
     return key
+
+
+def public_der(key: ec.EllipticCurvePublicKey) -> bytes:
+    """SubjectPublicKeyInfo: what a key's fingerprint is made of."""
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def load(certificate: bytes) -> x509.Certificate:

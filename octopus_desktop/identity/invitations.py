@@ -16,7 +16,7 @@ import time
 from google.protobuf.message import DecodeError
 
 from octopus_desktop.identity import certificates
-from octopus_desktop.identity.authority import INVITED_ROLES, check_address
+from octopus_desktop.identity.authority import INVITED_ROLES, NODE, check_address
 from octopus_desktop.wire.canonical import fingerprint
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.federation_pb2 import Invitation
@@ -56,8 +56,9 @@ def to_file_text(invitation: Invitation) -> str:
     return "\n".join([*words, "", BEGIN, *lines, END, ""])
 
 
-def decode(text: str) -> Invitation:
+def decode(text: str, roles: tuple[str, ...] = INVITED_ROLES) -> Invitation:
     """Read a bare text, a link, or a file's content; line breaks, quotes and ``>`` of e-mails do not matter.
+    ``roles``: what it may invite to.
 
     Raises UserError OCT-ENROL-INVALID with the reason: empty, not an invitation, cut off, damaged, too new.
     Whether it is expired is ``check_current``'s question.
@@ -69,7 +70,7 @@ def decode(text: str) -> Invitation:
         invitation = Invitation.FromString(raw)
     except DecodeError as error:
         raise _invalid("its content is not an invitation") from error
-    _check_fields(invitation)
+    _check_fields(invitation, roles)
     return invitation
 
 
@@ -134,9 +135,13 @@ def _unframe(payload: str) -> bytes:
     return framed[4:-_CHECK_BYTES]
 
 
-def _check_fields(invitation: Invitation) -> None:
+def _check_fields(invitation: Invitation, roles: tuple[str, ...]) -> None:
     try:
-        if invitation.role not in INVITED_ROLES or not invitation.id or not invitation.federation:
+        if invitation.role not in roles and invitation.role == NODE:
+            raise ValueError("it lets a machine join a silo: use it there, with 'octopus node join'")
+        if invitation.role not in roles and invitation.role in INVITED_ROLES:
+            raise ValueError("it is an invitation to a federation: use it with 'octopus federation enrol'")
+        if invitation.role not in roles or not invitation.id or not invitation.federation:
             raise ValueError("a field is missing")
         check_address(invitation.server)
         key = certificates.key_from_scalar(invitation.key_seed)

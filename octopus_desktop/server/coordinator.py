@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from octopus_desktop.aggregation.loops import make_loop
 from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.aggregation.strategies import weighing
 from octopus_desktop.communication.contract import SERVER
+from octopus_desktop.jobs.personal import personal
 from octopus_desktop.server import coordinator_mail as mail
 from octopus_desktop.server.coordinator_held import Held
 from octopus_desktop.storage.blobs import BlobStore
@@ -47,6 +48,7 @@ from octopus_desktop.training.spec import MAILBOX, CoordinatorSpec
 from octopus_desktop.wire.child import ParentLink, decode
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import TASK
+from octopus_desktop.wire.tensors import read_layout
 
 SPEC = "coordinator.json"
 RETRY_S = 10.0  # after a full disk
@@ -66,6 +68,7 @@ class _Built:
 
     model: Blob | None
     error: UserError | None = None
+    slots: dict[str, Blob] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +137,10 @@ class Coordinator:
                 raise _Closed
             case _Heard(word=word):
                 self._hear(word)
-            case _Built(model=model, error=error):
+            case _Built(model=model, error=error, slots=slots):
                 now = time.time()
                 if model:
-                    self._take([ev.Started(model=model, now=now)])
+                    self._take([ev.Started(model=model, slots=slots, now=now)])
                 elif error and not self.loop.ended:
                     reason = f"{error.what} {error.why}".strip()
                     self._take([ev.Broken(code=error.code, reason=reason, now=now)])
@@ -311,7 +314,14 @@ class Coordinator:
             self._take([ev.Broken(code=result.code, reason=f"{result.what} {result.why}", now=now)])
 
     def _build(self) -> None:
-        """The package's own code builds the first model, in a process that is neither this one nor trusted."""
+        """The package's own code builds the first model, in a process that is neither this one nor trusted; a fork has
+        its model in the store."""
+        if given := self.config.first_model:
+            try:
+                self._say_built(given, self.store.size(given))
+            except UserError as error:
+                self.heard.put(_Built(None, error))
+            return
         out = self.run_dir / f"initial-{os.getpid()}.safetensors"
         try:
             self.builder = subprocess.Popen(
@@ -328,9 +338,15 @@ class Coordinator:
                 told, complaints = self.builder.communicate()
             digest, size = initial.outcome(self.builder.returncode, told, complaints)
             self.store.adopt_hashed(out, digest)
-            self.heard.put(_Built(Blob(digest=digest, size=size)))
+            self._say_built(digest, size)
         except UserError as error:
             self.heard.put(_Built(None, error))
+
+    def _say_built(self, digest: str, size: int) -> None:
+        """Raises OCT-CONFIG-INVALID, when the personal layers do not fit the model, or OCT-BLOB-MISSING."""
+        personal(self.config.personal_layers, (spec.name for spec in read_layout(self.store.path(digest))))
+        slots = {name: Blob(digest=d, size=self.store.size(d)) for name, d in self.config.first_slots.items()}
+        self.heard.put(_Built(Blob(digest=digest, size=size), slots=slots))
 
     # repair and housekeeping
 

@@ -158,17 +158,7 @@ class OperatorDoor:
 
     async def ExportModel(self, request: pb.ExportModelRequest, _: str) -> AsyncIterator[fed.Chunk]:
         run = self._f.runs.find(request.run_id)
-        rounds = {row.round: row.model_digest for row in self._f.db.rounds(run.id)}
-        digest = rounds.get(request.round, "") if request.round else run.model_digest
-        if not digest:
-            raise UserError(
-                "OCT-BLOB-MISSING",
-                f"The run {run.id} has no model of round {request.round}."
-                if request.round
-                else f"The run {run.id} has no model yet.",
-                f"Rounds with a model: {', '.join(map(str, rounds)) or 'none'}.",
-                "Wait for the round, or name another one.",
-            )
+        _, digest = self._f.runs.model(run, request.round, best=request.best)
         store: BlobStore = self._f.blobs
         path, size = store.path(digest), store.size(digest)
         first: BlobRef | None = BlobRef(digest=digest, size=size)

@@ -15,12 +15,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
-from octopus_desktop.aggregation import strategies
 from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.communication.settings import Offer
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.package import unpack
-from octopus_desktop.jobs.toml import apply_overrides
 from octopus_desktop.server import reducer as r
 from octopus_desktop.server.carriers import not_offered
 from octopus_desktop.server.catalogue import Catalogue
@@ -28,6 +26,7 @@ from octopus_desktop.server.decisions import check_decision
 from octopus_desktop.server.mail import ServerMail
 from octopus_desktop.server.run_mail import finished_envelope, offer_envelope, removed_envelope, stop_envelope
 from octopus_desktop.server.run_view import Live, run_info
+from octopus_desktop.server.run_wishes import forked, model_of, with_overrides
 from octopus_desktop.server.supervisor import Supervisor, Word
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.storage.federation_db import ENDED, FederationDb, RoundRow, RunRow
@@ -87,16 +86,23 @@ class Runs:
 
     async def start_run(self, request: StartRunRequest) -> RunInfo:
         """Offer a run to silos. Raises OCT-JOB-UNKNOWN, OCT-CONFIG-INVALID, OCT-STRATEGY-PARAMETER,
-        OCT-CARRIER-REFUSED, OCT-ENROL-NAME or OCT-RUN-QUORUM."""
+        OCT-CARRIER-REFUSED, OCT-ENROL-NAME or OCT-RUN-QUORUM; for a fork also OCT-RUN-UNKNOWN, OCT-BLOB-MISSING or
+        OCT-MODEL-SHAPE."""
         if request.request_id and (known := self._db.answered(request.request_id)):
             return self.info(known.decode())
         job = self._catalogue.find(request.job)
         package = await asyncio.to_thread(self._catalogue.package, job)
-        config = _with_overrides(package.manifest.config, request.overrides_json)
+        config = with_overrides(package.manifest.config, request.overrides_json)
         require_runnable(config)  # refused before anybody is asked
         if config.carrier not in ("", "auto", *(names := [offer.name for offer in self.offered()])):
             raise not_offered(config.carrier, names, f"The job asks for the carrier {config.carrier}.")
         silos = self._chosen(list(request.silos), config)
+        if request.from_run:
+            old = self.find(request.from_run)
+            config = await forked(
+                config, job, package.manifest.trainer, old, self.model(old, request.from_round), self._blobs,
+                lambda: self._mail.box(old.id).read("rounds"),
+            )  # fmt: skip
         if request.request_id and (known := self._db.answered(request.request_id)):
             return self.info(known.decode())  # it was asked twice at the same time
         now = time.time()
@@ -145,6 +151,10 @@ class Runs:
             f"There are {len(runs)} runs.",
             "Look with 'octopus server runs list'.",
         )
+
+    def model(self, run: RunRow, round_: int, *, best: bool = False) -> tuple[int, str]:
+        """(round, digest) of a round's global model; of the newest for 0. Raises OCT-BLOB-MISSING."""
+        return model_of(run, self._db.rounds(run.id), round_, self._blobs, best=best)
 
     def info(self, run_id: str) -> RunInfo:
         run = self.find(run_id)
@@ -484,20 +494,3 @@ class Runs:
                 "Invite more silos, or lower run.quorum.",
             )
         return silos
-
-
-def _with_overrides(config: RunConfig, text: str) -> RunConfig:
-    if not text.strip():
-        return config
-    try:
-        overrides = json.loads(text)
-        if not isinstance(overrides, dict):
-            raise ValueError("not a JSON object")
-    except ValueError as error:
-        raise UserError(
-            "OCT-CONFIG-INVALID",
-            "The run's overrides cannot be read.",
-            f"They are no JSON object: {error}.",
-            'Write them like {"run": {"rounds": 5}}.',
-        ) from error
-    return apply_overrides(config, overrides, strategies=sorted(strategies.STRATEGIES))

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 from octopus_desktop.aggregation.events import Dispatch
-from octopus_desktop.aggregation.facts import AnswerFacts, Bar, Blob
+from octopus_desktop.aggregation.facts import AnswerFacts, Blob
 from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.simulation.memory import Models
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.training import frames, leaving
 from octopus_desktop.training.spec import PRIVATE, DataSource, RunnerSpec
+from octopus_desktop.training.state import Held
+from octopus_desktop.wire.canonical import digest
 from octopus_desktop.wire.errors import UserError
 
 
 class VirtualSilo(Protocol):
-    def run(self, order: Dispatch, words: Mapping[str, Any], shared: Mapping[str, Path]) -> AnswerFacts:
-        """Do the task; the update lies in the store then. ``words``: the strategy's, from the task's configuration;
-        ``shared``: files of its state that come with the task.
+    def run(
+        self, order: Dispatch, words: Mapping[str, Any], shared: Mapping[str, Path], out: Held | None = None
+    ) -> AnswerFacts:
+        """Do the task; the update lies in ``out`` then, or in the store. ``words``: the strategy's, from the task's
+        configuration; ``shared``: files of its state that come with the task. ``out`` is given only where no filter
+        and no encoding comes in between.
 
         Raises:
             UserError: what the silo would have answered as its error.
@@ -33,12 +41,35 @@ class VirtualSilo(Protocol):
 
 
 def make_silo(
-    name: str, package: Path, trainer: str, config: RunConfig, sources: Mapping[str, DataSource], work: Path
+    name: str,
+    package: Path,
+    trainer: str,
+    config: RunConfig,
+    sources: Mapping[str, DataSource],
+    work: Path,
+    models: Models,
 ) -> VirtualSilo:
     """``config.resources.workers`` decides: one worker is an engine here, several are processes as in deployment."""
     if config.resources.workers > 1:
         return ManyWorkers(name, package, trainer, config, sources, work)
-    return OneWorker(name, package, trainer, config, sources, work)
+    return OneWorker(name, package, trainer, config, sources, work, models)
+
+
+@lru_cache(maxsize=4)
+def leave_compiler_out(package: Path) -> None:
+    """Keep torch's compiler unloaded: a second and 150 MiB, which the first step of any optimiser would load only to
+    mark a few of its own methods as not to be compiled. Does nothing when the package's code may compile something."""
+    if "torch._dynamo" in sys.modules:
+        return
+    if any(b"compile" in path.read_bytes() or b"dynamo" in path.read_bytes() for path in package.rglob("*.py")):
+        return
+    from torch.optim import Optimizer
+
+    for method in vars(Optimizer).values():
+        plain = getattr(method, "__wrapped__", None)
+        code = getattr(method, "__code__", None)
+        if plain is not None and code is not None and Path(code.co_filename).name == "_compile.py":
+            plain.__dynamo_disable = plain
 
 
 class OneWorker:
@@ -52,9 +83,13 @@ class OneWorker:
         config: RunConfig,
         sources: Mapping[str, DataSource],
         work: Path,
+        models: Models,
     ) -> None:
         from octopus_desktop.training.engine import Engine
 
+        if not config.training.compile:
+            leave_compiler_out(package)
+        self._models = models
         self._name, self._store = name, BlobStore(work / "blobs", durable=False)
         self._left = _Left(work / f"leaving-{name}")
         self._out, self._keep = work / f"update-{name}.safetensors", work / f"memory-{name}"
@@ -62,21 +97,27 @@ class OneWorker:
             package, trainer, config, name, sources, threads=max(1, config.resources.threads_per_worker)
         )
 
-    def run(self, order: Dispatch, words: Mapping[str, Any], shared: Mapping[str, Path]) -> AnswerFacts:
+    def run(
+        self, order: Dispatch, words: Mapping[str, Any], shared: Mapping[str, Path], out: Held | None = None
+    ) -> AnswerFacts:
         from octopus_desktop.training.engine import TaskInput
 
+        model = self._store.path(order.model.digest)
         task = TaskInput(
             task=order.task,
             round=order.round,
             rounds=self._engine.config.rounds,
-            model=self._store.path(order.model.digest),
+            model=model,
+            held=self._models.get(model),
             config=dict(words),
             shared=dict(shared),
             keep=self._keep,
         )
-        result = self._engine.run(task, self._out, digest=False)
+        result = self._engine.run(task, out or self._out, digest=False)
         update = None
-        if result.update:
+        if out and order.task == "train":  # named like a file, but nobody asks for the bytes' digest
+            update = Blob(digest=digest(f"{self._name} {order.round} {order.epoch}".encode()), size=out.layout.size)
+        elif result.update:
             update = self._left.leave(self._engine.config, self._store, result.update, task.model, order.round)
         return AnswerFacts(
             silo=self._name,
@@ -85,7 +126,6 @@ class OneWorker:
             metrics=result.metrics,
             update=update,
             train_seconds=result.train_seconds,
-            bars=tuple(Bar(lane=lane, step=step, start=a, end=b) for lane, step, a, b in result.spans),
         )
 
     def close(self) -> None:
@@ -130,7 +170,9 @@ class ManyWorkers:
         self._workers = Workers(folder, spec, self)
         self._wait(self._workers.start())
 
-    def run(self, order: Dispatch, words: Mapping[str, Any], shared: Mapping[str, Path]) -> AnswerFacts:
+    def run(
+        self, order: Dispatch, words: Mapping[str, Any], shared: Mapping[str, Path], out: Held | None = None
+    ) -> AnswerFacts:
         from octopus_desktop.training.launcher import TaskFailed
 
         model = self._store.path(order.model.digest)
@@ -159,7 +201,6 @@ class ManyWorkers:
             metrics=result["metrics"],
             update=update,
             train_seconds=result["train_seconds"],
-            bars=tuple(Bar(lane=lane, step=step, start=a, end=b) for lane, step, a, b in result["spans"]),
         )
 
     def close(self) -> None:

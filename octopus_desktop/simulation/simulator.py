@@ -1,6 +1,7 @@
 """Runs a job on virtual silos: the round loop, the strategy and the fold of the coordinator, without its mailbox.
 
-Deadlines and leases mean nothing here: every silo answers, one after the other. Needs torch.
+Deadlines and leases mean nothing here: every silo answers. ``cohort`` does the tasks that stand next to each other,
+in this process or in several; the loop gets their answers in the order of the tasks. Needs torch.
 """
 
 from __future__ import annotations
@@ -16,17 +17,21 @@ from typing import Any
 
 from octopus_desktop.aggregation import encodings, strategies
 from octopus_desktop.aggregation import events as ev
-from octopus_desktop.aggregation.facts import AnswerFacts, Best, Blob
+from octopus_desktop.aggregation.encodings.sources import InMemory
+from octopus_desktop.aggregation.facts import Best, Blob
 from octopus_desktop.aggregation.fold import RejectedUpdates, fold
 from octopus_desktop.aggregation.loops import make_loop
 from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.jobs.personal import personal
 from octopus_desktop.jobs.toml import apply_overrides
+from octopus_desktop.simulation.cohort import Here, Outcome, Tasks, Together
 from octopus_desktop.simulation.jobs import Job
-from octopus_desktop.simulation.silos import VirtualSilo, make_silo
+from octopus_desktop.simulation.memory import Places
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.training.spec import DataSource
 from octopus_desktop.wire.errors import UserError
+from octopus_desktop.wire.tensors import read_layout, require_same
 
 SiloData = Mapping[str, Mapping[str, DataSource]]
 FOLD_THREADS = 2
@@ -88,9 +93,10 @@ class Clock:
         took = self._speeds.get(answer.silo, 1.0) if self._virtual else 0.0
         heapq.heappush(self._coming, (self.elapsed + took, next(self._count), answer))
 
-    def next(self, timer: tuple[float, ev.Event] | None) -> ev.Event | None:
+    def next(self, next_timer: Callable[[], tuple[float, ev.Event] | None]) -> ev.Event | None:
         """The next answer, or the timer when that comes first in simulated time; None when there is neither."""
-        if self._virtual and timer and (not self._coming or timer[0] < self._coming[0][0]):
+        timer = next_timer() if self._virtual else None
+        if timer and (not self._coming or timer[0] < self._coming[0][0]):
             self.elapsed = max(self.elapsed, timer[0])
             return replace(timer[1], now=self.elapsed)
         if not self._coming:
@@ -107,7 +113,9 @@ class _Run:
     data: SiloData
     work: Path
     progress: Callable[[Step], None]
-    silos: dict[str, VirtualSilo] = field(default_factory=dict)
+    silos: Here | Together
+    places: Places | None = None
+    held: dict[str, int] = field(default_factory=dict)  # an update's name to its place in memory
     rows: dict[int, ev.Report] = field(default_factory=dict)
     last: dict[str, Mapping[str, float]] = field(default_factory=dict)
     errors: list[tuple[str, UserError]] = field(default_factory=list)
@@ -124,7 +132,9 @@ def simulate(
     work: Path,
     config: RunConfig | None = None,
     speeds: Mapping[str, float] | None = None,
+    workers: int = 1,
     progress: Callable[[Step], None] = lambda step: None,
+    first: Path | None = None,
 ) -> SimulationResult:
     """Run the job. The order of ``data`` is the order of sums: give the silos in the order that a deployment has.
 
@@ -132,11 +142,13 @@ def simulate(
         overrides: tables of job.toml laid over the job's own, as a coordinator may.
         config: a whole configuration in place of the job's (then without ``overrides``).
         speeds: simulated seconds that one task takes at a silo, for asynchronous runs and for rounds with a deadline.
+        workers: processes that train silos, this one among them. No bit of the result depends on their number.
         work: an empty folder, which afterwards holds the models of all rounds.
+        first: the model to begin with, in place of a fresh one; its bytes are the same wherever a run begins with it.
 
     Raises:
         UserError: what ended the run: of a silo's own code or data when the quorum fails by it, OCT-STRATEGY-PARAMETER,
-            OCT-CONFIG-INVALID, OCT-RUN-QUORUM.
+            OCT-CONFIG-INVALID, OCT-RUN-QUORUM, OCT-MODEL-SHAPE when ``first`` is no model of this job.
     """
     began = time.time()
     work.mkdir(parents=True, exist_ok=True)
@@ -147,16 +159,20 @@ def simulate(
     # The virtual clock knows no progress, so a task is waited for until its round's deadline, not its lease's end.
     patient = replace(settings, lease_s=2 * settings.round_deadline_s)
     loop = make_loop(patient, order, strategy)
-    run = _Run(job, settings, data, work, progress)
     asked = strategy.asynchronous[0] if settings.mode == "async" else settings.per_round or len(order)
-    run.total = len(order) + settings.rounds * min(asked, len(order))
     store = BlobStore(work / "blobs", durable=False)
+    parts = (job.folder, job.manifest.trainer, settings, data, work)
+    helpers = min(workers, len(order)) - 1
+    run = _Run(job, settings, data, work, progress, Together(helpers, *parts) if helpers > 0 else Here(*parts))
+    run.total = len(order) + settings.rounds * min(asked, len(order))
     clock = Clock(speeds or {}, virtual=bool(speeds) or settings.mode == "async")
     try:
-        todo = deque(loop.apply(ev.Started(model=_first_model(job, settings, store, work), now=clock.now())))
+        began_with = _first_model(job, settings, store, work, first)
+        _make_places(run, store.path(began_with.digest), min(asked, len(order)))
+        todo = deque(loop.apply(ev.Started(model=began_with, now=clock.now())))
         while True:
             if not todo:
-                event = clock.next(loop.next_timer())
+                event = clock.next(loop.next_timer)
                 if event is None:
                     raise RuntimeError(f"the round loop stands still: {loop.to_dict()}")
                 todo.extend(loop.apply(event))
@@ -164,9 +180,13 @@ def simulate(
             instruction = todo.popleft()
             match instruction:
                 case ev.Dispatch():
+                    orders = [instruction]
+                    while todo and isinstance(todo[0], ev.Dispatch) and _alike(todo[0], instruction):
+                        orders.append(todo.popleft())
                     slots = loop.state.slots if instruction.task == "train" else {}
                     shared = {name: store.path(slots[name].digest) for name in strategy.shared if name in slots}
-                    clock.later(_answer(run, instruction, strategy.configure(instruction.round), shared))
+                    for answer in _answers(run, orders, strategy.configure(instruction.round), shared):
+                        clock.later(answer)
                 case ev.Aggregate():
                     todo += loop.apply(_aggregate(run, instruction, strategy, store, clock))
                 case ev.Report(round=round):
@@ -174,7 +194,10 @@ def simulate(
                     progress(_step(run, "", "round", round, instruction))
                 case ev.Discard(blobs=blobs):
                     for blob in blobs:
-                        store.remove(blob.digest)
+                        if (place := run.held.pop(blob.digest, None)) is None:
+                            store.remove(blob.digest)
+                        elif run.places:
+                            run.places.give_back(place)
                 case ev.Fail(code=code, reason=reason):
                     if run.errors:
                         raise run.errors[-1][1]
@@ -199,11 +222,12 @@ def simulate(
                         reason=reason,
                     )
     finally:
-        for silo in run.silos.values():
-            silo.close()
+        run.silos.close()
+        if run.places:
+            run.places.close()
 
 
-def _first_model(job: Job, config: RunConfig, store: BlobStore, work: Path) -> Blob:
+def _first_model(job: Job, config: RunConfig, store: BlobStore, work: Path, first: Path | None) -> Blob:
     import torch
 
     from octopus_desktop.training.engine import initial_model
@@ -211,24 +235,58 @@ def _first_model(job: Job, config: RunConfig, store: BlobStore, work: Path) -> B
     torch.set_num_threads(1)  # as in the process that builds it for a coordinator
     out = work / "initial.safetensors"
     written = initial_model(job.folder, job.manifest.trainer, config, out)
+    built = read_layout(out)
+    personal(config.personal_layers, (spec.name for spec in built))
+    if first:
+        require_same(built, read_layout(first), f"The model in {first.name}")
+        out.unlink()
+        return Blob(digest=store.adopt(first), size=first.stat().st_size)
     return Blob(digest=store.adopt_hashed(out, written.digest), size=written.size)
 
 
-def _answer(run: _Run, order: ev.Dispatch, words: Mapping[str, Any], shared: Mapping[str, Path]) -> ev.Answered:
-    facts, error = AnswerFacts(silo=order.silo), None
-    try:
-        if order.silo not in run.silos:
-            sources = run.data[order.silo]
-            trainer = run.job.manifest.trainer
-            run.silos[order.silo] = make_silo(order.silo, run.job.folder, trainer, run.config, sources, run.work)
-        facts = run.silos[order.silo].run(order, words, shared)
+def _make_places(run: _Run, model: Path, at_once: int) -> None:
+    """Updates stay in memory where nothing has to be done to their files."""
+    config = run.config
+    if not config.privacy and config.encoding == "none" and config.resources.workers <= 1:
+        run.places = Places.make(model, 2 * len(run.data), at_once, run.work)
+    run.silos.use(run.places, model)
+    if run.places:
+        run.places.forget_name()
+
+
+def _alike(one: ev.Dispatch, other: ev.Dispatch) -> bool:
+    return (one.task, one.round, one.model) == (other.task, other.round, other.model)
+
+
+def _answers(
+    run: _Run, orders: list[ev.Dispatch], words: Mapping[str, Any], shared: Mapping[str, Path]
+) -> list[ev.Answered]:
+    """What the silos answer, in the order of the tasks."""
+    training = run.places is not None and orders[0].task == "train"
+    places = [run.places.take() if training and run.places else -1 for _ in orders]
+    found: dict[str, Outcome] = {}
+
+    def done(outcome: Outcome) -> None:
+        found[outcome.order.silo] = outcome
+        run.done += 1
+        run.progress(_step(run, outcome.order.silo, outcome.order.task, outcome.order.round, None))
+
+    run.silos.run(Tasks(orders=orders, places=places, words=words, shared=shared), done)
+    return [_answer(run, found[order.silo]) for order in orders]
+
+
+def _answer(run: _Run, outcome: Outcome) -> ev.Answered:
+    order, facts, error = outcome.order, outcome.facts, outcome.error
+    if error:
+        run.errors.append((order.silo, error))
+    else:
         run.last[order.silo] = {name: value for name, value in facts.metrics.items() if name.startswith("eval/")}
         run.transferred += order.model.size + (facts.update.size if facts.update else 0)
-    except UserError as caught:
-        error = caught
-        run.errors.append((order.silo, caught))
-    run.done += 1
-    run.progress(_step(run, order.silo, order.task, order.round, None))
+    if outcome.place >= 0 and run.places:
+        if facts.update:
+            run.held[facts.update.digest] = outcome.place
+        else:
+            run.places.give_back(outcome.place)
     return ev.Answered(
         silo=order.silo,
         round=order.round,
@@ -241,6 +299,12 @@ def _answer(run: _Run, order: ev.Dispatch, words: Mapping[str, Any], shared: Map
     )
 
 
+def _source(run: _Run, update: Blob | None, store: BlobStore) -> Path | InMemory | None:
+    if update and run.places and update.digest in run.held:
+        return run.places.source(run.held[update.digest])
+    return store.path(update.digest) if update else None
+
+
 def _aggregate(
     run: _Run, order: ev.Aggregate, strategy: strategies.Strategy, store: BlobStore, clock: Clock
 ) -> ev.Aggregated | ev.Rejected:
@@ -248,7 +312,7 @@ def _aggregate(
         folded = fold(
             strategy,
             model=store.path(order.model.digest),
-            updates=[(a.silo, store.path(a.update.digest) if a.update else None) for a in order.answers],
+            updates=[(a.silo, _source(run, a.update, store)) for a in order.answers],
             weights=strategies.weighing(strategy, order.answers),
             slots={name: store.path(blob.digest) for name, blob in order.slots.items()},
             encoding=encodings.make(run.config.encoding, run.config.encoding_parameters),

@@ -92,6 +92,30 @@ class FederationHome:
         return self.root / "runs" / run_id
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeHome:
+    """The directory of a further machine's agent: OCTOPUS_NODE_HOME or the platform's place. Private (0700)."""
+
+    root: Path
+
+    @property
+    def place(self) -> Path:
+        """Where this machine belongs: written when it joined."""
+        return self.root / "node.json"
+
+    @property
+    def secrets(self) -> Path:
+        return self.root / "secrets"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "agent.lock"
+
+
+def node_home(given: str | Path | None = None) -> NodeHome:
+    return NodeHome(root=_root(given, "OCTOPUS_NODE_HOME", "octopus-node"))
+
+
 def author_home() -> Path:
     """A researcher's directory: OCTOPUS_AUTHOR_HOME or the platform's place. Private (0700)."""
     return _root(None, "OCTOPUS_AUTHOR_HOME", "octopus-author")

@@ -18,6 +18,7 @@ from octopus_desktop.wire.errors import UserError
 
 NULLS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "?"]
 TABLES = ("csv", "parquet")
+SMALL_BYTES = 4 << 20  # an NPZ up to here is read while it is open for its names
 
 
 class SiloDataset:
@@ -51,6 +52,8 @@ class SiloDataset:
         if self.kind == "npz":
             with self._open_npz() as archive:
                 self._require(archive.files)
+                if self.path.stat().st_size <= SMALL_BYTES:
+                    self._read_arrays(archive)
 
     @property
     def rows(self) -> int:
@@ -93,13 +96,16 @@ class SiloDataset:
         if self.kind != "npz":
             raise self._unreadable("a folder has no arrays")
         if self._arrays is None:
-            wanted = list(self._source.columns)
             with self._open_npz() as archive:
-                try:
-                    self._arrays = {n: _frozen(archive[n]) for n in (wanted or archive.files)}
-                except (ValueError, OSError, zipfile.BadZipFile) as error:  # object arrays would need pickle
-                    raise self._unreadable(str(error)) from error
+                self._read_arrays(archive)
+        assert self._arrays is not None
         return self._arrays
+
+    def _read_arrays(self, archive: Any) -> None:
+        try:
+            self._arrays = {n: _frozen(archive[n]) for n in (list(self._source.columns) or archive.files)}
+        except (ValueError, OSError, zipfile.BadZipFile) as error:  # object arrays would need pickle
+            raise self._unreadable(str(error)) from error
 
     def _read_table(self) -> Any:
         import pyarrow as pa

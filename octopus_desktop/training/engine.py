@@ -13,9 +13,9 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from octopus_desktop.training.corrections import Corrections, Enough
 from octopus_desktop.training.data import SiloDataset
 from octopus_desktop.training.loading import PackageCode, TrainerError
 from octopus_desktop.training.numerics import Numerics
+from octopus_desktop.training.personal import PersonalLayers
 from octopus_desktop.training.sdk import ClientTrainer, Context, Reporter, Shelf, Silent, seed_everything
 from octopus_desktop.training.shares import by_speed, checked
 from octopus_desktop.training.spec import DataSource
@@ -44,7 +45,8 @@ MOST_METRICS = 200
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskInput:
     """``task``: train | evaluate. ``model``: the global model's file. ``config``: the strategy's words (Task).
-    ``shared``: files of the strategy's state that came with the task. ``keep``: folder of this silo's memory."""
+    ``shared``: files of the strategy's state that came with the task. ``keep``: folder of this silo's memory.
+    ``held``: the same model in memory, where the caller has it there for many silos."""
 
     task: str
     round: int
@@ -53,6 +55,7 @@ class TaskInput:
     config: dict[str, Any] = field(default_factory=dict)
     shared: dict[str, Path] = field(default_factory=dict)
     keep: Path | None = None
+    held: files.Held | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +135,9 @@ class Engine:
         with self._code.active():
             self._structure()
 
-    def run(self, task: TaskInput, out: Path, *, digest: bool = True, durable: bool = False) -> TaskResult:
-        """Do one task; rank 0 of a "train" task writes the update to ``out``.
+    def run(self, task: TaskInput, out: Path | files.Held, *, digest: bool = True, durable: bool = False) -> TaskResult:
+        """Do one task; rank 0 of a "train" task writes the update to ``out``: a file, or memory in the model's layout
+        (the result names no file then).
 
         ``digest``: hash the update while it is written. ``durable``: it is on the disk when this returns.
         """
@@ -146,32 +150,48 @@ class Engine:
                 self._forget()
 
     def _run(
-        self, task: TaskInput, out: Path, spans: list[tuple[str, str, float, float]], digest: bool, durable: bool
+        self,
+        task: TaskInput,
+        out: Path | files.Held,
+        spans: list[tuple[str, str, float, float]],
+        digest: bool,
+        durable: bool,
     ) -> TaskResult:
         started = time.time()
-        layout = read_layout(task.model)
+        layout = task.held.layout if task.held else read_layout(task.model)
         model = self._structure()
-        if not files.fits(files.tensors_of(model), layout):
+        state = files.tensors_of(model)
+        if not files.fits(state, layout):
             self._model = None  # an earlier task may have changed its structure
             model = self._structure()
-            files.require_fit(files.tensors_of(model), layout, "The package's model")
+            state = files.tensors_of(model)
+            files.require_fit(state, layout, "The package's model")
         self._restore(model)
-        files.load_into(files.tensors_of(model), task.model, layout)
+        if task.held:
+            files.load_held(state, task.held)
+        else:
+            files.load_into(state, task.model, layout)
+        own = self._personal(task, model)
         self._span(task, spans, "load", started)
 
         metrics: dict[str, float] = {}
         examples = self._evaluate(task, model, metrics, spans)
+        if self.config.personal_steps:
+            self._try_out(task, model, metrics, spans)
         if task.task == "evaluate":
             return TaskResult(
                 examples=examples, steps=0, metrics=metrics, update=None, train_seconds=0.0, spans=tuple(spans)
             )
-        examples, steps, seconds = self._train(task, model, metrics, spans)
+        examples, steps, seconds = self._train(task, model, metrics, spans, own.names)
         started = time.time()
         model.zero_grad(set_to_none=True)
         state = files.tensors_of(model)
         files.require_fit(state, layout, "The trained model")
+        own.take_out(state, task.round)
         written: files.Written | None = None
-        if self.rank == 0:
+        if isinstance(out, files.Held):
+            files.write_held(state, out, task.held if self.config.update == "difference" else None)
+        elif self.rank == 0:
             base = task.model if self.config.update == "difference" else None
             written = files.write(state, layout, out, base=base, digest=digest, durable=durable)
         self._span(task, spans, "save", started)
@@ -179,7 +199,7 @@ class Engine:
             examples=examples,
             steps=steps,
             metrics=metrics,
-            update=out if written else None,
+            update=out if isinstance(out, Path) and written else None,
             train_seconds=seconds,
             spans=tuple(spans),
             digest=written.digest if written else "",
@@ -202,8 +222,43 @@ class Engine:
         self._span(task, spans, "evaluate", started)
         return total
 
-    def _train(
+    def _personal(self, task: TaskInput, model: nn.Module) -> PersonalLayers:
+        """The silo's own layers, put into the model."""
+        state = files.tensors_of(model)
+        patterns = self.config.personal_layers
+        own = PersonalLayers(patterns, state, task.keep, rank=self.rank, world_size=self.world_size)
+        own.put_in(state, task.round if task.task == "train" else task.round + 1)
+        return own
+
+    def _try_out(
         self, task: TaskInput, model: nn.Module, metrics: dict[str, float], spans: list[tuple[str, str, float, float]]
+    ) -> None:
+        """``eval_personal/…``: of the model after some training steps of this silo alone; then the model as it came."""
+        started = time.time()
+        with torch.no_grad():
+            before = {name: tensor.detach().clone() for name, tensor in files.tensors_of(model).items()}
+        few = replace(task, config={"steps": self.config.personal_steps}, keep=None)
+        after: dict[str, float] = {}
+        try:
+            self._train(few, model, {}, [])
+        except UserError as error:
+            if error.code != "OCT-MODEL-WEIGHT":  # a trainer may count its examples only at its end
+                raise
+        self._evaluate(few, model, after, [])
+        metrics.update({f"eval_personal/{name.partition('/')[2]}": value for name, value in after.items()})
+        self._restore(model)
+        with torch.no_grad():
+            for name, tensor in files.tensors_of(model).items():
+                tensor.copy_(before[name])
+        self._span(task, spans, "fine-tune", started)
+
+    def _train(
+        self,
+        task: TaskInput,
+        model: nn.Module,
+        metrics: dict[str, float],
+        spans: list[tuple[str, str, float, float]],
+        own: Collection[str] = (),
     ) -> tuple[int, int, float]:
         started = time.time()
         pace = self._numerics.steps(self.world_size, self.shares, self._measured)
@@ -211,7 +266,7 @@ class Engine:
         trainer = self._trainer()
         model.train()
         wrapped = self._wrapped(model, trainer, pace)
-        corrections = Corrections(task.config, model, task.shared, task.keep, task.round, pace)
+        corrections = Corrections(task.config, model, task.shared, task.keep, task.round, pace, own)
         seed_everything(ctx.seed)
         clock = time.perf_counter()
         mine = None

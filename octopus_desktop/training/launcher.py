@@ -234,7 +234,11 @@ class Workers:
                 if rank == 0 or word == "error":
                     self._answers.put_nowait(frame)
             elif word == "trained":
+                if rank in group.trained:  # a task may train twice: to try the model out, and for its answer
+                    group.trained.clear()
                 if not group.trained and frame["number"] == self._number:
+                    if self._comparing:
+                        self._comparing.cancel()
                     self._comparing = asyncio.create_task(self._compare(group, self._number), name="compare")
                 group.trained[rank] = int(frame["passes"])
             elif word == "place":

@@ -1,6 +1,7 @@
 """Imports a package's trainer from its ``code/`` directory, apart from everything else that is imported.
 
 Each ``PackageCode`` has its own copies of the package's modules: two virtual silos in one process share no globals.
+They share what cannot change: a file's compiled code, which each of them executes for itself.
 Knows nothing of what a trainer does. Not for use from several threads at once.
 """
 
@@ -9,10 +10,13 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from octopus_desktop.wire.errors import UserError
@@ -48,6 +52,49 @@ class TrainerError(UserError):
         return " ".join([phase_what or self.what, "At " + ", ".join(self.places[-6:]) + "." if self.places else ""])
 
 
+class _Compiled(SourceFileLoader):
+    """Executes a file's code, compiled once in this process for as long as the file stays as it is."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        stat = Path(self.path).stat()
+        return _compile(self.path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=256)
+def _compile(path: str, changed: int, size: int) -> CodeType:
+    code: CodeType = compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
+    return code
+
+
+@lru_cache(maxsize=16)
+def _look(place: Path, changed: int) -> tuple[Path, frozenset[str]]:
+    """A code directory's real path and the names that can be imported from it."""
+    names = {
+        p.stem if p.suffix == ".py" else p.name
+        for p in place.iterdir()
+        if p.suffix == ".py" or (p.is_dir() and p.name.isidentifier())
+    }
+    return place.resolve(), frozenset(names)
+
+
+class _Finder:
+    """Finds a package's own source files ahead of everything else; whatever it does not know is left to Python."""
+
+    def __init__(self, root: Path, tops: frozenset[str]) -> None:
+        self._root, self._tops = str(root), tops
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> ModuleSpec | None:
+        if name.partition(".")[0] not in self._tops:
+            return None
+        plain = Path(self._root, name + ".py")
+        if path is None and plain.is_file() and not Path(self._root, name).is_dir():
+            return spec_from_file_location(name, plain, loader=_Compiled(name, str(plain)))
+        spec = PathFinder.find_spec(name, [self._root] if path is None else path, None)
+        if spec and type(spec.loader) is SourceFileLoader:
+            spec.loader = _Compiled(name, spec.loader.path)
+        return spec
+
+
 class PackageCode:
     """The modules below ``package/code``, importable inside ``active()`` only.
 
@@ -57,18 +104,15 @@ class PackageCode:
     """
 
     def __init__(self, package: Path, trainer: str) -> None:
-        self.root = (package / "code").resolve()
         self.trainer = trainer
         self._modules: dict[str, ModuleType] = {}
-        if not self.root.is_dir():
-            raise _unusable(trainer, f"The package has no code directory at {self.root.parent.name}/code.")
-        self._tops = {
-            p.stem if p.suffix == ".py" else p.name
-            for p in self.root.iterdir()
-            if p.suffix == ".py" or (p.is_dir() and p.name.isidentifier())
-        }
+        place = package / "code"
+        if not place.is_dir():
+            raise _unusable(trainer, f"The package has no code directory at {package.name}/code.")
+        self.root, self._tops = _look(place, place.stat().st_mtime_ns)
         if hidden := sorted(t for t in self._tops if t in sys.stdlib_module_names or t in _RESERVED):
             raise _unusable(trainer, f"code/{hidden[0]} would hide the installed module of the same name.")
+        self._finder = _Finder(self.root, self._tops)
         self.cls = self._import()
 
     @contextmanager
@@ -78,10 +122,13 @@ class PackageCode:
         sys.modules.update(self._modules)
         bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # the package's bytes stay as approved
         sys.path.insert(0, str(self.root))
+        sys.meta_path.insert(0, self._finder)  # type: ignore[arg-type]
         try:
             yield
         finally:
             sys.dont_write_bytecode = bytecode
+            if self._finder in sys.meta_path:
+                sys.meta_path.remove(self._finder)  # type: ignore[arg-type]
             if str(self.root) in sys.path:
                 sys.path.remove(str(self.root))
             self._modules = self._taken_out()

@@ -193,6 +193,9 @@ class Context:
             )
         else:
             sampler = _Share(count, self.rank, self.world_size, seed=place if shuffle else None)
+        if direct and not options:
+            plan = _equal_plan(len(sampler), batch_size, self.world_size) if training else None  # type: ignore[arg-type]
+            return _Direct(self, dataset, BatchSampler(sampler, batch_size, False), plan)  # type: ignore[arg-type]
         generator = torch.Generator()
         generator.manual_seed(derive_seed(place, self.rank))
         chosen: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler}
@@ -282,6 +285,15 @@ class _Passes(DistributedSampler[Any]):
         self._pass += 1
         return super().__iter__()
 
+    def order(self) -> torch.Tensor:
+        """The next pass as a tensor."""
+        if self.shuffle and self.num_replicas == 1:  # what the base class does, without a list in between
+            generator = torch.Generator()
+            generator.manual_seed(self.seed + self._pass)
+            self._pass += 1
+            return torch.randperm(len(self.dataset), generator=generator)  # type: ignore[arg-type]
+        return torch.tensor(list(self), dtype=torch.int64)
+
 
 class _Share(Sampler[int]):
     """Every world_size-th example, none twice; a worker without any gets the first, with weight nought, so that
@@ -324,3 +336,29 @@ class _Loader(DataLoader[Any]):
                 self._ctx._pace.batch(*self._plan(number), number, number == batches)
             yield batch
             self._ctx._batch_done(number, batches)
+
+
+class _Direct(DataLoader[Any]):
+    """Tensors cut into batches by one index each, without DataLoader's machinery, which costs a small model's whole
+    step. To a trainer it is a DataLoader like any other, without workers."""
+
+    num_workers, pin_memory, drop_last, timeout, prefetch_factor, persistent_workers = 0, False, False, 0, None, False
+    batch_size, collate_fn, worker_init_fn, multiprocessing_context, generator = None, None, None, None, None
+
+    def __init__(self, ctx: Context, dataset: TensorDataset, batches: BatchSampler, plan: Plan | None) -> None:
+        self.dataset, self.sampler, self.batch_sampler = dataset, batches, None  # type: ignore[assignment]
+        self._ctx, self._plan = ctx, plan
+
+    def __len__(self) -> int:
+        return len(self.sampler)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Any:
+        count, size = len(self), int(self.sampler.batch_size)  # type: ignore[attr-defined]
+        places = self.sampler.sampler  # type: ignore[attr-defined]
+        order = places.order() if isinstance(places, _Passes) else torch.tensor(list(places), dtype=torch.int64)
+        tensors = self.dataset.tensors  # type: ignore[attr-defined]
+        for number, where in enumerate(order.split(size), 1):
+            if self._plan and self._ctx._pace and self._ctx._pace.listening:
+                self._ctx._pace.batch(*self._plan(number), number, number == count)
+            yield [tensor[where] for tensor in tensors]
+            self._ctx._batch_done(number, count)

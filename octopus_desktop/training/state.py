@@ -127,6 +127,55 @@ def write(
     return Written(digest=sha.hexdigest() if sha else "", size=layout.size)
 
 
+class Held:
+    """A tensor file in memory: its layout, and each tensor as a view into one block. Read-only by agreement."""
+
+    def __init__(self, layout: Layout, body: torch.Tensor) -> None:
+        """``body``: uint8, the bytes behind the header."""
+        self.layout, self.body = layout, body
+        first = layout.tensors[0].begin if layout.tensors else 0
+        self.tensors = {
+            t.name: body[t.begin - first : t.end - first].view(TORCH_TYPES[t.dtype]).view(t.shape) for t in layout
+        }
+
+    @classmethod
+    def read(cls, path: Path) -> Held:
+        layout = read_layout(path)
+        body = torch.empty(body_bytes(layout), dtype=torch.uint8)
+        with path.open("rb", buffering=0) as file:
+            file.seek(len(layout.header))
+            _read_full(file, _bytes(body), path)
+        return cls(layout, body)
+
+
+def body_bytes(layout: Layout) -> int:
+    return layout.size - len(layout.header)
+
+
+def holdable(layout: Layout) -> bool:
+    """Whether every tensor lies where a view of its type can begin, counted from the end of the header."""
+    first = len(layout.header)
+    return all((t.begin - first) % TORCH_TYPES[t.dtype].itemsize == 0 for t in layout if t.dtype in TORCH_TYPES)
+
+
+@torch.no_grad()
+def load_held(state: dict[str, torch.Tensor], held: Held) -> None:
+    for name, values in held.tensors.items():
+        state[name].copy_(values)
+
+
+@torch.no_grad()
+def write_held(state: dict[str, torch.Tensor], out: Held, base: Held | None = None) -> None:
+    """As ``write``, into memory. Raises OCT-MODEL-NAN."""
+    for spec in out.layout:
+        value, target = state[spec.name].detach(), out.tensors[spec.name]
+        if base is not None and value.dtype != torch.bool:
+            torch.sub(value.to(target.device), base.tensors[spec.name], out=target)
+        else:
+            target.copy_(value)
+        _require_finite(target, spec)
+
+
 def write_model(model: nn.Module, out: Path) -> Written:
     """A model as a fresh tensor file, in the order of its state dict."""
     state = tensors_of(model)
@@ -192,4 +241,4 @@ def _shape(why: str) -> UserError:
     )
 
 
-__all__ = ["Written", "fits", "load_into", "read_layout", "require_fit", "tensors_of", "write", "write_model"]
+__all__ = ["Held", "Written", "fits", "load_into", "read_layout", "require_fit", "tensors_of", "write", "write_model"]

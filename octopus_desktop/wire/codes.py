@@ -93,6 +93,8 @@ CODES: Final[dict[str, str]] = {
     "OCT-DAEMON-PROTOCOL": "Window or command line and daemon are of versions that do not fit.",
     "OCT-DAEMON-SLOW": "The reader of a stream did not keep up and was cut off.",
     "OCT-NODE-UNKNOWN": "No node has this id.",
+    "OCT-NODE-LOCAL": "The command is for further machines; this node is the daemon's own.",
+    "OCT-NODE-FURTHER": "A run cannot use a further machine in this way.",
     "OCT-FEDERATION-UNKNOWN": "No federation has this id, or the silo has left it.",
     "OCT-POLICY-FORBIDDEN": "A standing rule of this silo forbids what was asked.",
     "OCT-POLICY-INVALID": "A policy's rule cannot be read or its signature does not hold.",

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from octopus_desktop.wire.errors import UserError
@@ -65,8 +66,15 @@ def read_layout(path: Path) -> Layout:
         start = file.read(8)
         length = int.from_bytes(start, "little")
         if len(start) < 8 or length > min(HEADER_LIMIT_BYTES, size - 8):
-            raise _bad(path, "its header length does not fit the file")
+            raise _bad(path.name, "its header length does not fit the file")
         raw = file.read(length)
+    return _parse(start + raw, size, path.name[:16])
+
+
+@lru_cache(maxsize=32)  # a run's files have few layouts, and each is asked for with every task and update
+def _parse(head: bytes, size: int, name: str) -> Layout:
+    """A header (with its length field) of a file of ``size`` bytes."""
+    raw, length = head[8:], len(head) - 8
     try:
         header = json.loads(raw)
         items = [(name, spec) for name, spec in header.items() if name != "__metadata__"]
@@ -81,20 +89,20 @@ def read_layout(path: Path) -> Layout:
             for name, spec in items
         ]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise _bad(path, f"its header cannot be read ({error})") from error
+        raise _bad(name, f"its header cannot be read ({error})") from error
     specs.sort(key=lambda t: (t.begin, t.end))
     at = 8 + length
     for spec in specs:
         if spec.dtype not in ITEM_BYTES or any(n < 0 for n in spec.shape):
-            raise _bad(path, f"tensor {spec.name!r} has the type {spec.dtype!r} and shape {spec.shape}")
+            raise _bad(name, f"tensor {spec.name!r} has the type {spec.dtype!r} and shape {spec.shape}")
         if spec.begin != at or spec.end - spec.begin != spec.elements * ITEM_BYTES[spec.dtype]:
-            raise _bad(path, f"tensor {spec.name!r} does not lie where its header says")
+            raise _bad(name, f"tensor {spec.name!r} does not lie where its header says")
         at = spec.end
     if at != size:
-        raise _bad(path, f"it has {size - at} bytes that belong to no tensor")
+        raise _bad(name, f"it has {size - at} bytes that belong to no tensor")
     notes = header.get("__metadata__") or {}
     metadata = {str(k): str(v) for k, v in notes.items()} if isinstance(notes, dict) else {}
-    return Layout(tensors=tuple(specs), header=start + raw, size=size, metadata=metadata)
+    return Layout(tensors=tuple(specs), header=head, size=size, metadata=metadata)
 
 
 def make_layout(
@@ -135,6 +143,8 @@ def described(layout: Layout) -> list[tuple[str, str, tuple[int, ...]]]:
 
 def require_same(expected: Layout, got: Layout, whose: str) -> None:
     """Raise OCT-MODEL-SHAPE naming the first difference, when two layouts do not agree in names, dtypes and shapes."""
+    if expected is got:
+        return
     want, have = expected.signature(), got.signature()
     if want == have:
         return
@@ -154,10 +164,10 @@ def require_same(expected: Layout, got: Layout, whose: str) -> None:
     )
 
 
-def _bad(path: Path, why: str) -> UserError:
+def _bad(name: str, why: str) -> UserError:
     return UserError(
         "OCT-MODEL-SHAPE",
-        f"{path.name[:16]} is not a sound tensor file.",
+        f"{name[:16]} is not a sound tensor file.",
         f"The file is damaged or was not written as safetensors: {why}.",
         "Fetch or write the file again.",
     )

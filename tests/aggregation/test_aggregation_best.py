@@ -60,7 +60,7 @@ def test_a_run_that_gets_no_better_ends_early_and_says_why() -> None:
     done = last(run, 4, 0.3)
     assert (done.rounds, done.model) == (4, blob("m4"))
     assert done.best == Best(round=2, value=0.505, model=blob("m2"))
-    assert done.reason == "Ended early: 3 rounds brought no better eval/accuracy. The best is 0.505, of round 2."
+    assert done.reason == "Ended early: 2 rounds brought no better eval/accuracy. The best is 0.505, of round 2."
 
 
 def test_a_metric_that_nobody_reports_is_noted_and_ends_nothing() -> None:

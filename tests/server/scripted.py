@@ -94,9 +94,17 @@ class Server:
         data = package.read_bytes()
         return self.api.send("Operator.SubmitJob", [Chunk(blob=pb.BlobRef(size=len(data)), data=data)])
 
-    def start_run(self, silos: Sequence[str] = (), request_id: str = "", **settings: Any) -> Any:
-        overrides = json.dumps({"run": {"rounds": 2, **settings}})
-        request = op.StartRunRequest(job="echo", silos=silos, overrides_json=overrides, request_id=request_id)
+    def start_run(
+        self, silos: Sequence[str] = (), request_id: str = "", origin: tuple[str, int] = ("", 0), strategy: str = "",
+        **settings: Any,
+    ) -> Any:  # fmt: skip
+        overrides = json.dumps(
+            {"run": {"rounds": 2, **settings}, **({"strategy": {"name": strategy}} if strategy else {})}
+        )
+        request = op.StartRunRequest(
+            job="echo", silos=silos, overrides_json=overrides, request_id=request_id, from_run=origin[0],
+            from_round=origin[1],
+        )  # fmt: skip
         return self.call("StartRun", request)
 
     def run(self, run_id: str) -> Any:

@@ -269,3 +269,37 @@ def test_a_deadline_leaves_the_slow_silo_out_of_the_round(lab: Lab, job: Job) ->
     result = lab.run("late", job, wish, speeds={"cyd": 60.0})
     assert all(row.answered == ("ada", "bob") and row.missing == ("cyd",) for row in result.rounds)
     assert result.virtual_seconds >= 20
+
+
+def test_a_run_ends_early_and_keeps_its_best_model(lab: Lab, job: Job) -> None:
+    wish = {"run": {"rounds": 30, "best": "min eval/loss", "patience": 2, "min_delta": 1e6}}
+    result = lab.run("early", job, wish)
+    assert result.reason.startswith("Ended early: 2 rounds brought no better eval/loss.")
+    assert len(result.rounds) == 4, "the round that was open when it showed is finished"
+    losses = {row.round: row.metrics["eval/loss"] for row in result.rounds}
+    assert result.best and result.best_model
+    assert (result.best.round, result.best.value) == min(losses.items(), key=lambda item: item[1])
+    assert result.best_model.read_bytes() and result.best.model == result.rounds[result.best.round - 1].model
+
+
+def test_a_run_that_begins_with_another_runs_model_goes_on_from_there(lab: Lab, job: Job) -> None:
+    old = lab.run("old", job)
+    new = lab.run("new", job, first=old.model)
+    assert new.first["eval/loss"] == old.metrics["eval/loss"], "the model it ended with is the one to begin with"
+    assert new.metrics["eval/loss"] < old.metrics["eval/loss"]
+    stranger = lab.root / "stranger.safetensors"
+    stranger.write_bytes(old.model.read_bytes().replace(b"0.weight", b"9.weight"))
+    with pytest.raises(UserError, match="OCT-MODEL-SHAPE"):
+        lab.run("wrong", job, first=stranger)
+
+
+def test_a_late_answer_counts_in_the_next_round(lab: Lab, job: Job) -> None:
+    wish = {"run": {"rounds": 4, "quorum": 2, "update": "difference", "round_deadline_s": 1.5, "late": "next"}}
+    late = lab.run("late", job, wish, speeds={"cyd": 2.0})
+    assert [row.late for row in late.rounds] == [(), ("cyd",), ("cyd",), ("cyd",)]
+    assert all(row.missing == ("cyd",) for row in late.rounds)
+    wish["run"]["late"] = "drop"
+    dropped = lab.run("dropped", job, wish, speeds={"cyd": 2.0})
+    assert not any(row.late for row in dropped.rounds)
+    assert dropped.digest != late.digest
+    assert lab.run("again", job, {"run": {**wish["run"], "late": "next"}}, speeds={"cyd": 2.0}).digest == late.digest

@@ -51,6 +51,21 @@ class Plain:
         read_full(self._file, into, at + self._shift)
 
 
+class InMemory:
+    """An update in the model's own layout, in this process's memory. ``body``: the bytes behind the header."""
+
+    def __init__(self, layout: Layout, body: memoryview) -> None:
+        self._bytes, self._first = np.frombuffer(body, np.uint8), len(layout.header)
+
+    def floating(self, dtype: str, at: int, raw: Array, wide: Array, base: Array | None) -> Array:
+        self.stored(at, raw)
+        return widen(raw, dtype, wide)
+
+    def stored(self, at: int, into: Array) -> None:
+        view = into.view(np.uint8)
+        np.copyto(view, self._bytes[at - self._first : at - self._first + len(view)])
+
+
 class Decoded:
     """An encoded update, decoded while it is read: no decoded copy is made anywhere.
 

@@ -1,4 +1,4 @@
-"""The silo's machines; now this one. Sampled only while somebody watches or a run is active. Knows no job."""
+"""The silo's machines, and this one of them. Sampled only while somebody watches or a run is active. Knows no job."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 
 from octopus_desktop.daemon.core import Silo, when_possible
-from octopus_desktop.system.inventory import MachineFacts, machine
+from octopus_desktop.nodes.report import fill
+from octopus_desktop.system.inventory import machine
 from octopus_desktop.wire.canonical import new_id
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
@@ -16,7 +17,8 @@ SAMPLE_S = 2.0
 
 
 class Nodes:
-    """The noun ``node``. States: ready | draining (runs go on, none begins) | drained | offline."""
+    """The noun ``node``. States: ready | draining (runs go on, none begins) | drained; of further machines, which
+    ``Agents`` keeps, also offline | asking (joined, not accepted yet)."""
 
     def __init__(self, silo: Silo) -> None:
         self._silo = silo
@@ -39,7 +41,7 @@ class Nodes:
             local=True,
             registered_at=known.registered_at if known else round(time.time(), 3),
         )
-        _fill(node, facts)
+        fill(node, facts)
         with self._silo.change():
             self._silo.put("node", node)
             if not known or known.name != node.name:
@@ -83,6 +85,14 @@ class Nodes:
                     "The approval's conditions name it.",
                     "Choose from the registered nodes.",
                 )
+        local = self.local
+        if node_ids and (local is None or local.id not in node_ids):
+            raise UserError(
+                "OCT-NODE-FURTHER",
+                "The run would have no node to train on.",
+                "Runs train on the daemon's own machine; the conditions name further machines alone.",
+                f"Name {local.name if local else 'this machine, once it is registered,'} among the nodes, or none.",
+            )
 
     async def sample_while_useful(self) -> None:
         """Refresh this machine's figures every SAMPLE_S while somebody watches or a run is active; else sleep."""
@@ -105,7 +115,7 @@ class Nodes:
         node = self.local
         if node is None:
             return
-        _fill(node, facts)
+        fill(node, facts)
         node.workers_running = self.workers()
         if node.state == "draining" and not node.workers_running:
             when_possible(self._drained, node.id)
@@ -117,25 +127,3 @@ class Nodes:
             node = self._silo.need("node", node_id)
             node.state = "drained"
             self._silo.put("node", node)
-
-
-def _fill(node: pb.Node, facts: MachineFacts) -> None:
-    node.cpu_model, node.cpu_count, node.cpu_load = facts.cpu_model, facts.cpu_count, facts.cpu_load
-    node.ram_total, node.ram_used = facts.ram_total, facts.ram_used
-    node.disk_total, node.disk_free = facts.disk_total, facts.disk_free
-    node.os, node.python, node.torch = facts.os, facts.python, facts.torch
-    node.seen_at = round(time.time(), 3)
-    del node.gpus[:]
-    node.gpus.extend(
-        pb.Gpu(
-            index=g.index,
-            name=g.name,
-            memory_total=g.memory_total,
-            memory_used=g.memory_used,
-            utilisation=g.utilisation,
-            temperature_c=g.temperature_c,
-            power_w=g.power_w,
-            driver=g.driver,
-        )
-        for g in facts.gpus
-    )

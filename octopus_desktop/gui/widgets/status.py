@@ -50,6 +50,7 @@ _LOOKS: Final[dict[tuple[str, str], tuple[str, str, str]]] = {
     ("node", "draining"): ("warning", "drain", "Draining"),
     ("node", "drained"): ("neutral", "pause-circle", "Drained"),
     ("node", "offline"): ("danger", "unlink", "Offline"),
+    ("node", "asking"): ("warning", "question", "Asks to join"),
     ("dataset", "ok"): ("ok", "check-circle", "In order"),
     ("dataset", "missing"): ("danger", "question", "Missing"),
     ("dataset", "changed"): ("warning", "alert", "Changed"),

@@ -382,7 +382,7 @@ class Gpu(_message.Message):
     def __init__(self, index: _Optional[int] = ..., name: _Optional[str] = ..., memory_total: _Optional[int] = ..., memory_used: _Optional[int] = ..., utilisation: _Optional[float] = ..., temperature_c: _Optional[float] = ..., power_w: _Optional[float] = ..., driver: _Optional[str] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("id", "name", "state", "cpu_model", "cpu_count", "cpu_load", "ram_total", "ram_used", "disk_total", "disk_free", "gpus", "os", "python", "torch", "local", "registered_at", "seen_at", "workers_running")
+    __slots__ = ("id", "name", "state", "cpu_model", "cpu_count", "cpu_load", "ram_total", "ram_used", "disk_total", "disk_free", "gpus", "os", "python", "torch", "local", "registered_at", "seen_at", "workers_running", "version", "fingerprint", "fault")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -401,6 +401,9 @@ class Node(_message.Message):
     REGISTERED_AT_FIELD_NUMBER: _ClassVar[int]
     SEEN_AT_FIELD_NUMBER: _ClassVar[int]
     WORKERS_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     state: str
@@ -419,7 +422,10 @@ class Node(_message.Message):
     registered_at: float
     seen_at: float
     workers_running: int
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., cpu_model: _Optional[str] = ..., cpu_count: _Optional[int] = ..., cpu_load: _Optional[float] = ..., ram_total: _Optional[int] = ..., ram_used: _Optional[int] = ..., disk_total: _Optional[int] = ..., disk_free: _Optional[int] = ..., gpus: _Optional[_Iterable[_Union[Gpu, _Mapping]]] = ..., os: _Optional[str] = ..., python: _Optional[str] = ..., torch: _Optional[str] = ..., local: _Optional[bool] = ..., registered_at: _Optional[float] = ..., seen_at: _Optional[float] = ..., workers_running: _Optional[int] = ...) -> None: ...
+    version: str
+    fingerprint: str
+    fault: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., cpu_model: _Optional[str] = ..., cpu_count: _Optional[int] = ..., cpu_load: _Optional[float] = ..., ram_total: _Optional[int] = ..., ram_used: _Optional[int] = ..., disk_total: _Optional[int] = ..., disk_free: _Optional[int] = ..., gpus: _Optional[_Iterable[_Union[Gpu, _Mapping]]] = ..., os: _Optional[str] = ..., python: _Optional[str] = ..., torch: _Optional[str] = ..., local: _Optional[bool] = ..., registered_at: _Optional[float] = ..., seen_at: _Optional[float] = ..., workers_running: _Optional[int] = ..., version: _Optional[str] = ..., fingerprint: _Optional[str] = ..., fault: _Optional[str] = ...) -> None: ...
 
 class RegisterNodeRequest(_message.Message):
     __slots__ = ("name", "request_id")
@@ -428,6 +434,30 @@ class RegisterNodeRequest(_message.Message):
     name: str
     request_id: str
     def __init__(self, name: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class InviteNodeRequest(_message.Message):
+    __slots__ = ("name", "listen", "address", "valid_s")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LISTEN_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    VALID_S_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    listen: str
+    address: str
+    valid_s: float
+    def __init__(self, name: _Optional[str] = ..., listen: _Optional[str] = ..., address: _Optional[str] = ..., valid_s: _Optional[float] = ...) -> None: ...
+
+class InviteNodeReply(_message.Message):
+    __slots__ = ("code", "expires_at", "address", "ca_fingerprint")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    CA_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    expires_at: float
+    address: str
+    ca_fingerprint: str
+    def __init__(self, code: _Optional[str] = ..., expires_at: _Optional[float] = ..., address: _Optional[str] = ..., ca_fingerprint: _Optional[str] = ...) -> None: ...
 
 class DrainRequest(_message.Message):
     __slots__ = ("id", "drain", "request_id")

@@ -653,6 +653,21 @@ class NodesStub:
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.DrainRequest.SerializeToString,
                 response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Node.FromString,
                 _registered_method=True)
+        self.Invite = channel.unary_unary(
+                '/octopus.v1.Nodes/Invite',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.InviteNodeRequest.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.InviteNodeReply.FromString,
+                _registered_method=True)
+        self.Accept = channel.unary_unary(
+                '/octopus.v1.Nodes/Accept',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Node.FromString,
+                _registered_method=True)
+        self.Remove = channel.unary_unary(
+                '/octopus.v1.Nodes/Remove',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
+                _registered_method=True)
 
 
 class NodesServicer:
@@ -671,6 +686,27 @@ class NodesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Invite(self, request, context):
+        """the line that a further machine joins with; a secret
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Accept(self, request, context):
+        """a machine that joined and asks
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Remove(self, request, context):
+        """a further machine: revoked, cut off at once
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodesServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -683,6 +719,21 @@ def add_NodesServicer_to_server(servicer, server):
                     servicer.Drain,
                     request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.DrainRequest.FromString,
                     response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Node.SerializeToString,
+            ),
+            'Invite': grpc.unary_unary_rpc_method_handler(
+                    servicer.Invite,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.InviteNodeRequest.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.InviteNodeReply.SerializeToString,
+            ),
+            'Accept': grpc.unary_unary_rpc_method_handler(
+                    servicer.Accept,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Node.SerializeToString,
+            ),
+            'Remove': grpc.unary_unary_rpc_method_handler(
+                    servicer.Remove,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -739,6 +790,87 @@ class Nodes:
             '/octopus.v1.Nodes/Drain',
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.DrainRequest.SerializeToString,
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Invite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Nodes/Invite',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.InviteNodeRequest.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.InviteNodeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Accept(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Nodes/Accept',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Remove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Nodes/Remove',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
             options,
             channel_credentials,
             insecure,

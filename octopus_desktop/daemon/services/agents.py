@@ -1,0 +1,394 @@
+"""The silo's further machines: inviting, joining, accepting, draining, removing; and the port where they come in.
+
+The silo's own CA says who is a node: its key lies in the store of secrets, its certificate and the nodes' in the
+database. The port stays closed until the first machine is invited. Knows what a node is, and no run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from dataclasses import asdict, dataclass
+
+from octopus_desktop import __version__
+from octopus_desktop.communication.links import protocol_differs
+from octopus_desktop.daemon.core import Silo, when_possible
+from octopus_desktop.daemon.services.signing import SiloKeys
+from octopus_desktop.identity import certificates, invitations
+from octopus_desktop.identity.authority import DAY_S, NODE, Authority, check_address
+from octopus_desktop.identity.certificates import Peer
+from octopus_desktop.nodes import PROTOCOL
+from octopus_desktop.nodes.port import NodePort
+from octopus_desktop.nodes.report import TEXT_LIMIT, take
+from octopus_desktop.wire.canonical import canonical_json, fingerprint, new_id
+from octopus_desktop.wire.errors import UserError
+from octopus_desktop.wire.pb import local_pb2 as pb
+from octopus_desktop.wire.pb import node_pb2 as npb
+
+LISTEN = "127.0.0.1:7470"
+VALID_S = DAY_S
+NODE_VALID_S = 3650 * DAY_S  # a node is removed, not let lapse
+NAME_LIMIT = 63
+CA_SECRET, CA_ROW, PORT_ROW = "nodes/ca", "nodes/ca", "nodes/port"
+INVITATION, MEMBER = "node_invitation", "node_member"
+EVERYWHERE = ("0.0.0.0", "::")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Where the port listens, and how machines dial it; both host:port."""
+
+    listen: str
+    address: str
+
+
+class Agents:
+    """Further machines. Implements the port's ``Desk``."""
+
+    def __init__(self, silo: Silo, keys: SiloKeys) -> None:
+        self._silo, self._keys = silo, keys
+        self._port = NodePort(self)
+        self._opening = asyncio.Lock()
+        self._members = {m.id: m for m in silo.db.all(MEMBER, npb.NodeMember)}
+        self._invitations = {i.id: i for i in silo.db.all(INVITATION, npb.NodeInvitation)}
+
+    def knows(self, node_id: str) -> bool:
+        return node_id in self._members
+
+    def begin(self) -> None:
+        """After a start nobody is linked yet."""
+        for node_id in self._members:
+            self._show(node_id)
+
+    async def open_port(self) -> None:
+        """Listen again where a machine was invited before. A locked store of secrets keeps nodes out, nothing else."""
+        where = self._where()
+        if where is None:
+            return
+        try:
+            async with self._opening:
+                if not self._port.is_open:
+                    await self._open(await self._authority(), where)
+        except UserError as error:
+            log.warning("the port for nodes stays closed: %s", error)
+            self._silo.notify("error", error.code, f"Further nodes cannot connect: {error.what} {error.why}")
+
+    async def stop(self) -> None:
+        await self._port.close()
+
+    # commands
+
+    async def invite(self, request: pb.InviteNodeRequest) -> pb.InviteNodeReply:
+        """A code for one machine. Opens the port; other than before, when ``listen`` or ``address`` say so.
+
+        Raises OCT-ENROL-NAME, OCT-CONFIG-INVALID, OCT-PORT-USED, OCT-SECRET-STORE.
+        """
+        name = request.name.strip()
+        self._check_name(name)
+        async with self._opening:
+            where = self._wanted(request.listen.strip(), request.address.strip())
+            authority = await self._authority()
+            if not self._port.is_open or where != self._where():
+                await self._open(authority, where)
+            invitation = authority.invite(where.address, NODE, request.valid_s or VALID_S)
+            kept = npb.NodeInvitation(
+                id=invitation.id, name=name, expires_at=invitation.expires_at, made_at=time.time()
+            )
+            with self._silo.change():
+                self._silo.db.set(PORT_ROW, canonical_json(asdict(where)))
+                self._silo.db.put(INVITATION, kept.id, kept)
+                what = {"name": name, "expires_at": round(kept.expires_at, 3), **asdict(where)}
+                self._silo.record(self._silo.administrator, "node.invited", kept.id, what)
+                self._silo.afterwards(lambda: self._invitations.update({kept.id: kept}))
+        return pb.InviteNodeReply(
+            code=invitations.encode(invitation),
+            expires_at=invitation.expires_at,
+            address=where.address,
+            ca_fingerprint=authority.fingerprint,
+        )
+
+    def accept(self, node_id: str) -> pb.Node:
+        """Take a machine that joined into use."""
+        member = self._need(node_id)
+        if not member.accepted:
+            member.accepted = True
+            with self._silo.change():
+                node = self._silo.need("node", node_id)
+                what = {"name": node.name, "fingerprint": node.fingerprint}
+                self._silo.record(self._silo.administrator, "node.accepted", node_id, what)
+                self._keep(member)
+                self._silo.answer(self._silo.get("node", node_id))
+        return self._silo.get("node", node_id)
+
+    def drain(self, node_id: str, drain: bool) -> pb.Node:
+        """Let no further work begin there; or let it again."""
+        member = self._need(node_id)
+        if member.drained != drain:
+            member.drained = drain
+            with self._silo.change():
+                name = self._silo.get("node", node_id).name
+                action = "node.drained" if drain else "node.undrained"
+                self._silo.record(self._silo.administrator, action, node_id, {"name": name})
+                self._keep(member)
+                self._silo.answer(self._silo.get("node", node_id))
+        return self._silo.get("node", node_id)
+
+    def remove(self, node_id: str) -> None:
+        """Its certificate opens nothing from now on; a link of it ends at once."""
+        self._need(node_id)
+        with self._silo.change():
+            node = self._silo.get("node", node_id)
+            what = {"name": node.name, "fingerprint": node.fingerprint, "accepted": self._members[node_id].accepted}
+            self._silo.record(self._silo.administrator, "node.removed", node_id, what)
+            self._silo.db.drop(MEMBER, node_id)
+            self._silo.drop("node", node_id)
+            self._silo.answer(pb.Ack())
+            self._silo.afterwards(lambda: self._forget(node_id))
+
+    def _forget(self, node_id: str) -> None:
+        self._members.pop(node_id, None)
+        self._port.cut(node_id, _removed(node_id))
+
+    # Desk
+
+    def join(self, peer: Peer, request: npb.JoinRequest) -> npb.JoinReply:
+        if peer.role != "invitation":
+            raise _wrong_role(peer.role, "a code")
+        if request.protocol != PROTOCOL:
+            raise protocol_differs(request.protocol, PROTOCOL, "joining machine")
+        public = certificates.read_csr(request.csr_der)
+        key_der = certificates.public_der(public)
+        invitation = self._invitations.get(peer.name)
+        try:
+            self._check_invitation(invitation, key_der)
+        except UserError as error:
+            with self._silo.change():
+                what = {"code": error.code, "name": invitation.name if invitation else ""}
+                self._silo.record("a joining machine", "node.refused", peer.name, what)
+            raise
+        assert invitation is not None
+        if invitation.node_id:  # its answer was lost on the way
+            member = self._members[invitation.node_id]
+            return npb.JoinReply(node_id=member.id, name=invitation.name, certificate_der=bytes(member.certificate_der))
+        node_id = new_id("n")
+        authority = self._loaded
+        certificate = authority.issue(request.csr_der, node_id, NODE, NODE_VALID_S)
+        known = certificates.read_peer(certificate)
+        member = npb.NodeMember(
+            id=node_id, serial=known.serial, key_der=key_der, certificate_der=certificate, not_after=known.not_after
+        )
+        node = pb.Node(
+            id=node_id,
+            name=invitation.name,
+            state="asking",
+            registered_at=round(time.time(), 3),
+            version=request.hello.version[:TEXT_LIMIT],
+            fingerprint=fingerprint(key_der),
+            fault=_version_words(request.hello.version),
+        )
+        take(node, request.machine)
+        used = npb.NodeInvitation.FromString(invitation.SerializeToString())
+        used.node_id = node_id
+        with self._silo.change():
+            self._silo.put("node", node)
+            self._silo.db.put(MEMBER, node_id, member)
+            self._silo.db.put(INVITATION, used.id, used)
+            what = {"name": node.name, "fingerprint": node.fingerprint, "invitation": used.id}
+            self._silo.record("a joining machine", "node.joined", node_id, what)
+            self._silo.notify("info", "", f"{node.name} asks to be a node of this silo.", "node", node_id)
+            self._silo.afterwards(lambda: self._members.update({node_id: member}))
+            self._silo.afterwards(lambda: self._invitations.update({used.id: used}))
+        return npb.JoinReply(node_id=node_id, name=node.name, certificate_der=certificate)
+
+    def caller(self, peer: Peer) -> str:
+        if peer.role != NODE:
+            raise _wrong_role(peer.role, "a node's own")
+        member = self._members.get(peer.name)
+        if member is None or member.serial != peer.serial:
+            raise _removed(peer.name)
+        return peer.name
+
+    def greeted(self, node_id: str, hello: npb.AgentHello) -> npb.PortHello:
+        node = self._silo.need("node", node_id)
+        node.version, node.seen_at = hello.version[:TEXT_LIMIT], round(time.time(), 3)
+        if hello.protocol != PROTOCOL:
+            fault = protocol_differs(hello.protocol, PROTOCOL, "node")
+            node.fault = f"{fault.what} {fault.why} {fault.next_step}"
+        else:
+            node.fault = _version_words(hello.version)
+            node.state = self._state(self._members[node_id], linked=True)
+        with self._silo.change():
+            self._silo.put("node", node)
+        if hello.protocol != PROTOCOL:
+            log.warning("node %s was not let in: %s", node.name, node.fault)
+            raise protocol_differs(hello.protocol, PROTOCOL, "node")
+        log.info("node %s is connected", node.name)
+        return self._greeting(node.state)
+
+    def told(self, node_id: str, machine: pb.Node) -> None:
+        node = self._silo.get("node", node_id)
+        if node is not None:
+            take(node, machine)
+            self._silo.hub.soon("node", node)
+
+    def gone(self, node_id: str, fault: UserError | None) -> None:
+        if node_id in self._members:
+            log.info("node %s is gone: %s", node_id, fault.why if fault else "the port was closed")
+            when_possible(self._show, node_id)
+
+    # rows
+
+    def _state(self, member: npb.NodeMember, *, linked: bool) -> str:
+        if not member.accepted:
+            return "asking"
+        if not linked:
+            return "offline"
+        return "drained" if member.drained else "ready"
+
+    def _show(self, node_id: str) -> None:
+        """Bring a node's row up to date with what is known of it."""
+        member = self._members.get(node_id)
+        if member is None:
+            return
+        node = self._silo.need("node", node_id)
+        state = self._state(member, linked=self._port.linked(node_id))
+        if node.state == state:
+            return
+        node.state = state
+        with self._silo.change():
+            self._silo.put("node", node)
+
+    def _keep(self, member: npb.NodeMember) -> None:
+        """Inside ``change``."""
+        linked = self._port.linked(member.id)
+        node = self._silo.need("node", member.id)
+        node.state = self._state(member, linked=linked)
+        self._silo.put("node", node)
+        self._silo.db.put(MEMBER, member.id, member)
+        self._silo.afterwards(lambda: self._members.update({member.id: member}))
+        self._silo.afterwards(lambda: self._port.greet(member.id, self._greeting(node.state)))
+
+    def _greeting(self, state: str) -> npb.PortHello:
+        return npb.PortHello(protocol=PROTOCOL, version=__version__, state=state)
+
+    def _need(self, node_id: str) -> npb.NodeMember:
+        """A copy for changing. Raises OCT-NODE-UNKNOWN, OCT-NODE-LOCAL."""
+        node = self._silo.need("node", node_id)
+        if node.local:
+            raise UserError(
+                "OCT-NODE-LOCAL",
+                f"{node.name} is the daemon's own machine.",
+                "Only further machines join, are accepted and are removed.",
+                "To let no run begin here, drain it.",
+            )
+        return npb.NodeMember.FromString(self._members[node_id].SerializeToString())
+
+    # checks
+
+    def _check_invitation(self, invitation: npb.NodeInvitation | None, key_der: bytes) -> None:
+        next_step = "Ask the silo's administrator for a new code."
+        if invitation is None:
+            raise UserError(
+                "OCT-ENROL-UNKNOWN", "The silo does not know this code.", "It is not in its state.", next_step
+            )
+        if invitation.node_id:
+            member = self._members.get(invitation.node_id)
+            if member is None or bytes(member.key_der) != key_der:
+                raise UserError(
+                    "OCT-ENROL-USED", "This code was used before.", "A code lets one machine join, once.", next_step
+                )
+        elif invitation.expires_at < time.time():
+            until = time.strftime("It was good until %Y-%m-%d %H:%M UTC.", time.gmtime(invitation.expires_at))
+            raise UserError("OCT-ENROL-EXPIRED", "This code has expired.", until, next_step)
+
+    def _check_name(self, name: str) -> None:
+        why = ""
+        if not name or len(name) > NAME_LIMIT or not name.isprintable():
+            why = f"A name has 1 to {NAME_LIMIT} printable characters."
+        elif any(n.name == name for n in self._silo.all("node")):
+            why = "A node bears it."
+        elif any(i.name == name and not i.node_id and i.expires_at > time.time() for i in self._invitations.values()):
+            why = "A code that was not used yet is for this name."
+        if why:
+            raise UserError("OCT-ENROL-NAME", f"The name {name!r} cannot be given.", why, "Choose another name.")
+
+    # the port
+
+    def _where(self) -> Where | None:
+        kept = self._silo.db.get(PORT_ROW)
+        return Where(**json.loads(kept)) if kept else None
+
+    def _wanted(self, listen: str, address: str) -> Where:
+        before = self._where()
+        listen = listen or (before.listen if before else LISTEN)
+        if not address:
+            address = before.address if before and before.listen == listen else listen
+        if check_address(address)[0] in EVERYWHERE:
+            raise UserError(
+                "OCT-CONFIG-INVALID",
+                f"{address} is no address to dial.",
+                "The port listens on every interface, and a machine needs one name or address to dial.",
+                "Give --address with this machine's name or address, as the further machine sees it.",
+            )
+        check_address(listen)
+        return Where(listen=listen, address=address)
+
+    async def _open(self, authority: Authority, where: Where) -> None:
+        hosts = [check_address(where.address)[0], check_address(where.listen)[0]]
+        before = self._where()
+        try:
+            await self._port.open(authority, where.listen, [h for h in hosts if h not in EVERYWHERE])
+        except UserError:
+            if before and before != where:  # the nodes that are there must not be lost by a mistake
+                hosts = [check_address(before.address)[0], check_address(before.listen)[0]]
+                await self._port.open(authority, before.listen, [h for h in hosts if h not in EVERYWHERE])
+            raise
+        self._loaded = authority
+
+    async def _authority(self) -> Authority:
+        """The silo's own CA, made at the first call. Raises OCT-SECRET-STORE, OCT-SECRET-PASSPHRASE."""
+        certificate = self._silo.db.get(CA_ROW)
+        if certificate is None:
+            name = (self._silo.status.organisation.strip() or "this silo")[:64]
+            authority = Authority.create(name if name.isprintable() else "this silo", (NODE,))
+            await asyncio.to_thread(lambda: self._keys.store.set(CA_SECRET, authority.key_pem))
+            self._silo.db.set(CA_ROW, authority.ca_pem)
+            return authority
+        key = await asyncio.to_thread(lambda: self._keys.store.get(CA_SECRET))
+        if key is None:
+            raise UserError(
+                "OCT-SECRET-STORE",
+                "The key of the silo's own CA is not in the store of secrets.",
+                f"Nothing is kept there as {CA_SECRET!r}.",
+                "Restore the store from a backup.",
+            )
+        return Authority.load(certificate, key, (NODE,))
+
+
+def _version_words(version: str) -> str:
+    if version == __version__:
+        return ""
+    theirs = version[:TEXT_LIMIT] or "an unknown one"
+    return f"Its agent is of version {theirs}, this silo's of {__version__}: update it, for they must be the same."
+
+
+def _wrong_role(role: str, wanted: str) -> UserError:
+    return UserError(
+        "OCT-ENROL-ROLE",
+        f"A certificate of the role {role!r} does not open this door.",
+        f"It is opened by {wanted} certificate.",
+        "Join with a code ('octopus node join'), then run the agent ('octopus node run').",
+    )
+
+
+def _removed(node_id: str) -> UserError:
+    return UserError(
+        "OCT-CERT-REVOKED",
+        "This node was removed from its silo.",
+        f"The silo does not know {node_id} any more.",
+        "To join again, ask its administrator for a new code and delete this node's directory first.",
+    )

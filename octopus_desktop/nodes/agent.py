@@ -1,0 +1,195 @@
+"""The agent of a further machine: ``python -m octopus_desktop.nodes.agent --home DIR``.
+
+It dials the silo's daemon, tells what the machine has and how busy it is, and dials again when the link breaks. When
+the silo has removed the node it says so and ends. Knows no database; opens no port.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from octopus_desktop import __version__
+from octopus_desktop.communication.contract import LinkPhase, LinkState
+from octopus_desktop.communication.grpc_wire import ClientCredentials, client_channel, to_user_error
+from octopus_desktop.communication.links import link_down, protocol_differs
+from octopus_desktop.communication.redial import Shown, keep_dialling
+from octopus_desktop.identity.secrets import open_store
+from octopus_desktop.nodes import PROTOCOL, REPORT_S, SERVICE, SILENCE_S
+from octopus_desktop.nodes.join import Place, credentials
+from octopus_desktop.nodes.report import fill
+from octopus_desktop.system.inventory import machine
+from octopus_desktop.system.lock import InstanceLock
+from octopus_desktop.system.paths import NodeHome, node_home
+from octopus_desktop.wire.canonical import new_id
+from octopus_desktop.wire.errors import UserError
+from octopus_desktop.wire.pb.local_pb2 import Node
+from octopus_desktop.wire.pb.node_pb2 import AgentFrame, AgentHello, PortFrame
+
+DIAL_S = 20.0
+STATES = {
+    "asking": "waits until the silo's administrator accepts it",
+    "ready": "is in use",
+    "drained": "is drained: it takes no work",
+}
+
+log = logging.getLogger("octopus.node")
+
+
+class Agent:
+    """One machine's link to its silo.
+
+    Args:
+        protocol, version: what it speaks and is.
+    """
+
+    name = "node"
+
+    def __init__(
+        self,
+        home: NodeHome,
+        place: Place,
+        shown: ClientCredentials,
+        *,
+        protocol: int = PROTOCOL,
+        version: str = __version__,
+    ) -> None:
+        self._home, self._place, self._credentials = home, place, shown
+        self._hello = AgentHello(protocol=protocol, version=version, boot_id=new_id("b"))
+        self._shown = Shown(self, place.address)  # type: ignore[arg-type]  # of an owner it asks for link_changed alone
+        self._said: tuple[Any, ...] = ()
+
+    async def run(self) -> UserError | None:
+        """Until cancelled; returns only when the silo has removed this node, with its reason."""
+        await keep_dialling(self._connection, self._shown)
+        return self._shown.state.fault
+
+    def link_changed(self, state: LinkState) -> None:
+        """Say what a person wants to know, once."""
+        if state.phase is LinkPhase.DOWN and state.fault:
+            said = (state.phase, state.fault.code, state.fault.why)
+            if said != self._said:
+                log.warning("%s", state.fault)
+            self._said = said
+
+    async def _connection(self) -> UserError:
+        channel = client_channel(self._place.address, self._credentials)
+        try:
+            return await self._carry(channel)
+        except UserError as error:
+            return error
+        except grpc.RpcError as error:
+            return to_user_error(error, self._place.address)
+        except TimeoutError:
+            return link_down(self._place.address, f"The daemon did not greet within {DIAL_S:.0f} s.")
+        finally:
+            await channel.close(None)
+
+    async def _carry(self, channel: grpc.aio.Channel) -> UserError:
+        call: Any = channel.stream_stream(
+            f"/{SERVICE}/Link",
+            request_serializer=AgentFrame.SerializeToString,
+            response_deserializer=PortFrame.FromString,
+        )()
+        async with asyncio.timeout(DIAL_S):
+            await _write(call, AgentFrame(hello=self._hello))
+            first = await call.read()
+        if first is grpc.aio.EOF:
+            raise await _status(call)
+        if first.hello.protocol != self._hello.protocol:
+            raise protocol_differs(first.hello.protocol, self._hello.protocol, "silo")
+        self._shown.show(phase=LinkPhase.UP)
+        self._note(first)
+        telling = asyncio.create_task(self._tell(call))
+        reading = asyncio.create_task(self._read(call))
+        try:
+            done, _ = await asyncio.wait({telling, reading}, return_when=asyncio.FIRST_COMPLETED)
+            return (reading if reading in done else telling).result()
+        finally:
+            for task in (telling, reading):
+                task.cancel()
+            await asyncio.gather(telling, reading, return_exceptions=True)
+            call.cancel()
+
+    async def _read(self, call: Any) -> UserError:
+        while True:
+            async with asyncio.timeout(SILENCE_S):
+                frame = await call.read()
+            if frame is grpc.aio.EOF:
+                raise await _status(call)
+            if frame.WhichOneof("frame") == "fault":
+                return UserError.from_fault(frame.fault)
+            self._note(frame)
+
+    def _note(self, frame: PortFrame) -> None:
+        if frame.WhichOneof("frame") == "hello":
+            words = STATES.get(frame.hello.state, f"is {frame.hello.state}")
+            self._said = ()
+            log.info("Connected to %s: node %s %s.", self._place.address, self._place.name, words)
+
+    async def _tell(self, call: Any) -> UserError:
+        while True:
+            node = Node()
+            fill(node, await asyncio.to_thread(machine, self._home.root))
+            await _write(call, AgentFrame(machine=node))
+            await asyncio.sleep(REPORT_S)
+
+
+async def _write(call: Any, frame: AgentFrame) -> None:
+    try:
+        await call.write(frame)
+    except asyncio.InvalidStateError:
+        raise await _status(call) from None
+
+
+async def _status(call: Any) -> Exception:
+    """Why the call ended, as an exception to raise."""
+    code = await call.code()
+    if code is grpc.StatusCode.OK:
+        return link_down("the silo", "The daemon closed the link.")
+    return grpc.aio.AioRpcError(
+        code, await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+    )
+
+
+async def _run(home: NodeHome) -> int:
+    place = Place.read(home)
+    lock = InstanceLock(home.lock, "agent")
+    agent = Agent(home, place, credentials(place, open_store(home.secrets)))
+    work = asyncio.create_task(agent.run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, work.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        fault = await work
+        print(fault, file=sys.stderr)
+        return 1
+    del lock
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="octopus-node", description="The agent of a silo's further machine.")
+    parser.add_argument("--home", type=Path, default=None, help="The node's directory (default: OCTOPUS_NODE_HOME).")
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        return asyncio.run(_run(node_home(options.home)))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

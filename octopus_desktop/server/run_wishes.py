@@ -1,0 +1,115 @@
+"""What an operator's wish for a run comes to: overrides laid over the job's configuration, and the model of another run
+to begin with.
+
+A fork's first model, and with it the strategy's state where that can be carried on, stand in the configuration by their
+digests, so what the silos approve is exactly that. The strategy's state goes along when the strategy is the same, the
+other run has ended, its state belongs to that round (it is the last one), and the strategy keeps no memory at the
+silos: theirs ended with the other run, and the server's part of SCAFFOLD or FedDyn means nothing without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from octopus_desktop.aggregation import strategies
+from octopus_desktop.aggregation.state import State
+from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.jobs.package import unpack
+from octopus_desktop.jobs.toml import apply_overrides
+from octopus_desktop.storage.blobs import BlobStore
+from octopus_desktop.storage.federation_db import ENDED, JobRow, RoundRow, RunRow
+from octopus_desktop.training import initial
+from octopus_desktop.wire.canonical import canonical_json
+from octopus_desktop.wire.errors import UserError
+from octopus_desktop.wire.tensors import read_layout, require_same
+
+MEMORY_WORDS = frozenset({"scaffold", "dynamic"})  # of Strategy.configure: the silos keep a memory
+
+
+def with_overrides(config: RunConfig, text: str) -> RunConfig:
+    """Raises OCT-CONFIG-INVALID."""
+    if not text.strip():
+        return config
+    try:
+        overrides = json.loads(text)
+        if not isinstance(overrides, dict):
+            raise ValueError("not a JSON object")
+    except ValueError as error:
+        raise UserError(
+            "OCT-CONFIG-INVALID",
+            "The run's overrides cannot be read.",
+            f"They are no JSON object: {error}.",
+            'Write them like {"run": {"rounds": 5}}.',
+        ) from error
+    return apply_overrides(config, overrides, strategies=sorted(strategies.STRATEGIES))
+
+
+def model_of(
+    run: RunRow, rounds: list[RoundRow], round_: int, blobs: BlobStore, *, best: bool = False
+) -> tuple[int, str]:
+    """(round, digest) of a round's model, of the newest for 0, or of the best. Raises OCT-BLOB-MISSING."""
+    if best and not run.best_round:
+        raise UserError(
+            "OCT-BLOB-MISSING",
+            f"The run {run.id} has no best model.",
+            "It has not completed, or its [run] best names no metric that the silos report.",
+            "Export a round's model by its number.",
+        )
+    models = {row.round: row.model_digest for row in rounds if row.model_digest}
+    number = (run.best_round if best else round_) or max(models, default=0)
+    digest = models.get(number, "")
+    if digest and blobs.has(digest):
+        return number, digest
+    kept = [str(r) for r, held in models.items() if blobs.has(held)]
+    raise UserError(
+        "OCT-BLOB-MISSING",
+        f"The run {run.id} has no model of round {number}." if number else f"The run {run.id} has no model yet.",
+        f"{'It is not kept any longer. ' if digest else ''}Rounds with a model: {', '.join(kept) or 'none'}.",
+        "Wait for the round, or name another one.",
+    )
+
+
+async def forked(
+    config: RunConfig,
+    job: JobRow,
+    trainer: str,
+    run: RunRow,
+    model: tuple[int, str],
+    blobs: BlobStore,
+    journal: Callable[[], bytes | None],
+) -> RunConfig:
+    """``config`` for a run that begins with ``model`` (round, digest) of ``run``. ``journal``: that run's loop state.
+
+    Raises:
+        UserError: OCT-MODEL-SHAPE, when the job builds a model of another layout; what building it raises.
+    """
+    number, digest = model
+    await asyncio.to_thread(_require_layout, config, job, trainer, blobs, digest, f"{run.id}:{number}")
+    begun = replace(config, first_model=digest, forked_from=f"{run.id}:{number}")
+    raw = journal() if run.state in ENDED else None
+    if raw is None or RunConfig.from_dict(json.loads(run.config_json)).strategy != config.strategy:
+        return begun
+    state = State.from_dict(json.loads(raw))
+    strategy = strategies.make(config.strategy, config.strategy_parameters, config.update)
+    if state.model is None or state.model.digest != digest or MEMORY_WORDS & strategy.configure(1).keys():
+        return begun
+    slots = {name: blob.digest for name, blob in state.slots.items() if name in strategy.slots()}
+    if slots.keys() != strategy.slots().keys() or not all(blobs.has(held) for held in slots.values()):
+        return begun
+    return replace(begun, first_slots=slots)
+
+
+def _require_layout(config: RunConfig, job: JobRow, trainer: str, blobs: BlobStore, digest: str, whose: str) -> None:
+    """The package builds its own first model, in a process of its own, and that has the other one's layout."""
+    with tempfile.TemporaryDirectory(prefix="octopus-fork-") as folder:
+        package, spec, out = Path(folder, "package"), Path(folder, "spec.json"), Path(folder, "built.safetensors")
+        unpack(blobs.path(job.digest), package)
+        said = {"package": str(package), "trainer": trainer, "config": config.to_dict()}
+        spec.write_bytes(canonical_json(said))
+        initial.build(spec, out)
+        require_same(read_layout(out), read_layout(blobs.path(digest)), f"The model of {whose}")
