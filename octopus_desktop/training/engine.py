@@ -14,6 +14,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,10 @@ class Engine:
     Args:
         shares: of each step's examples, by rank; "measured": by the speed of each rank in the round before, so that the
             bits cannot be had again; empty: as the job's configuration says.
+        trained: told when the trainer's ``train`` returned, before this rank waits for the others, with ``passes``.
+
+    Attributes:
+        passes: forward passes for training that this rank began in the task so far, where there are several ranks.
 
     Raises (constructor and ``run``):
         UserError: OCT-JOB-TRAINER, OCT-DATA-*, OCT-RUN-TRAINER, OCT-MODEL-*, OCT-DISK-FULL.
@@ -98,11 +103,14 @@ class Engine:
         threads: int = 1,
         report: Reporter | None = None,
         shares: Sequence[float] | str = (),
+        trained: Callable[[int], None] | None = None,
     ) -> None:
         self.config, self.silo, self.rank, self.world_size = config, silo, rank, world_size
         self._sources = dict(sources)
         self._device, self._threads = torch.device(device), threads
         self._report: Reporter = report or Silent()
+        self.passes, self._trained = 0, trained
+        self._own_group: Any = None
         self._numerics = Numerics(config.training, self._device, self._report)
         chosen = shares or config.training.shares
         self._measured = chosen == "measured" and world_size > 1
@@ -263,11 +271,13 @@ class Engine:
         clock = time.perf_counter()
         mine = None
         try:
-            with self._numerics.autocast(), pace, corrections:
+            with self._numerics.autocast(), self._evenly(wrapped, trainer, pace), pace, corrections:
                 mine = self._call("train", lambda: trainer.train(ctx, wrapped))
         finally:
             wrapped = None
         seconds = time.perf_counter() - clock
+        if self._trained:
+            self._trained(self.passes)
         examples = ctx.examples
         if examples is not None and (not isinstance(examples, int) or examples < 0):
             raise _weight(f"The trainer set ctx.examples to {examples!r}.")
@@ -284,7 +294,7 @@ class Engine:
         if self.rank == 0:
             corrections.remember()
         if self._measured:
-            self.shares = by_speed(_gather_json(pace.speed(), self.world_size, self._device))
+            self.shares = by_speed(self._gather(pace.speed()))
         self._span(task, spans, "train", started)
         return total, corrections.steps, seconds
 
@@ -299,7 +309,28 @@ class Engine:
             find_unused_parameters=trainer.find_unused_parameters,
         )
         pace.attach(parallel)
-        return self._numerics.compiled(parallel)
+        wrapped = self._numerics.compiled(parallel)
+        self.passes = 0
+        wrapped.register_forward_pre_hook(self._count_pass)
+        return wrapped
+
+    def _count_pass(self, module: nn.Module, _: object) -> None:
+        self.passes += module.training and torch.is_grad_enabled()
+
+    def _evenly(self, wrapped: Any, trainer: ClientTrainer, pace: Steps) -> AbstractContextManager[Any]:
+        """Around a trainer that says that its ranks may take unequal numbers of steps: who has finished follows the
+        others' steps with gradients of nought."""
+        parallel = getattr(wrapped, "_orig_mod", wrapped)
+        if not trainer.uneven_steps or not isinstance(parallel, DistributedDataParallel):
+            return nullcontext()
+        if pace.listening:
+            raise UserError(
+                "OCT-CONFIG-INVALID",
+                "The trainer takes unequal numbers of steps, and its batches are to be split or collected.",
+                "Workers that do not keep step cannot share a step's batch.",
+                "Take accumulate and shares out of [training], or uneven_steps out of the trainer.",
+            )
+        return parallel.join()
 
     def _structure(self) -> nn.Module:
         if self._model is None:
@@ -366,7 +397,7 @@ class Engine:
         own = self._numbers(mine or {})
         if self.world_size == 1:
             return examples, own
-        everyone = _gather_json({"examples": examples, "metrics": own}, self.world_size, self._device)
+        everyone = self._gather({"examples": examples, "metrics": own})
         total = sum(int(one["examples"]) for one in everyone)
         merged: dict[str, float] = {}
         for name in sorted({n for one in everyone for n in one["metrics"]}):
@@ -375,6 +406,13 @@ class Engine:
             if weight:
                 merged[name] = sum(one["metrics"][name] * one["examples"] for one in having) / weight
         return total, merged
+
+    def _gather(self, value: Any) -> list[Any]:
+        """Each rank's value, in ranks' order. In a group of our own: a rank that still waits in a training step must
+        not take this for a part of it."""
+        if self._own_group is None:
+            self._own_group = dist.new_group(backend="gloo")
+        return _gather_json(value, self.world_size, self._own_group)
 
     def _numbers(self, values: Mapping[str, Any]) -> dict[str, float]:
         numbers: dict[str, float] = {}
@@ -468,16 +506,16 @@ def call_trainer(phase: str, work: Callable[[], Any], code: Path) -> Any:
         raise TrainerError(phase, error, code) from error
 
 
-def _gather_json(value: Any, world_size: int, device: torch.device) -> list[Any]:
+def _gather_json(value: Any, world_size: int, group: Any) -> list[Any]:
     """Each rank's value, in ranks' order, as JSON bytes in tensors: torch's own object gather would unpickle."""
-    raw = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
-    lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world_size)]
-    dist.all_gather(lengths, torch.tensor([len(raw)], device=device))
+    raw = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size)]
+    dist.all_gather(lengths, torch.tensor([len(raw)]), group=group)
     longest = max(int(n) for n in lengths)
-    padded = torch.zeros(longest, dtype=torch.uint8, device=device)
+    padded = torch.zeros(longest, dtype=torch.uint8)
     padded[: len(raw)] = raw
-    parts = [torch.empty(longest, dtype=torch.uint8, device=device) for _ in range(world_size)]
-    dist.all_gather(parts, padded)
+    parts = [torch.empty(longest, dtype=torch.uint8) for _ in range(world_size)]
+    dist.all_gather(parts, padded, group=group)
     return [json.loads(bytes(p[: int(n)].tolist())) for p, n in zip(parts, lengths, strict=True)]
 
 
