@@ -43,6 +43,8 @@ CODES: Final[dict[str, str]] = {
     "OCT-RUN-QUORUM": "Too few silos approved or answered.",
     "OCT-RUN-TRAINER": "The job's own code failed.",
     "OCT-RUN-WORKERS": "The training workers died too often.",
+    "OCT-RUN-STALLED": "The job's code made no progress and was ended.",
+    "OCT-RUN-UNEVEN": "A silo's workers took unequal numbers of training steps.",
     "OCT-RUN-STOPPED": "The run was stopped by a person.",
     "OCT-MODEL-NAN": "A model or update holds NaN or infinity.",
     "OCT-MODEL-SHAPE": "A model or update has other names, shapes or types than agreed.",
