@@ -18,7 +18,7 @@ trained, whether or not its answer was counted, and ends with the run.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Corrections:
         shared: name to file of the strategy's state that came with the task; what is missing counts as zeros.
         keep: folder of the silo's memory; None where nothing is kept (and then no word may ask for it).
         pace: says which of an optimiser's calls are steps; None: all.
+        own: names of parameters that are the silo's own, and none of the strategy's.
 
     Attributes:
         steps: optimiser steps so far. rate_sum: the sum of their learning rates (Σ η over steps).
@@ -61,6 +62,7 @@ class Corrections:
         keep: Path | None,
         round: int,
         pace: Steps | None = None,
+        own: Collection[str] = (),
     ) -> None:
         self._pace = pace
         self.steps, self.rate_sum = 0, 0.0
@@ -69,14 +71,14 @@ class Corrections:
         self._dynamic = float(words.get("dynamic", 0.0))
         self._scaffold = bool(words.get("scaffold", False))
         self._keep, self._round = keep, round
-        self._model = model
-        self._names = {id(p): name for name, p in model.named_parameters()}
+        self._parameters = {name: p for name, p in model.named_parameters() if name not in own}
+        self._names = {id(p): name for name, p in self._parameters.items()}
         self._start: Tensors = {}
         self._own: Tensors = {}
         self._common: Tensors = {}
         self._handles: list[Any] = []
         if self._proximal or self._dynamic or self._scaffold:
-            self._start = {name: p.detach().clone() for name, p in model.named_parameters()}
+            self._start = {name: p.detach().clone() for name, p in self._parameters.items()}
         if self._dynamic or self._scaffold:
             self._own = self._load(self._newest())
         if self._scaffold:
@@ -97,7 +99,7 @@ class Corrections:
             return
         with torch.no_grad():
             new: Tensors = {}
-            for name, p in self._model.named_parameters():
+            for name, p in self._parameters.items():
                 way = p.detach() - self._start[name]
                 if self._scaffold:  # option II: c_k − c + (x − y) / Σ η
                     new[name] = self._own[name] - self._common[name]
@@ -138,7 +140,7 @@ class Corrections:
 
     def _load(self, path: Path | None) -> Tensors:
         """A file's tensors for the model's parameters; zeros where it has none."""
-        found = {name: torch.zeros_like(p) for name, p in self._model.named_parameters()}
+        found = {name: torch.zeros_like(p) for name, p in self._parameters.items()}
         if path is not None:
             layout = read_layout(path)
             held = {spec.name: torch.empty(spec.shape, dtype=files.TORCH_TYPES[spec.dtype]) for spec in layout}

@@ -13,8 +13,9 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from octopus_desktop.training.corrections import Corrections, Enough
 from octopus_desktop.training.data import SiloDataset
 from octopus_desktop.training.loading import PackageCode, TrainerError
 from octopus_desktop.training.numerics import Numerics
+from octopus_desktop.training.personal import PersonalLayers
 from octopus_desktop.training.sdk import ClientTrainer, Context, Reporter, Shelf, Silent, seed_everything
 from octopus_desktop.training.shares import by_speed, checked
 from octopus_desktop.training.spec import DataSource
@@ -78,6 +80,10 @@ class Engine:
     Args:
         shares: of each step's examples, by rank; "measured": by the speed of each rank in the round before, so that the
             bits cannot be had again; empty: as the job's configuration says.
+        trained: told when the trainer's ``train`` returned, before this rank waits for the others, with ``passes``.
+
+    Attributes:
+        passes: forward passes for training that this rank began in the task so far, where there are several ranks.
 
     Raises (constructor and ``run``):
         UserError: OCT-JOB-TRAINER, OCT-DATA-*, OCT-RUN-TRAINER, OCT-MODEL-*, OCT-DISK-FULL.
@@ -97,11 +103,14 @@ class Engine:
         threads: int = 1,
         report: Reporter | None = None,
         shares: Sequence[float] | str = (),
+        trained: Callable[[int], None] | None = None,
     ) -> None:
         self.config, self.silo, self.rank, self.world_size = config, silo, rank, world_size
         self._sources = dict(sources)
         self._device, self._threads = torch.device(device), threads
         self._report: Reporter = report or Silent()
+        self.passes, self._trained = 0, trained
+        self._own_group: Any = None
         self._numerics = Numerics(config.training, self._device, self._report)
         chosen = shares or config.training.shares
         self._measured = chosen == "measured" and world_size > 1
@@ -162,19 +171,23 @@ class Engine:
             files.load_held(state, task.held)
         else:
             files.load_into(state, task.model, layout)
+        own = self._personal(task, model)
         self._span(task, spans, "load", started)
 
         metrics: dict[str, float] = {}
         examples = self._evaluate(task, model, metrics, spans)
+        if self.config.personal_steps:
+            self._try_out(task, model, metrics, spans)
         if task.task == "evaluate":
             return TaskResult(
                 examples=examples, steps=0, metrics=metrics, update=None, train_seconds=0.0, spans=tuple(spans)
             )
-        examples, steps, seconds = self._train(task, model, metrics, spans)
+        examples, steps, seconds = self._train(task, model, metrics, spans, own.names)
         started = time.time()
         model.zero_grad(set_to_none=True)
         state = files.tensors_of(model)
         files.require_fit(state, layout, "The trained model")
+        own.take_out(state, task.round)
         written: files.Written | None = None
         if isinstance(out, files.Held):
             files.write_held(state, out, task.held if self.config.update == "difference" else None)
@@ -209,8 +222,43 @@ class Engine:
         self._span(task, spans, "evaluate", started)
         return total
 
-    def _train(
+    def _personal(self, task: TaskInput, model: nn.Module) -> PersonalLayers:
+        """The silo's own layers, put into the model."""
+        state = files.tensors_of(model)
+        patterns = self.config.personal_layers
+        own = PersonalLayers(patterns, state, task.keep, rank=self.rank, world_size=self.world_size)
+        own.put_in(state, task.round if task.task == "train" else task.round + 1)
+        return own
+
+    def _try_out(
         self, task: TaskInput, model: nn.Module, metrics: dict[str, float], spans: list[tuple[str, str, float, float]]
+    ) -> None:
+        """``eval_personal/…``: of the model after some training steps of this silo alone; then the model as it came."""
+        started = time.time()
+        with torch.no_grad():
+            before = {name: tensor.detach().clone() for name, tensor in files.tensors_of(model).items()}
+        few = replace(task, config={"steps": self.config.personal_steps}, keep=None)
+        after: dict[str, float] = {}
+        try:
+            self._train(few, model, {}, [])
+        except UserError as error:
+            if error.code != "OCT-MODEL-WEIGHT":  # a trainer may count its examples only at its end
+                raise
+        self._evaluate(few, model, after, [])
+        metrics.update({f"eval_personal/{name.partition('/')[2]}": value for name, value in after.items()})
+        self._restore(model)
+        with torch.no_grad():
+            for name, tensor in files.tensors_of(model).items():
+                tensor.copy_(before[name])
+        self._span(task, spans, "fine-tune", started)
+
+    def _train(
+        self,
+        task: TaskInput,
+        model: nn.Module,
+        metrics: dict[str, float],
+        spans: list[tuple[str, str, float, float]],
+        own: Collection[str] = (),
     ) -> tuple[int, int, float]:
         started = time.time()
         pace = self._numerics.steps(self.world_size, self.shares, self._measured)
@@ -218,16 +266,18 @@ class Engine:
         trainer = self._trainer()
         model.train()
         wrapped = self._wrapped(model, trainer, pace)
-        corrections = Corrections(task.config, model, task.shared, task.keep, task.round, pace)
+        corrections = Corrections(task.config, model, task.shared, task.keep, task.round, pace, own)
         seed_everything(ctx.seed)
         clock = time.perf_counter()
         mine = None
         try:
-            with self._numerics.autocast(), pace, corrections:
+            with self._numerics.autocast(), self._evenly(wrapped, trainer, pace), pace, corrections:
                 mine = self._call("train", lambda: trainer.train(ctx, wrapped))
         finally:
             wrapped = None
         seconds = time.perf_counter() - clock
+        if self._trained:
+            self._trained(self.passes)
         examples = ctx.examples
         if examples is not None and (not isinstance(examples, int) or examples < 0):
             raise no_weight(f"The trainer set ctx.examples to {examples!r}.")
@@ -244,7 +294,7 @@ class Engine:
         if self.rank == 0:
             corrections.remember()
         if self._measured:
-            self.shares = by_speed(_gather_json(pace.speed(), self.world_size, self._device))
+            self.shares = by_speed(self._gather(pace.speed()))
         self._span(task, spans, "train", started)
         return total, corrections.steps, seconds
 
@@ -259,7 +309,28 @@ class Engine:
             find_unused_parameters=trainer.find_unused_parameters,
         )
         pace.attach(parallel)
-        return self._numerics.compiled(parallel)
+        wrapped = self._numerics.compiled(parallel)
+        self.passes = 0
+        wrapped.register_forward_pre_hook(self._count_pass)
+        return wrapped
+
+    def _count_pass(self, module: nn.Module, _: object) -> None:
+        self.passes += module.training and torch.is_grad_enabled()
+
+    def _evenly(self, wrapped: Any, trainer: ClientTrainer, pace: Steps) -> AbstractContextManager[Any]:
+        """Around a trainer that says that its ranks may take unequal numbers of steps: who has finished follows the
+        others' steps with gradients of nought."""
+        parallel = getattr(wrapped, "_orig_mod", wrapped)
+        if not trainer.uneven_steps or not isinstance(parallel, DistributedDataParallel):
+            return nullcontext()
+        if pace.listening:
+            raise UserError(
+                "OCT-CONFIG-INVALID",
+                "The trainer takes unequal numbers of steps, and its batches are to be split or collected.",
+                "Workers that do not keep step cannot share a step's batch.",
+                "Take accumulate and shares out of [training], or uneven_steps out of the trainer.",
+            )
+        return parallel.join()
 
     def _structure(self) -> nn.Module:
         if self._model is None:
@@ -326,7 +397,7 @@ class Engine:
         own = self._numbers(mine or {})
         if self.world_size == 1:
             return examples, own
-        everyone = _gather_json({"examples": examples, "metrics": own}, self.world_size, self._device)
+        everyone = self._gather({"examples": examples, "metrics": own})
         total = sum(int(one["examples"]) for one in everyone)
         merged: dict[str, float] = {}
         for name in sorted({n for one in everyone for n in one["metrics"]}):
@@ -335,6 +406,13 @@ class Engine:
             if weight:
                 merged[name] = sum(one["metrics"][name] * one["examples"] for one in having) / weight
         return total, merged
+
+    def _gather(self, value: Any) -> list[Any]:
+        """Each rank's value, in ranks' order. In a group of our own: a rank that still waits in a training step must
+        not take this for a part of it."""
+        if self._own_group is None:
+            self._own_group = dist.new_group(backend="gloo")
+        return _gather_json(value, self.world_size, self._own_group)
 
     def _numbers(self, values: Mapping[str, Any]) -> dict[str, float]:
         numbers: dict[str, float] = {}
@@ -428,16 +506,16 @@ def call_trainer(phase: str, work: Callable[[], Any], code: Path) -> Any:
         raise TrainerError(phase, error, code) from error
 
 
-def _gather_json(value: Any, world_size: int, device: torch.device) -> list[Any]:
+def _gather_json(value: Any, world_size: int, group: Any) -> list[Any]:
     """Each rank's value, in ranks' order, as JSON bytes in tensors: torch's own object gather would unpickle."""
-    raw = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
-    lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world_size)]
-    dist.all_gather(lengths, torch.tensor([len(raw)], device=device))
+    raw = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size)]
+    dist.all_gather(lengths, torch.tensor([len(raw)]), group=group)
     longest = max(int(n) for n in lengths)
-    padded = torch.zeros(longest, dtype=torch.uint8, device=device)
+    padded = torch.zeros(longest, dtype=torch.uint8)
     padded[: len(raw)] = raw
-    parts = [torch.empty(longest, dtype=torch.uint8, device=device) for _ in range(world_size)]
-    dist.all_gather(parts, padded)
+    parts = [torch.empty(longest, dtype=torch.uint8) for _ in range(world_size)]
+    dist.all_gather(parts, padded, group=group)
     return [json.loads(bytes(p[: int(n)].tolist())) for p, n in zip(parts, lengths, strict=True)]
 
 

@@ -11,22 +11,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import shutil
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import octopus_desktop
+from octopus_desktop.system.interpreters import own_code
 from octopus_desktop.system.processes import adopt_orphans, kill_descendants, kill_group, leashed
 from octopus_desktop.training import frames
 from octopus_desktop.training.sandbox import Confinement, obstacle
 from octopus_desktop.training.spec import RunnerSpec
+from octopus_desktop.training.watch import UNEVEN_S, Patience, as_fault, uneven
 from octopus_desktop.wire.errors import UserError
 
 PASSED_ON = (
@@ -37,6 +40,7 @@ PASSED_ON = (
 LINE_BYTES = 2000
 LINES_A_SECOND = 100
 RESTART_PAUSE_S = (0.0, 0.2, 1.0)
+_T = TypeVar("_T")
 
 
 class Listener(Protocol):
@@ -60,6 +64,7 @@ class _Group:
     writers: dict[int, asyncio.StreamWriter] = field(default_factory=dict)
     ready: set[int] = field(default_factory=set)
     fault: dict[str, str] | None = None
+    trained: dict[int, int] = field(default_factory=dict)  # rank -> passes through the model, when it had finished
 
 
 class Workers:
@@ -80,10 +85,13 @@ class Workers:
         self._path = f"{self._folder}/s"
         self._group = _Group()
         self._changed = asyncio.Condition()
+        self._patience = Patience(math.inf, 0)
+        self._limit = _Limit(lambda left: self._log(f"… {left} lines left out"))
         self._answers: asyncio.Queue[frames.Frame | None] = asyncio.Queue()
         self._process: asyncio.subprocess.Process | None = None
         self._deaths, self._number = 0, 0
         self._tasks: list[asyncio.Task[None]] = []
+        self._comparing: asyncio.Task[None] | None = None
         self._server: asyncio.Server | None = None
         self._confine = confine
         self._given = run_dir / "given"  # the task's files, and no other, where confined workers can read them
@@ -102,7 +110,7 @@ class Workers:
 
     async def stop(self) -> None:
         """End the workers and whatever they started."""
-        for task in self._tasks:
+        for task in (*self._tasks, *filter(None, (self._comparing,))):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._kill()
@@ -118,9 +126,13 @@ class Workers:
         """Do one task; after a death it is done again from its beginning by fresh workers.
 
         Raises:
-            TaskFailed: the job's code or data failed, or the workers died too often (OCT-RUN-WORKERS).
+            TaskFailed: the job's code or data failed, the workers died too often (OCT-RUN-WORKERS), did not go on
+                (OCT-RUN-STALLED), or took unequal numbers of steps (OCT-RUN-UNEVEN). After the last two, the workers
+                are ended, and new ones start.
         """
         self._deaths = 0
+        config = self._spec.run_config
+        self._patience = Patience(config.round_deadline_s, config.training.stall_s)
         await self._notify()
         if self.sandbox != "none":
             given = self._give([words["model"], *words.get("shared", {}).values()])
@@ -133,10 +145,14 @@ class Workers:
             self._number += 1
             while not self._answers.empty():
                 self._answers.get_nowait()
+            self._group.trained.clear()
+            self._patience.moved()
             packed = frames.pack("task", number=self._number, **words)
             for writer in list(self._group.writers.values()):
                 writer.write(packed)
             answer = await self._answer()
+            if self._comparing:
+                self._comparing.cancel()
             if answer is not None:
                 if answer["word"] == "error":
                     raise TaskFailed(answer["fault"])
@@ -147,19 +163,56 @@ class Workers:
     async def _answer(self) -> frames.Frame | None:
         """The frame that answers the current task; None when the group died before it."""
         while True:
-            frame = await self._answers.get()
+            frame = await self._patiently(self._answers.get)
             if frame is None or frame.get("number") == self._number:
                 return frame
 
+    async def _patiently(self, wait: Callable[[], Coroutine[Any, Any, _T]], beginning: bool = False) -> _T:
+        """What ``wait`` gives, unless the task's time ends before."""
+        while (left := self._patience.left(beginning)) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left if left < math.inf else None):
+                    return await wait()
+        self._end_group()
+        raise TaskFailed(self._patience.fault())
+
+    def _end_group(self) -> None:
+        """End these workers; others start. It counts as no death."""
+        group, self._group = self._group, _Group()
+        self._kill()
+        for writer in group.writers.values():
+            writer.close()
+
+    async def _compare(self, group: _Group, number: int) -> None:
+        """A worker has finished. Tell when another is in a step that can never end."""
+        while True:
+            await asyncio.sleep(UNEVEN_S)
+            if group is not self._group or number != self._number or len(group.trained) == self._size:
+                return
+            for rank, writer in group.writers.items():
+                if rank not in group.trained:
+                    writer.write(frames.pack("where"))
+
+    def _placed(self, group: _Group, rank: int, passes: int) -> None:
+        first = min(group.trained, key=lambda r: group.trained[r], default=None)
+        if group is not self._group or first is None or rank in group.trained or passes <= group.trained[first]:
+            return
+        fault = uneven(first, group.trained[first], rank, passes)
+        self._end_group()
+        self._answers.put_nowait({"word": "error", "number": self._number, "fault": fault})
+
     async def _all_ready(self) -> None:
-        async with self._changed:
-            await self._changed.wait_for(
-                lambda: (
-                    len(self._group.ready) == self._size
-                    or self._group.fault is not None
-                    or self._deaths > self._spec.max_restarts
+        async def ready() -> None:
+            async with self._changed:
+                await self._changed.wait_for(
+                    lambda: (
+                        len(self._group.ready) == self._size
+                        or self._group.fault is not None
+                        or self._deaths > self._spec.max_restarts
+                    )
                 )
-            )
+
+        await self._patiently(ready, beginning=True)
         if self._deaths > self._spec.max_restarts and len(self._group.ready) < self._size:
             raise TaskFailed(_died(self._deaths))
 
@@ -181,7 +234,21 @@ class Workers:
             elif word in ("result", "error"):
                 if rank == 0 or word == "error":
                     self._answers.put_nowait(frame)
+            elif word == "trained":
+                if rank in group.trained:  # a task may train twice: to try the model out, and for its answer
+                    group.trained.clear()
+                if not group.trained and frame["number"] == self._number:
+                    if self._comparing:
+                        self._comparing.cancel()
+                    self._comparing = asyncio.create_task(self._compare(group, self._number), name="compare")
+                group.trained[rank] = int(frame["passes"])
+            elif word == "place":
+                self._placed(group, rank, int(frame["passes"]))
+            elif word == "log":
+                if self._limit.allows():
+                    self._listener.heard({**frame, "text": str(frame["text"])[:LINE_BYTES]})
             else:
+                self._patience.moved()
                 self._listener.heard(frame)
         writer.close()
         if group is self._group and not group.fault:
@@ -224,15 +291,21 @@ class Workers:
     async def _find_obstacle(self) -> str:
         if self._spec.devices:
             return "Workers with GPUs are not confined yet."
-        return await obstacle(self._confinement(), self._environment())
+        return await obstacle(self._confinement(), self._environment(), self._spec.python)
 
     def _confinement(self) -> Confinement:
         data = tuple(Path(source.path) for source in self._spec.sources.values())
         return Confinement(
-            readable=(self._run_dir / "runner.json", Path(self._spec.package), *data, self._given),
+            readable=(self._run_dir / "runner.json", Path(self._spec.package), *data, self._given, *self._other()),
             writable=(self._run_dir / "work", Path(self._folder)),
             home=self._run_dir / "work",
         )
+
+    def _other(self) -> list[Path]:
+        """What another interpreter than this one reads: its environment, and where it finds this package."""
+        if not self._spec.python:
+            return []
+        return [*map(Path, self._spec.python_paths), Path(own_code(self._run_dir))]
 
     def _give(self, files: Sequence[str]) -> dict[str, str]:
         """Show the workers these files only: each to its place. A link costs nothing, and the folder is read-only on
@@ -252,8 +325,9 @@ class Workers:
     def _command(self) -> list[str]:
         module, arguments = self._module()
         if self.sandbox == "none":
-            return list(leashed(module, *arguments))
-        return self._confinement().command([sys.executable, "-m", module, *arguments], self._environment())
+            return list(leashed(module, *arguments, python=self._spec.python))
+        python = self._spec.python or sys.executable
+        return self._confinement().command([python, "-m", module, *arguments], self._environment())
 
     def _module(self) -> tuple[str, list[str]]:
         if self._size == 1:
@@ -268,7 +342,11 @@ class Workers:
         passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         threads = str(self._spec.threads)
         root = str(Path(octopus_desktop.__file__).resolve().parents[1])  # not installed: found by the caller's folder
-        if "-packages" not in root:
+        if self._spec.python:
+            for name in ("PYTHONHOME", "VIRTUAL_ENV"):
+                passed.pop(name, None)
+            passed["PYTHONPATH"] = own_code(self._run_dir)
+        elif "-packages" not in root:
             passed["PYTHONPATH"] = os.pathsep.join(filter(None, (root, passed.get("PYTHONPATH"))))
         return {
             **passed,
@@ -329,7 +407,7 @@ def _died(times: int) -> dict[str, str]:
         "They were killed or crashed; the run's log has their last words.",
         "Look for too little memory or a crash in native code, then resume or stop the run.",
     )
-    return {"code": error.code, "what": error.what, "why": error.why, "next": error.next_step, "public": error.what}
+    return {**as_fault(error), "public": error.what}
 
 
 def _free_port() -> int:

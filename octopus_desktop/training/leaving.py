@@ -3,8 +3,9 @@
 In this order: the filters see the true difference to the model, the encoding sees what they left of it together with
 what it left out of earlier rounds itself (``training.feedback``). The file that comes out is the one that leaves.
 
-What the workers say of their own file counts for nothing: foreign code ran there. Knows neither mailbox nor rounds.
-No torch here.
+What the workers say of their own file counts for nothing: foreign code ran there. So the layers that stay at the silo
+([personal] layers) are taken out here once more, whatever the workers left in them: in their place stand the values of
+the model that came in. Knows neither mailbox nor rounds. No torch here.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.jobs.personal import personal
 from octopus_desktop.storage.blobs import disk_errors, file_digest
 from octopus_desktop.training import feedback
 from octopus_desktop.wire.errors import UserError
-from octopus_desktop.wire.tensors import read_layout, require_same
+from octopus_desktop.wire.tensors import Layout, read_layout, require_same
+
+COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +71,33 @@ def prepare(
         _require_plain(written)
         os.replace(written, update)  # whatever the job's code now does with the name, it is not this file
         _require_plain(update)
-        require_same(read_layout(model), read_layout(update), "The update")
+        layout = read_layout(model)
+        require_same(layout, read_layout(update), "The update")
+        if config.personal_layers:
+            _keep_back(update, model, config, layout)
         return _prepare(update, model, config, before, after, durable)
     except BaseException:
         for path in (written, update):
             if path.is_symlink() or not path.is_dir():
                 path.unlink(missing_ok=True)
         raise
+
+
+def _keep_back(update: Path, model: Path, config: RunConfig, layout: Layout) -> None:
+    """The silo's own layers become the model's values in whole weights, and nought in a difference; booleans have none
+    and are sent as they are."""
+    names = personal(config.personal_layers, (spec.name for spec in layout))
+    with disk_errors(update), update.open("r+b") as out, model.open("rb") as given:
+        for spec in layout:
+            if spec.name not in names:
+                continue
+            out.seek(spec.begin)
+            given.seek(spec.begin)
+            left = spec.end - spec.begin
+            while left:
+                part = given.read(min(left, COPY_BYTES))
+                out.write(part if config.update == "weights" or spec.dtype == "BOOL" else bytes(len(part)))
+                left -= len(part)
 
 
 def _prepare(

@@ -42,9 +42,12 @@ class ClientTrainer:
     Class attributes:
         find_unused_parameters: set True when some parameters take no part in the loss and the job runs on several
             workers (passed to DistributedDataParallel).
+        uneven_steps: set True when workers may take unequal numbers of steps: batches that are not ``ctx.loader``'s. It
+            costs a small message a step.
     """
 
     find_unused_parameters = False
+    uneven_steps = False
 
     def build_model(self, ctx: Context) -> nn.Module:
         """The model's structure; its first weights count only on the server, where no data is at hand. All entries of

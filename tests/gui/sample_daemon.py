@@ -133,7 +133,13 @@ class SampleDaemon:
                 "EnrolRequestFile": lambda r: pb.FileReply(file=b"request of " + r.name.encode(), name=r.name),
                 "EnrolFile": lambda r: self._enrol(pb.EnrolLocalRequest(name="by-file")),
             },
-            "Nodes": {"Register": self._register_node, "Drain": self._drain},
+            "Nodes": {
+                "Register": self._register_node,
+                "Drain": self._drain,
+                "Invite": self._invite_node,
+                "Accept": self._accept_node,
+                "Remove": lambda r: self._remove("node", r.id),
+            },
             "Datasets": {
                 "Probe": self._probe,
                 "Register": self._register_dataset,
@@ -224,6 +230,16 @@ class SampleDaemon:
                 view.control = view.in_use = view.name == request.name
                 changed.carrier = request.name
         self.put("federation", changed)
+        return changed
+
+    def _invite_node(self, request: pb.InviteNodeRequest) -> pb.InviteNodeReply:
+        return pb.InviteNodeReply(code="OCTOPUS1.sample", expires_at=time.time() + 86400, address="127.0.0.1:7470")
+
+    def _accept_node(self, request: pb.ById) -> pb.Node:
+        changed = pb.Node()
+        changed.CopyFrom(self.find("node", request.id))
+        changed.state = "ready"
+        self.put("node", changed)
         return changed
 
     def _register_node(self, request: pb.RegisterNodeRequest) -> pb.Node:

@@ -48,14 +48,18 @@ class ListDetailPage(QWidget):
         placeholder: str,
         detail: QWidget,
         sizes: tuple[int, int] = (720, 400),
+        more: tuple[str, Callable[[], object]] | None = None,
     ) -> None:
-        """``act``: the button's text and what it does; ``empty``: title and text while there is nothing; ``sizes``: of
-        list and detail."""
+        """``act``: the button's text and what it does; ``more``: a second one, while there are items; ``empty``: title
+        and text while there is nothing; ``sizes``: of list and detail."""
         self.title, theme, (text, clicked) = title, self._context.theme, act
         column = page_layout(self)
         header = PageHeader(self.title, subtitle)
         self._act = button(theme, text, clicked, icon="plus", kind="primary")
         header.buttons.addWidget(self._act)
+        self._more = button(theme, more[0], more[1], icon="plus") if more else None
+        if self._more:
+            header.buttons.addWidget(self._more)
         column.addWidget(header)
         self.table = Table(
             theme,
@@ -109,6 +113,8 @@ class ListDetailPage(QWidget):
             self.table.choose(self.first(items))
         self._detail_area.setVisible(bool(items))
         self._act.setVisible(self.offers_act(items))
+        if self._more:
+            self._more.setVisible(bool(items))
         self._show_detail()
 
     def _on_changed(self, kind: str, item_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Nodes: what machines we have, what is free. Register this machine, drain it, bring it back."""
+"""Nodes: what machines we have, what is free. Register this machine; add, accept and remove further ones; drain."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import platform
 from collections.abc import Sequence
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLineEdit, QProgressBar, QVBoxLayout, QWidget
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLineEdit, QPlainTextEdit, QProgressBar, QVBoxLayout, QWidget
 
 from octopus_desktop.gui.context import Context
-from octopus_desktop.gui.dialogs.form import FormDialog
+from octopus_desktop.gui.dialogs.form import FormDialog, confirm
 from octopus_desktop.gui.pages.list_detail import ListDetailPage
 from octopus_desktop.gui.theme import GRID
 from octopus_desktop.gui.widgets import formats
@@ -35,6 +36,7 @@ class NodesPage(ListDetailPage):
             title=tr("Nodes"),
             subtitle=tr("The machines that train here: what we have, and what is free"),
             act=(tr("Register this machine…"), self.register),
+            more=(tr("Add node…"), self.add),
             columns=[
                 Column(key="name", title=tr("NODE"), text=lambda n: n.name, width=164),
                 Column(
@@ -80,8 +82,12 @@ class NodesPage(ListDetailPage):
                    "memory and GPUs are read, nothing is installed."),
             ),
             placeholder=tr("Filter nodes"),
-            detail=_Detail(context, self._drain),
+            detail=_Detail(context, self._drain, self._accept, self._remove),
         )  # fmt: skip
+
+    def add(self) -> None:
+        """Give the line that a further machine joins with."""
+        AddNode(self._context, self).open()
 
     def register(self) -> None:
         """Ask for a name and register this machine."""
@@ -98,6 +104,24 @@ class NodesPage(ListDetailPage):
         self._context.client.call(
             "Nodes.Drain", pb.DrainRequest(id=node.id, drain=drain), failed=self._context.show_error, owner=self
         )
+
+    def _accept(self, node: pb.Node) -> None:
+        text = self.tr(
+            "Compare this with what 'octopus node join' showed on that machine: {0}. Accepted, it may be given work."
+        )
+        title = self.tr("Accept {0}?").format(node.name)
+        dialog = FormDialog(self._context.theme, self, title, text.format(node.fingerprint), self.tr("Accept"))
+        dialog.accepted.connect(lambda: self._call("Nodes.Accept", node))
+        dialog.open()
+
+    def _remove(self, node: pb.Node) -> None:
+        text = self.tr("{0} is cut off at once. To come back, it needs a new code.").format(node.name)
+        dialog = confirm(self._context.theme, self, self.tr("Remove the node?"), text, self.tr("Remove"))
+        dialog.accepted.connect(lambda: self._call("Nodes.Remove", node))
+        dialog.open()
+
+    def _call(self, method: str, node: pb.Node) -> None:
+        self._context.client.call(method, pb.ById(id=node.id), failed=self._context.show_error, owner=self)
 
 
 class RegisterNode(FormDialog):
@@ -121,10 +145,63 @@ class RegisterNode(FormDialog):
         self._context.client.call("Nodes.Register", request, lambda _node: self.accept(), self.tell, owner=self)
 
 
+class AddNode(FormDialog):
+    """Asks for a name, then shows the line to run on the further machine. The line is secret, and shown once."""
+
+    def __init__(self, context: Context, parent: QWidget) -> None:
+        tr = parent.tr
+        super().__init__(
+            context.theme,
+            parent,
+            tr("Add a node"),
+            tr(
+                "A further machine of yours joins with a line that you run there, once. This silo then listens for its "
+                "machines on one more port, with certificates of its own."
+            ),
+            tr("Make the line"),
+        )
+        self._context = context
+        self.name, self.listen, self.address = QLineEdit(), QLineEdit(), QLineEdit()
+        self.listen.setPlaceholderText(tr("as before; at first 127.0.0.1:7470, this machine alone"))
+        self.address.setPlaceholderText(tr("the same, unless the machine sees this one by another name"))
+        self.form.addRow(tr("&Name of the machine"), self.name)
+        self.form.addRow(tr("&Listen on"), self.listen)
+        self.form.addRow(tr("It &dials"), self.address)
+        self.line = QPlainTextEdit()
+        self.line.setReadOnly(True)
+        self.line.setAccessibleName(tr("The line to run on the further machine"))
+        self.line.hide()
+        self.body.addWidget(self.line)
+
+    def _on_act(self) -> None:
+        if self.line.toPlainText():
+            QGuiApplication.clipboard().setText(self.line.toPlainText())
+            self._status.setText(self.tr("Copied."))
+            return
+        self.problem.tell(None)
+        self.set_busy(self.tr("Making the line…"))
+        request = pb.InviteNodeRequest(
+            name=self.name.text().strip(), listen=self.listen.text().strip(), address=self.address.text().strip()
+        )
+        self._context.client.call("Nodes.Invite", request, self._on_invited, self.tell, owner=self)
+
+    def _on_invited(self, reply: pb.InviteNodeReply) -> None:
+        until = self.tr("Run it there before {0}, then accept the machine here. Keep it secret.")
+        for field in (self.name, self.listen, self.address):
+            field.setEnabled(False)
+        self.line.setPlainText(f"octopus node join {reply.code}")
+        self.line.show()
+        self.set_busy("")
+        self._status.setText(until.format(formats.instant(reply.expires_at)))
+        self.act.setText(self.tr("Copy"))
+        self.cancel.setText(self.tr("Close"))
+        self.fit()
+
+
 class _Detail(QWidget):
     """One node: facts, and each GPU with its load."""
 
-    def __init__(self, context: Context, drain: object) -> None:
+    def __init__(self, context: Context, drain: object, accept: object, remove: object) -> None:
         super().__init__()
         self._context, self._node = context, pb.Node()
         column = QVBoxLayout(self)
@@ -138,7 +215,10 @@ class _Detail(QWidget):
         top.addWidget(self._badge)
         top.addStretch(1)
         self._drain = button(context.theme, "", lambda: drain(self._node))  # type: ignore[operator]
-        top.addWidget(self._drain)
+        self._accept = button(context.theme, self.tr("Accept…"), lambda: accept(self._node), kind="primary")  # type: ignore[operator]
+        self._remove = button(context.theme, self.tr("Remove…"), lambda: remove(self._node))  # type: ignore[operator]
+        for act in (self._accept, self._drain, self._remove):
+            top.addWidget(act)
         card.body.addLayout(top)
         self._facts = Facts()
         card.body.addWidget(self._facts)
@@ -161,6 +241,9 @@ class _Detail(QWidget):
         self._drain.setToolTip(
             tr("Finish what runs here, then take no new work") if node.state == "ready" else tr("Take new work again")
         )
+        self._drain.setVisible(node.state != "asking")
+        self._accept.setVisible(node.state == "asking")
+        self._remove.setVisible(not node.local)
         self._drain.setEnabled(node.state in ("ready", "draining", "drained"))
         self._facts.set_facts(
             [
@@ -170,6 +253,8 @@ class _Detail(QWidget):
                 (tr("System"), node.os),
                 (tr("Runtime"), " · ".join(p for p in (node.python and f"Python {node.python}",
                                                         node.torch and f"torch {node.torch}") if p)),
+                *([(tr("Agent"), node.version), (tr("Its key"), node.fingerprint)] if not node.local else []),
+                *([(tr("Not usable"), node.fault)] if node.fault else []),
                 (tr("Registered"), formats.instant(node.registered_at)),
                 (tr("Seen"), formats.age(node.seen_at)),
             ]
