@@ -251,7 +251,8 @@ class Batched:
             out = self._places.rows[:, spec.begin - first : spec.end - first].view(TORCH_TYPES[spec.dtype])
             before = held.tensors[spec.name]
             if (value := trained.weights.get(spec.name)) is not None:
-                sound &= value.flatten(1).sum(1).isfinite() | value.flatten(1).isfinite().all(1)
+                if not value.sum().isfinite():  # a sum carries every NaN and infinity, but may overflow by itself
+                    sound &= value.flatten(1).isfinite().all(1)
                 out[at] = (value - before if difference else value).flatten(1)
             else:
                 out[at] = (

@@ -73,6 +73,7 @@ class SimulationResult:
     skipped: tuple[str, ...] = ()
     virtual_seconds: float = 0.0
     dropped: int = 0
+    opened: float = 0.0
     best: Best | None = None
     best_model: Path | None = None
     reason: str = ""
@@ -194,6 +195,7 @@ def simulate(
     try:
         began_with = _first_model(job, settings, store, work, first)
         _make_places(run, store.path(began_with.digest), min(asked, len(order)))
+        opened = time.time()
         todo = deque(loop.apply(ev.Started(model=began_with, now=clock.now())))
         while True:
             if not todo:
@@ -244,6 +246,7 @@ def simulate(
                         skipped=tuple(f"{silo}: {error.what} [{error.code}]" for silo, error in run.errors),
                         virtual_seconds=clock.elapsed,
                         dropped=run.dropped,
+                        opened=opened,
                         best=best,
                         best_model=store.path(best.model.digest) if best else None,
                         reason=reason,
