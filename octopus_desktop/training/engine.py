@@ -285,10 +285,10 @@ class Engine:
             self._trained(self.passes)
         examples = ctx.examples
         if examples is not None and (not isinstance(examples, int) or examples < 0):
-            raise _weight(f"The trainer set ctx.examples to {examples!r}.")
+            raise no_weight(f"The trainer set ctx.examples to {examples!r}.")
         total, merged = self._merge(mine, examples or 0)
         if total <= 0:
-            raise _weight(
+            raise no_weight(
                 "The trainer used no ctx.loader and did not set ctx.examples."
                 if examples is None
                 else "The training data is empty."
@@ -492,7 +492,7 @@ def _gather_json(value: Any, world_size: int, group: Any) -> list[Any]:
     return [json.loads(bytes(p[: int(n)].tolist())) for p, n in zip(parts, lengths, strict=True)]
 
 
-def _weight(why: str) -> UserError:
+def no_weight(why: str) -> UserError:
     return UserError(
         "OCT-MODEL-WEIGHT",
         "The training used no examples, so its result has no weight.",
