@@ -47,6 +47,7 @@ _PATH = click.Path(path_type=Path)
     help="Simulated seconds of one task at a silo (default 1): who is slow, in async mode or against a deadline.",
 )
 @click.option("--from", "first", type=click.Path(path_type=Path, exists=True), help="Begin with this model.")
+@click.option("--central-data", "central", multiple=True, metavar="ALIAS=FILE", help="The server's own data.")
 @click.option("--csv", "csv_file", type=_PATH, help="Write the metrics of every round here.")
 @click.option("--out", type=_PATH, help="Write the final model here (safetensors).")
 @click.option("--best", is_flag=True, help="With --out: the best round's model ([run] best), not the last one.")
@@ -62,6 +63,7 @@ def cli(
     partition_seed: int,
     speeds: tuple[str, ...],
     first: Path | None,
+    central: tuple[str, ...],
     csv_file: Path | None,
     out: Path | None,
     best: bool,
@@ -100,6 +102,7 @@ def cli(
                 speeds=_speeds(speeds, chosen),
                 progress=progress,
                 first=first,
+                central=layout.explicit(opened, [f"server:{w}" for w in central])["server"] if central else None,
             )
         scores: dict[str, dict[str, float]] = {}
         if baselines:
