@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import octopus_desktop
+from octopus_desktop.system.interpreters import own_code
 from octopus_desktop.system.processes import adopt_orphans, kill_descendants, kill_group, leashed
 from octopus_desktop.training import frames
 from octopus_desktop.training.sandbox import Confinement, obstacle
@@ -290,15 +291,21 @@ class Workers:
     async def _find_obstacle(self) -> str:
         if self._spec.devices:
             return "Workers with GPUs are not confined yet."
-        return await obstacle(self._confinement(), self._environment())
+        return await obstacle(self._confinement(), self._environment(), self._spec.python)
 
     def _confinement(self) -> Confinement:
         data = tuple(Path(source.path) for source in self._spec.sources.values())
         return Confinement(
-            readable=(self._run_dir / "runner.json", Path(self._spec.package), *data, self._given),
+            readable=(self._run_dir / "runner.json", Path(self._spec.package), *data, self._given, *self._other()),
             writable=(self._run_dir / "work", Path(self._folder)),
             home=self._run_dir / "work",
         )
+
+    def _other(self) -> list[Path]:
+        """What another interpreter than this one reads: its environment, and where it finds this package."""
+        if not self._spec.python:
+            return []
+        return [*map(Path, self._spec.python_paths), Path(own_code(self._run_dir))]
 
     def _give(self, files: Sequence[str]) -> dict[str, str]:
         """Show the workers these files only: each to its place. A link costs nothing, and the folder is read-only on
@@ -318,8 +325,9 @@ class Workers:
     def _command(self) -> list[str]:
         module, arguments = self._module()
         if self.sandbox == "none":
-            return list(leashed(module, *arguments))
-        return self._confinement().command([sys.executable, "-m", module, *arguments], self._environment())
+            return list(leashed(module, *arguments, python=self._spec.python))
+        python = self._spec.python or sys.executable
+        return self._confinement().command([python, "-m", module, *arguments], self._environment())
 
     def _module(self) -> tuple[str, list[str]]:
         if self._size == 1:
@@ -334,7 +342,11 @@ class Workers:
         passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         threads = str(self._spec.threads)
         root = str(Path(octopus_desktop.__file__).resolve().parents[1])  # not installed: found by the caller's folder
-        if "-packages" not in root:
+        if self._spec.python:
+            for name in ("PYTHONHOME", "VIRTUAL_ENV"):
+                passed.pop(name, None)
+            passed["PYTHONPATH"] = own_code(self._run_dir)
+        elif "-packages" not in root:
             passed["PYTHONPATH"] = os.pathsep.join(filter(None, (root, passed.get("PYTHONPATH"))))
         return {
             **passed,

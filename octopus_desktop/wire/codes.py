@@ -92,6 +92,8 @@ CODES: Final[dict[str, str]] = {
     "OCT-DAEMON-AWAY": "No daemon answers on the local API.",
     "OCT-DAEMON-PROTOCOL": "Window or command line and daemon are of versions that do not fit.",
     "OCT-DAEMON-SLOW": "The reader of a stream did not keep up and was cut off.",
+    "OCT-RUNTIME-UNKNOWN": "No runtime has this name or id.",
+    "OCT-RUNTIME-BROKEN": "A Python environment is not there or cannot train.",
     "OCT-NODE-UNKNOWN": "No node has this id.",
     "OCT-NODE-LOCAL": "The command is for further machines; this node is the daemon's own.",
     "OCT-NODE-FURTHER": "A run cannot use a further machine in this way.",
