@@ -325,7 +325,7 @@ def _require_plain(config: RunConfig) -> None:
         f"the encoding {config.encoding!r}": config.encoding != "none",
         f"the strategy {config.strategy!r}, which keeps a memory at each silo": config.strategy
         in ("scaffold", "feddyn"),
-        "personal layers": bool(config.personal_layers),
+        "personal layers or own training steps": bool(config.personal_layers or config.personal_steps),
         f"[training] {', '.join(config.training.chosen())}": bool(config.training.chosen()),
     }
     if there := [what for what, found in obstacles.items() if found]:

@@ -303,3 +303,21 @@ def test_a_late_answer_counts_in_the_next_round(lab: Lab, job: Job) -> None:
     assert not any(row.late for row in dropped.rounds)
     assert dropped.digest != late.digest
     assert lab.run("again", job, {"run": {**wish["run"], "late": "next"}}, speeds={"cyd": 2.0}).digest == late.digest
+
+
+def test_the_servers_own_evaluation_chooses_the_best_model_and_stops_nothing_when_it_fails(lab: Lab, job: Job) -> None:
+    own = layout.explicit(job, [f"server:points={lab.silos['cyd']}"])["server"]
+    wish = {"run": {"best": "min central/loss"}, "evaluation": {"central": True}}
+    result = lab.run("central", job, wish, central=own)
+    losses = {row.round: row.metrics["central/loss"] for row in result.rounds}
+    assert result.best and result.best.value == min(losses.values())
+    assert {row.metrics["central/examples"] for row in result.rounds} == {40.0}
+    assert result.digest == lab.run("plain", job).digest, "it changes no bit of the model"
+    lab.silos["cyd"].with_name("odd.csv").write_text("a,b\n1,2\n")
+    odd = layout.explicit(job, [f"server:points={lab.silos['cyd'].with_name('odd.csv')}"])["server"]
+    broken = lab.run("broken", job, wish, central=odd)
+    assert broken.best is None and broken.digest == result.digest
+    assert any(line.startswith("server:") and "OCT-DATA-COLUMN" in line for line in broken.skipped)
+    for central in (None, {}):
+        with pytest.raises(UserError, match="OCT-DATA-ALIAS"):
+            lab.run(f"none-{central}", job, wish, central=central)
