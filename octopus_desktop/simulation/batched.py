@@ -251,7 +251,8 @@ class Batched:
             out = self._places.rows[:, spec.begin - first : spec.end - first].view(TORCH_TYPES[spec.dtype])
             before = held.tensors[spec.name]
             if (value := trained.weights.get(spec.name)) is not None:
-                sound &= value.flatten(1).sum(1).isfinite() | value.flatten(1).isfinite().all(1)
+                if not value.sum().isfinite():  # a sum carries every NaN and infinity, but may overflow by itself
+                    sound &= value.flatten(1).isfinite().all(1)
                 out[at] = (value - before if difference else value).flatten(1)
             else:
                 out[at] = (
@@ -324,7 +325,7 @@ def _require_plain(config: RunConfig) -> None:
         f"the encoding {config.encoding!r}": config.encoding != "none",
         f"the strategy {config.strategy!r}, which keeps a memory at each silo": config.strategy
         in ("scaffold", "feddyn"),
-        "personal layers": bool(config.personal_layers),
+        "personal layers or own training steps": bool(config.personal_layers or config.personal_steps),
         f"[training] {', '.join(config.training.chosen())}": bool(config.training.chosen()),
     }
     if there := [what for what, found in obstacles.items() if found]:
