@@ -321,3 +321,18 @@ def test_the_servers_own_evaluation_chooses_the_best_model_and_stops_nothing_whe
     for central in (None, {}):
         with pytest.raises(UserError, match="OCT-DATA-ALIAS"):
             lab.run(f"none-{central}", job, wish, central=central)
+
+
+def test_silos_of_two_workers_keep_their_layers_and_try_the_model_out(lab: Lab, job: Job) -> None:
+    from safetensors.numpy import load_file
+
+    wish = {"run": {"rounds": 2}, "resources": {"workers": 2}, "personal": {"layers": ["1.*"], "finetune_steps": 1}}
+    data = layout.explicit(job, lab.words()[:2])
+    done = simulate(job, data, wish, work=lab.root / "two")
+    assert "eval_personal/loss" in done.rounds[-1].metrics
+    begun = lab.run("alone", job, {"run": {"rounds": 1}, "personal": {"layers": ["1.*"]}})
+    for name, value in load_file(done.model).items():
+        same = np.array_equal(value, load_file(begun.model)[name])
+        assert same == name.startswith("1."), "the federation's own values are those that it began with"
+    kept = [load_file(lab.root / "two" / f"silo-{silo}/work/memory/layers/2.safetensors") for silo in data]
+    assert not np.array_equal(kept[0]["1.running_mean"], kept[1]["1.running_mean"])
