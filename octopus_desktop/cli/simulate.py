@@ -47,6 +47,9 @@ _PATH = click.Path(path_type=Path)
     help="Simulated seconds of one task at a silo (default 1): who is slow, in async mode or against a deadline.",
 )
 @click.option("--from", "first", type=click.Path(path_type=Path, exists=True), help="Begin with this model.")
+@click.option(
+    "--runtime", type=_PATH, help="Train in the Python environment at this path: the job's packages are there."
+)
 @click.option("--csv", "csv_file", type=_PATH, help="Write the metrics of every round here.")
 @click.option("--out", type=_PATH, help="Write the final model here (safetensors).")
 @click.option("--best", is_flag=True, help="With --out: the best round's model ([run] best), not the last one.")
@@ -62,6 +65,7 @@ def cli(
     partition_seed: int,
     speeds: tuple[str, ...],
     first: Path | None,
+    runtime: Path | None,
     csv_file: Path | None,
     out: Path | None,
     best: bool,
@@ -79,9 +83,16 @@ def cli(
             "--silo names each silo with its data; --silos, --data and --partition make silos.",
             "Use one of them.",
         )
+    if runtime and baselines:
+        raise UserError(
+            "OCT-CLI-USAGE",
+            "--baselines cannot be had with --runtime.",
+            "They train in this process.",
+            "Leave one out.",
+        )
     overrides = _overrides(**wishes)
     from octopus_desktop.simulation import layout
-    from octopus_desktop.simulation.jobs import open_job
+    from octopus_desktop.simulation.jobs import open_job, runtime_for
 
     with tempfile.TemporaryDirectory(prefix="octopus-simulate-") as folder, open_job(job, Path(folder)) as opened:
         work = Path(folder)
@@ -100,6 +111,7 @@ def cli(
                 speeds=_speeds(speeds, chosen),
                 progress=progress,
                 first=first,
+                runtime=runtime_for(opened, runtime) if runtime else None,
             )
         scores: dict[str, dict[str, float]] = {}
         if baselines:
