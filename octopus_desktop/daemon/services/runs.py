@@ -169,10 +169,11 @@ class Runs:
         with self._silo.change():  # the model is spoken for before the task can be seen
             for blob in (task.model, *task.shared.values()):
                 self._uses.add(envelope.run_id, "model", envelope.round, blob.digest)
-            if envelope.round > 1:
-                row = self._record.round(envelope.run_id, envelope.round - 1)
+            made_by = envelope.round - (task.task == "train")  # after the last round its own model is evaluated
+            if made_by:
+                row = self._record.round(envelope.run_id, made_by)
                 row.model_digest, row.model_size = task.model.digest, task.model.size
-                self._record.touch(envelope.run_id, envelope.round - 1)
+                self._record.touch(envelope.run_id, made_by)
         new = self._mailboxes.get(envelope.run_id).accept(envelope)
         runner = self._runners.get(envelope.run_id)
         if runner:
