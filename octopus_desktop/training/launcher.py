@@ -188,8 +188,12 @@ class Workers:
         group = Group(machines=len(machines) + 1, address=address, own=address, port=free_port(address))
         for place, machine in enumerate(machines, start=1):
             words = {"do": "start", "machines": group.machines, "machine": place, "address": address}
-            self._tell(machine, {**words, "port": group.port, "spec": self._spec.for_machine(machine)})
+            self._tell(machine, {**words, "port": group.port, "spec": self._spec_for(machine)})
         return group
+
+    def _spec_for(self, machine: Further) -> dict[str, Any]:
+        blobs, digest = BlobStore(Path(self._spec.blobs)), self._spec.package_digest
+        return {**self._spec.for_machine(machine), "package_size": blobs.size(digest) if digest else 0}
 
     def _tell(self, machine: Further, words: dict[str, Any]) -> None:
         assert self._ask is not None

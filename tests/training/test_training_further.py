@@ -1,4 +1,4 @@
-"""One group of workers over several machines: a runner, and the shares of further machines as their agents start them."""
+"""One group of workers over several machines: a runner, and the share of a further machine as its agent starts it."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class Machine:
         if word == "start" and (self.process is None or self.process.poll() is not None):
             self.root.mkdir(exist_ok=True)
             shutil.copytree(self.daemon.spec.package, self.root / "package", dirs_exist_ok=True)
+            words["spec"].pop("package_size")
             spec = RunnerSpec(**{**words["spec"], "package": str(self.root / "package")})
             spec.write(self.root / "runner.json")
             command = [sys.executable, "-m", "octopus_desktop.training.share", str(self.root)]
