@@ -166,13 +166,14 @@ class NodePort:
                 first = await context.read()
             if first is grpc.aio.EOF or first.WhichOneof("frame") != "hello":
                 return
+            if before := self._links.pop(node_id, None):
+                _end(before, replaced(node_id))
+                self._desk.gone(node_id, replaced(node_id))
             answer = self._desk.greeted(node_id, first.hello)
         except UserError as error:
             await abort(context, error)
         except TimeoutError:
             return
-        if before := self._links.get(node_id):
-            _end(before, replaced(node_id))
         link = self._links[node_id] = _Link(asyncio.get_running_loop().create_future())
         fault: UserError | None = None
         try:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from octopus_desktop.wire.pb.envelope_pb2 import BlobRef
 
 MODULE = "octopus_desktop.training.share"
 LINE_BYTES = 8 << 20
+_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")  # it names a folder
 HIDDEN = ("OCTOPUS_PASSPHRASE_FILE", "CREDENTIALS_DIRECTORY", "DBUS_SESSION_BUS_ADDRESS")
 
 Fetch = Callable[[str, BlobRef], Awaitable[None]]
@@ -53,8 +55,8 @@ class Shares:
 
     def told(self, run_id: str, words: dict[str, Any]) -> None:
         """Words of a run's runner."""
-        if not run_id.isalnum():
-            raise ValueError(f"no run has the id {run_id!r}")
+        if not _RUN.fullmatch(run_id):
+            return
         if run_id not in self._tasks:
             if words.get("do") not in ("start", "close"):
                 return
@@ -88,7 +90,7 @@ class Shares:
                     await self._do(run_id, share, place, held, words)
                 except (UserError, OSError) as error:
                     log.warning("%s: %s", run_id, error)
-                    self._say(run_id, {"word": "ended", "generation": words.get("generation"), "why": str(error)})
+                    self._say(run_id, {"word": "refused", "generation": words.get("generation"), "why": str(error)})
                 except (KeyError, TypeError, ValueError) as error:
                     log.warning("%s: words that cannot be read: %r", run_id, error)
         finally:
@@ -121,7 +123,7 @@ class Shares:
         from octopus_desktop.jobs import package as packages
 
         for source in (DataSource(**item) for item in told["data"]):
-            await asyncio.to_thread(_check_data, source)
+            await asyncio.to_thread(check_data, source)
         digest, size = told["package_digest"], int(told.pop("package_size"))
         await self._fetch(run_id, BlobRef(digest=digest, size=size))
         path = self.blobs.path(digest)
@@ -187,7 +189,7 @@ class _Process:
         self._heard({"word": "ended", "generation": generation, "why": "its process was killed"})
 
 
-def _check_data(source: DataSource) -> None:
+def check_data(source: DataSource) -> None:
     """Raises OCT-DATA-MISSING, OCT-DATA-CHANGED."""
     path = Path(source.path)
     try:

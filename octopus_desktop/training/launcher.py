@@ -71,6 +71,7 @@ class Workers:
         self._deaths, self._number = 0, 0
         self._tasks: list[asyncio.Task[None]] = []
         self._up: frozenset[str] = frozenset()  # further machines that can be asked
+        self._refused: set[str] = set()  # that cannot do their part of this run
         self._ranks: dict[str, range] = {}  # of the further machines in the group that is
         self._generation = 0
 
@@ -137,6 +138,7 @@ class Workers:
     async def set_up(self, nodes: Iterable[str]) -> None:
         """Which further machines can be asked now; one of the group that is not among them has gone."""
         self._up = frozenset(nodes)
+        self._refused &= self._up  # one that comes back may have what it lacked
         gone = [m.name for m in self._spec.machines if m.node in self._ranks and m.node not in self._up]
         if gone:
             await self._break(f"{', '.join(gone)} went away: the group begins again without.", counts=True)
@@ -152,9 +154,14 @@ class Workers:
         elif words["word"] == "ended":
             name = next(m.name for m in self._spec.machines if m.node == node)
             await self._break(f"The workers of {name} ended: {str(words.get('why', ''))[:300]}", counts=True)
+        elif words["word"] == "refused":
+            self._refused.add(node)
+            name = next(m.name for m in self._spec.machines if m.node == node)
+            await self._break(f"{name} takes no part: {str(words.get('why', ''))[:600]}", counts=False)
 
     def _there(self) -> list[Further]:
-        return [m for m in self._spec.machines if m.node in self._up] if self._ask else []
+        there = self._up - self._refused if self._ask else ()
+        return [m for m in self._spec.machines if m.node in there]
 
     def _tell_further(self, words: dict[str, Any]) -> None:
         if self._ask:
