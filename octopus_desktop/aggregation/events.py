@@ -172,7 +172,8 @@ class Report:
 
     ``metrics`` holds ``train/…`` of the round, and ``eval/…`` of the model that the round made. Silos evaluate a model
     when it comes to them, so a round's ``eval/…`` comes with a second report, at the next round's end. ``silos`` holds
-    the same for each silo by itself; ``late``: silos whose answer to an earlier round counted in this one.
+    the same for each silo by itself; ``late``: silos whose answer to an earlier round counted in this one. ``best`` is
+    the best model so far, where the run chooses one.
     """
 
     round: int
@@ -185,6 +186,7 @@ class Report:
     bars: tuple[Bar, ...] = ()
     late: tuple[str, ...] = ()
     silos: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    best: Best | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -444,6 +444,7 @@ class RoundLoop:
             bars=bars,
             late=tuple(row.late),
             silos={silo: dict(metrics) for silo, metrics in row.silos.items()},
+            best=self.state.best,
         )
 
     def _no_quorum(self, possible: int) -> list[ev.Instruction]:

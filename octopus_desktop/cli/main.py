@@ -17,6 +17,7 @@ NOUNS: dict[str, str] = {
     "daemon": "Start, stop and inspect the silo's background process.",
     "federation": "Enrol in federations, check links, renew, leave.",
     "node": "The silo's machines: register, add further ones, drain, remove.",
+    "runtime": "The Python environments that jobs may train in: add, check, remove.",
     "dataset": "The data that jobs may ask for: register, check, relocate, remove.",
     "approvals": "Read offered jobs; approve, reject, revoke.",
     "runs": "Watch, pause, resume, stop runs; export their models.",

@@ -97,6 +97,7 @@ def show(run: str) -> None:
                 ("approved", f"{when(one.approved_at)} by {one.approved_by}"),
                 ("carrier", carrier_words(one)),
                 ("bytes", bytes_words(one)),
+                *([("best round", f"{one.best_round} ({one.best_value:.4g})")] if one.best_round else []),
             ],
         )
         table(
@@ -113,6 +114,29 @@ def show(run: str) -> None:
         )
 
     emit(detail, text)
+
+
+@cli.command("compare")
+@click.argument("runs", nargs=-1, required=True)
+@click.option("--metric", "metrics", multiple=True, help="Only these; for example eval/accuracy. Repeatable.")
+@json_option
+def compare(runs: tuple[str, ...], metrics: tuple[str, ...]) -> None:
+    """Runs side by side: the settings that differ, and the federation's metrics round by round."""
+    from octopus_desktop.cli.compare import compared, require_two, show
+    from octopus_desktop.wire.pb.local_pb2 import ById
+
+    api = daemon_api()
+    ids = [_run(api, run).id for run in runs]
+    require_two(ids)
+    details = [api.call("Runs.Detail", ById(id=run_id)) for run_id in ids]
+    names = [short(d.run.id) for d in details]
+    show(
+        [
+            compared(name, d.config_json, {row.round: dict(row.federation) for row in d.rounds})
+            for name, d in zip(names, details, strict=True)
+        ],
+        metrics,
+    )
 
 
 @cli.command("watch")
@@ -171,12 +195,24 @@ def stop(run: str, reason: str) -> None:
 @click.argument("run")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--round", "round_", type=click.IntRange(0), default=0, help="0: the newest.")
+@click.option("--best", is_flag=True, help="The best round's model, of a run that was to choose one.")
 @json_option
-def export(run: str, path: Path, round_: int) -> None:
+def export(run: str, path: Path, round_: int, best: bool) -> None:
     """Write a round's global model as a safetensors file."""
+    from octopus_desktop.wire.errors import UserError
     from octopus_desktop.wire.pb.local_pb2 import ExportRequest
 
     api = daemon_api()
-    request = ExportRequest(id=_run(api, run).id, round=round_, path=str(path.absolute()), request_id=request_id())
+    one = _run(api, run)
+    if best and not one.best_round:
+        raise UserError(
+            "OCT-BLOB-MISSING",
+            "This run has no best model.",
+            "It has not completed, or its job names no metric by which to choose.",
+            "Export a round's model by its number.",
+        )
+    request = ExportRequest(
+        id=one.id, round=one.best_round if best else round_, path=str(path.absolute()), request_id=request_id()
+    )
     api.call("Runs.ExportModel", request)
     emit({"path": str(path.absolute())}, lambda: say(f"Written to {path}."))

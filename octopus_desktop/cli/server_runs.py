@@ -153,6 +153,11 @@ def runs_show(run: str) -> None:
                 ("carrier", one.carrier or "–"),
                 ("bytes", f"{size(one.bytes_in)} in, {size(one.bytes_out)} out"),
                 ("model", one.model.digest[:16] or "–"),
+                *(
+                    [("best model", f"{one.best.digest[:16]}, of round {one.best_round} ({one.best_value:.4g})")]
+                    if one.best_round
+                    else []
+                ),
             ],
         )
         table(
@@ -166,15 +171,51 @@ def runs_show(run: str) -> None:
         )
         table(
             "\nRounds",
-            ["round", "s", "answered", "missing", "metrics"],
+            ["round", "s", "answered", "missing", "late", "metrics"],
             [
-                (h.round, f"{h.seconds:.2f}", len(h.answered), ", ".join(h.missing), _metrics(h.metrics))
+                (h.round, f"{h.seconds:.2f}", len(h.answered), ", ".join(h.missing), ", ".join(h.late),
+                 _metrics(h.metrics))
                 for h in one.history
             ],
             right=["round", "s", "answered"],
-        )
+        )  # fmt: skip
+        _show_silos(one)
 
     emit(one, show)
+
+
+def _show_silos(run: RunInfo) -> None:
+    """The newest round whose model was evaluated: the federation's metrics, and each silo's beside them."""
+    rows = [h for h in run.history if any(name.startswith("eval/") for name in h.metrics)] or list(run.history)
+    if not rows or not rows[-1].silos:
+        return
+    row = rows[-1]
+    names = sorted({n for n in row.metrics} | {n for one in row.silos.values() for n in one.metrics})
+
+    def cells(metrics: Any) -> list[str]:
+        return [f"{metrics[name]:.4g}" if name in metrics else "" for name in names]
+
+    table(
+        f"\nEach silo in round {row.round}",
+        ["silo", *names],
+        [("(all)", *cells(row.metrics)), *((silo, *cells(row.silos[silo].metrics)) for silo in sorted(row.silos))],
+        right=names,
+    )
+
+
+@runs.command("compare")
+@click.argument("names", metavar="RUNS...", nargs=-1, required=True)
+@click.option("--metric", "metrics", multiple=True, help="Only these; for example eval/accuracy. Repeatable.")
+@server_options
+def runs_compare(names: tuple[str, ...], metrics: tuple[str, ...]) -> None:
+    """Runs side by side: the settings that differ, and their metrics round by round."""
+    from octopus_desktop.cli.compare import compared, require_two, show
+    from octopus_desktop.wire.pb.operator_pb2 import GetRunRequest
+
+    api = operator()
+    found = [api.call("Operator.GetRun", GetRunRequest(id=name)) for name in names]
+    require_two([run.id for run in found])
+    show([compared(run.id, run.config_json, {h.round: dict(h.metrics) for h in run.history}) for run in found], metrics)
 
 
 @runs.command("watch")

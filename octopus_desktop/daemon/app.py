@@ -17,6 +17,7 @@ from octopus_desktop.daemon.local_api.logs import LogsApi
 from octopus_desktop.daemon.local_api.nodes import NodesApi
 from octopus_desktop.daemon.local_api.policies import PoliciesApi
 from octopus_desktop.daemon.local_api.runs import RunsApi
+from octopus_desktop.daemon.local_api.runtimes import RuntimesApi
 from octopus_desktop.daemon.local_api.setup import SetupApi
 from octopus_desktop.daemon.mail import Inward, Mailboxes, SiloMail
 from octopus_desktop.daemon.reducer import Restarted
@@ -37,6 +38,7 @@ from octopus_desktop.daemon.services.policies import Policies
 from octopus_desktop.daemon.services.record import Record
 from octopus_desktop.daemon.services.reviews import Reviews
 from octopus_desktop.daemon.services.runs import Runs
+from octopus_desktop.daemon.services.runtimes import Runtimes
 from octopus_desktop.daemon.services.setup import Setup
 from octopus_desktop.daemon.services.signing import SiloKeys
 from octopus_desktop.daemon.services.spread import Spread
@@ -70,7 +72,10 @@ class App:
         self.carriers = Carriers(silo, self.lives, self.credentials, self.links)
         self.federations = Federations(silo, self.keys, self.credentials, self.links)
         self.offers = Offers(silo, self.lives, self.packages, self.uses)
-        self.approvals = Approvals(silo, self.lives, self.setup, self.nodes, self.datasets, self.packages)
+        self.runtimes = Runtimes(silo)
+        self.approvals = Approvals(
+            silo, self.lives, self.setup, self.nodes, self.datasets, self.packages, self.runtimes
+        )
         self.words = Words(silo, self.lives, self.record, self.logs, self.mailboxes, self.uses)
         self.spread = Spread(silo, self.agents, self.blobs, self.logs)
         self.runs = Runs(
@@ -97,6 +102,7 @@ class App:
                 "Nodes": NodesApi(self.nodes, self.agents),
                 "Datasets": DatasetsApi(self.datasets),
                 "Approvals": ApprovalsApi(self.approvals, self.reviews),
+                "Runtimes": RuntimesApi(self.runtimes, self.approvals.uses_runtime),
                 "Policies": PoliciesApi(silo, self.policies),
                 "Runs": RunsApi(silo, self.runs, self.record),
                 "Audit": AuditApi(silo, self.keys),
@@ -113,6 +119,7 @@ class App:
         self.datasets.changed = carriers.changed = self.policies.apply_all
         self.approvals.agree, self.approvals.forbidden = carriers.agree, self.policies.forbidden
         self.policies.refusal, self.policies.words = carriers.refusal, carriers.words
+        self.policies.requirements = self.runtimes.words
         lives.posted, lives.active_changed = links.outbox_changed, links.settle
         runs.lawful, self.approvals.spread = self.approvals.lawful, self.spread.plan
         self.agents.up_changed, self.agents.heard = self.spread.up_changed, self.spread.heard

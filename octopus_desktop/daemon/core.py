@@ -31,6 +31,7 @@ KINDS: dict[str, type[Message]] = {
     "offer": pb.SiloOffer,
     "run": pb.Run,
     "policy": pb.Policy,
+    "runtime": pb.Runtime,
 }
 AUDIT_TAIL = 10
 DISK_RETRY_S = 5.0
@@ -90,6 +91,7 @@ class Silo:
             offers=self.all("offer"),
             runs=self.all("run"),
             policies=self.all("policy"),
+            runtimes=self.all("runtime"),
             audit_tail=[to_pb(e) for e in entries],
         )
 
@@ -212,6 +214,7 @@ _UNKNOWN = {
     "offer": ("OCT-RUN-UNKNOWN", "offer"),
     "run": ("OCT-RUN-UNKNOWN", "run"),
     "policy": ("OCT-POLICY-INVALID", "policy"),
+    "runtime": ("OCT-RUNTIME-UNKNOWN", "runtime"),
 }
 
 

@@ -16,7 +16,8 @@ class Conditions:
     """Under what the administrator lets a run happen. Zero or empty means no limit of its own.
 
     ``hours_of_day``: pairs of local hours [from, to) in which training may run. ``nodes``: ids of allowed nodes.
-    ``max_bytes_out`` counts update bytes; ``expires_at`` is in Unix seconds.
+    ``max_bytes_out`` counts update bytes; ``expires_at`` is in Unix seconds. ``runtime``: id of the Python environment
+    that the job trains in, "" for the built-in one; left out of the signed bytes then.
     """
 
     datasets: dict[str, str] = field(default_factory=dict)  # the job's alias -> the silo's dataset id
@@ -28,9 +29,13 @@ class Conditions:
     max_epsilon: float = 0.0
     expires_at: float = 0.0
     new_versions_need_decision: bool = True
+    runtime: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        value = asdict(self)
+        if not self.runtime:
+            del value["runtime"]
+        return value
 
     def to_json(self) -> str:
         return canonical_json(self.to_dict()).decode()
@@ -61,7 +66,7 @@ class Statement:
 
     def to_bytes(self) -> bytes:
         """Canonical bytes, domain-separated: what the Ed25519 signature is over."""
-        value = asdict(self)
+        value = {**asdict(self), "conditions": self.conditions.to_dict()}
         value["domain"] = STATEMENT_DOMAIN
         return canonical_json(value)
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from octopus_desktop.jobs import encodings
+from octopus_desktop.jobs import encodings, requirements
 from octopus_desktop.jobs.manifest import DataNeed, JobManifest, RunConfig
 from octopus_desktop.jobs.toml_places import Path, Place, places
 from octopus_desktop.wire.errors import UserError
@@ -340,6 +340,9 @@ def _manifest(reader: _Reader, value: dict[str, Any], strategies: Collection[str
     if "job" not in value:
         reader.mistake(("job",), "the table is missing", "Begin the file with [job], name, version and trainer")
     job = reader.table(value.get("job", {}), ("job",), _JOB) if "job" in value else {}
+    for requirement in job.get("requirements", ()):
+        if why := requirements.mistake(requirement):
+            reader.mistake(("job", "requirements"), f"{requirement!r}: {why}", 'Write it like "scipy>=1.11"')
     needs = _needs(reader, value.get("data", []))
     config = _config(reader, {k: v for k, v in value.items() if k in _KNOWN[2:]}, strategies, RunConfig())
     if reader.mistakes:

@@ -8,9 +8,9 @@ journal. It knows no network and no torch, and its envelopes are unsigned: the s
 Words (``wire.child``) from the server: ``inbox``; ``live`` {silo, round, fraction, state}: renews the silo's lease;
 ``silo`` {silo, up}; ``stop`` {reason}. To the server: ``ready``; ``outbox``; ``log``; ``round`` {round, rounds,
 metrics, answered, missing, seconds, model {digest, size}, spans [{lane, step, start, end}], late, silos {name:
-metrics}}, which replaces the round's row and comes twice, the second time with the ``eval/…`` of the model that the
-round made; ``ended`` {state (completed | failed | stopped), reason, code, model, metrics, best {round, value, digest,
-size}}. After a restart all rounds are said again.
+metrics}, best {round, value, digest, size}}, which replaces the round's row and comes twice, the second time with the
+``eval/…`` of the model that the round made; ``ended`` {state (completed | failed | stopped), reason, code, model,
+metrics, best}. After a restart all rounds are said again.
 
 TASK bodies: ``config_json`` is ``aggregation.facts.task_config``: {"seed", "rounds", "update", "hyperparameters",
 "strategy", "encoding"}. Journal keys: ``rounds`` (the loop's state), ``row/<round>``, ``discard``, ``ended``.
@@ -32,7 +32,7 @@ from typing import Any
 
 from octopus_desktop.aggregation import encodings
 from octopus_desktop.aggregation import events as ev
-from octopus_desktop.aggregation.facts import Bar, Blob, task_config
+from octopus_desktop.aggregation.facts import Bar, Best, Blob, task_config
 from octopus_desktop.aggregation.fold import Folded, FoldStopped, RejectedUpdates, fold, sweep
 from octopus_desktop.aggregation.loops import make_loop
 from octopus_desktop.aggregation.runnable import require_runnable
@@ -428,20 +428,24 @@ def _row(report: ev.Report) -> dict[str, Any]:
         "spans": [asdict(bar) for bar in report.bars],
         "late": list(report.late),
         "silos": {silo: dict(metrics) for silo, metrics in report.silos.items()},
+        "best": _best(report.best),
     }
 
 
+def _best(best: Best | None) -> dict[str, Any]:
+    if best is None:
+        return {}
+    return {"round": best.round, "value": best.value, "digest": best.model.digest, "size": best.model.size}
+
+
 def _completed(done: ev.Complete) -> dict[str, Any]:
-    best = done.best
     return {
         "state": "completed",
         "reason": done.reason,
         "code": "",
         "model": {"digest": done.model.digest, "size": done.model.size},
         "metrics": dict(done.metrics),
-        "best": {"round": best.round, "value": best.value, "digest": best.model.digest, "size": best.model.size}
-        if best
-        else {},
+        "best": _best(done.best),
     }
 
 

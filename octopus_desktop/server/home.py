@@ -16,7 +16,7 @@ from pathlib import Path
 from octopus_desktop.identity.authority import Authority, check_address
 from octopus_desktop.identity.keys import SigningKey
 from octopus_desktop.server.carrier_files import CarrierConfig, read_carriers
-from octopus_desktop.storage.federation_db import sqlite_url
+from octopus_desktop.storage.federation_engine import sqlite_url
 from octopus_desktop.system.paths import FederationHome, private_dir
 from octopus_desktop.wire.errors import UserError
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.package import unpack
 from octopus_desktop.jobs.toml import apply_overrides
 from octopus_desktop.storage.blobs import BlobStore
-from octopus_desktop.storage.federation_db import ENDED, JobRow, RoundRow, RunRow
+from octopus_desktop.storage.federation_db import ENDED, JobRow, MemberRow, RoundRow, RunRow
 from octopus_desktop.training import initial
 from octopus_desktop.wire.canonical import canonical_json
 from octopus_desktop.wire.errors import UserError
@@ -47,6 +47,29 @@ def with_overrides(config: RunConfig, text: str) -> RunConfig:
             'Write them like {"run": {"rounds": 5}}.',
         ) from error
     return apply_overrides(config, overrides, strategies=sorted(strategies.STRATEGIES))
+
+
+def chosen(members: Sequence[MemberRow], wanted: Sequence[str], config: RunConfig) -> list[str]:
+    """The silos to offer the run to: all active ones unless some are named. Raises OCT-ENROL-NAME or OCT-RUN-QUORUM."""
+    known = {member.name for member in members}
+    active = sorted(member.name for member in members if member.state == "active")
+    silos = sorted(set(wanted)) or active
+    for silo in silos:
+        if silo not in active:
+            raise UserError(
+                "OCT-ENROL-NAME",
+                f"The run cannot be offered to {silo!r}.",
+                "Its enrolment was revoked." if silo in known else "The federation has no such silo.",
+                f"Choose among: {', '.join(active) or 'none yet'}.",
+            )
+    if len(silos) < max(1, config.quorum):
+        raise UserError(
+            "OCT-RUN-QUORUM",
+            "Too few silos for this run.",
+            f"It needs {max(1, config.quorum)}, and it would be offered to {len(silos)}.",
+            "Invite more silos, or lower run.quorum.",
+        )
+    return silos
 
 
 def model_of(

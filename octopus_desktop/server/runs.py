@@ -24,9 +24,10 @@ from octopus_desktop.server.carriers import not_offered
 from octopus_desktop.server.catalogue import Catalogue
 from octopus_desktop.server.decisions import check_decision
 from octopus_desktop.server.mail import ServerMail
+from octopus_desktop.server.retention import spent
 from octopus_desktop.server.run_mail import finished_envelope, offer_envelope, removed_envelope, stop_envelope
 from octopus_desktop.server.run_view import Live, run_info
-from octopus_desktop.server.run_wishes import forked, model_of, with_overrides
+from octopus_desktop.server.run_wishes import chosen, forked, model_of, with_overrides
 from octopus_desktop.server.supervisor import Supervisor, Word
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.storage.federation_db import ENDED, FederationDb, RoundRow, RunRow
@@ -96,7 +97,7 @@ class Runs:
         require_runnable(config)  # refused before anybody is asked
         if config.carrier not in ("", "auto", *(names := [offer.name for offer in self.offered()])):
             raise not_offered(config.carrier, names, f"The job asks for the carrier {config.carrier}.")
-        silos = self._chosen(list(request.silos), config)
+        silos = chosen(self._db.members("silo"), list(request.silos), config)
         if request.from_run:
             old = self.find(request.from_run)
             config = await forked(
@@ -430,17 +431,30 @@ class Runs:
                 silos=word.get("silos", {}),
             )
         )
+        self._keep_best(run_id, word)
+        self._forget_models(run_id)
         self._changed(run_id)
 
     def _keep_model(self, run_id: str, word: Word) -> None:
         model = word.get("model") or {}
         if model.get("digest"):
             metrics = {str(k): float(v) for k, v in (word.get("metrics") or {}).items()}
-            best = word.get("best") or {}
+            self._keep_best(run_id, word)
             self._db.update_run(
                 run_id, model_digest=str(model["digest"]), model_size=int(model.get("size", 0)),
-                metrics_json=json.dumps(metrics), **{f"best_{name}": value for name, value in best.items()},
+                metrics_json=json.dumps(metrics),
             )  # fmt: skip
+
+    def _keep_best(self, run_id: str, word: Word) -> None:
+        if best := word.get("best"):
+            self._db.update_run(run_id, **{f"best_{name}": best[name] for name in ("round", "value", "digest", "size")})
+
+    def _forget_models(self, run_id: str) -> None:
+        run = self._run(run_id)
+        keep = RunConfig.from_dict(json.loads(run.config_json)).keep_models
+        rounds = self._db.rounds(run_id) if keep else []
+        for digest in spent(rounds, keep, run.best_round, lambda digest: self._db.model_elsewhere(run_id, digest)):
+            self._blobs.remove(digest)
 
     # small things
 
@@ -473,24 +487,3 @@ class Runs:
             self.apply(run_id, r.OfferExpired())
         else:
             self._set_timer(run_id)
-
-    def _chosen(self, wanted: list[str], config: RunConfig) -> list[str]:
-        members = {m.name: m for m in self._db.members("silo")}
-        active = sorted(name for name, member in members.items() if member.state == "active")
-        silos = sorted(set(wanted)) or active
-        for silo in silos:
-            if silo not in active:
-                raise UserError(
-                    "OCT-ENROL-NAME",
-                    f"The run cannot be offered to {silo!r}.",
-                    "Its enrolment was revoked." if silo in members else "The federation has no such silo.",
-                    f"Choose among: {', '.join(active) or 'none yet'}.",
-                )
-        if len(silos) < max(1, config.quorum):
-            raise UserError(
-                "OCT-RUN-QUORUM",
-                "Too few silos for this run.",
-                f"It needs {max(1, config.quorum)}, and it would be offered to {len(silos)}.",
-                "Invite more silos, or lower run.quorum.",
-            )
-        return silos

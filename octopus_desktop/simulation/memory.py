@@ -74,7 +74,7 @@ class Places:
 
     def source(self, place: int) -> InMemory:
         """The update at the place, for the fold."""
-        return InMemory(self.layout, self.held(place).body.numpy().data)
+        return InMemory(self.layout, self.rows[place][: files.body_bytes(self.layout)].numpy().data)
 
     def forget_name(self) -> None:
         """All who need it have it open: nothing is left behind from here on, however the process ends."""

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 
 from octopus_desktop.storage import federation_tables as t
 from octopus_desktop.storage.blobs import disk_errors
-from octopus_desktop.wire.errors import UserError
+from octopus_desktop.storage.federation_engine import migrate, open_engine
 
-MIGRATIONS = Path(__file__).with_name("federation_migrations")
 ENDED = ("completed", "stopped", "failed")
 
 Row = TypeVar("Row")
@@ -170,7 +169,7 @@ class FederationDb:
 
     def __init__(self, url: str) -> None:
         """``url``: a SQLAlchemy URL. Raises OCT-STATE-NEWER, or OCT-CONFIG-INVALID when it cannot be opened."""
-        self._engine = _open(url)
+        self._engine = open_engine(url)
         migrate(self._engine)
 
     def close(self) -> None:
@@ -398,6 +397,16 @@ class FederationDb:
                     return True
         return False
 
+    def model_elsewhere(self, run_id: str, digest: str) -> bool:
+        """Does another run have this model: as one of its rounds', or to begin with?"""
+        runs, rounds = t.runs.c, t.rounds.c
+        queries = (
+            sa.select(rounds.run_id).where(rounds.model_digest == digest, rounds.run_id != run_id),
+            sa.select(runs.id).where(runs.config_json.contains(digest), runs.id != run_id),
+        )
+        with self.transaction() as c:
+            return any(c.execute(query.limit(1)).first() for query in queries)
+
     # witness of audit heads
 
     def witness(self, c: Connection, silo: str, seq: int, hash_: bytes, signature: bytes, at: float) -> str:
@@ -450,54 +459,3 @@ class FederationDb:
 
 def _columns(kind: type[Any], table: sa.Table) -> list[sa.Column[Any]]:
     return [table.c[f.name] for f in fields(kind)]
-
-
-def sqlite_url(path: Path) -> str:
-    return sa.URL.create("sqlite", database=str(path)).render_as_string()
-
-
-def migrate(engine: Engine) -> None:
-    """Bring the database to this version. Raises OCT-STATE-NEWER when it is of a later one."""
-    from alembic import command
-    from alembic.config import Config
-    from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
-
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    script = ScriptDirectory.from_config(config)
-    known = {revision.revision for revision in script.walk_revisions()}
-    with engine.begin() as connection:
-        there = set(MigrationContext.configure(connection).get_current_heads())
-        if there - known:
-            raise UserError(
-                "OCT-STATE-NEWER",
-                "The federation's database was written by a newer version.",
-                f"It is at revision {', '.join(sorted(there - known))}; this version knows up to {max(known)}.",
-                "Update Octopus Desktop on this machine, or restore a backup from before the update.",
-            )
-        if there != set(script.get_heads()):
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-
-
-def _open(url: str) -> Engine:
-    try:
-        engine = sa.create_engine(url, connect_args={"timeout": 30} if url.startswith("sqlite") else {})
-    except (sa.exc.ArgumentError, ImportError) as error:
-        raise UserError(
-            "OCT-CONFIG-INVALID",
-            "The federation's database cannot be opened.",
-            f"Its address is not usable: {error}.",
-            "Correct 'database' in federation.toml, or install the database's Python driver.",
-        ) from error
-    if engine.dialect.name == "sqlite":
-
-        @sa.event.listens_for(engine, "connect")
-        def prepare(connection: Any, _: Any) -> None:
-            cursor = connection.cursor()
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
-
-    return engine

@@ -17,12 +17,13 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def leashed(module: str, *arguments: str) -> Sequence[str]:
+def leashed(module: str, *arguments: str, python: str = "") -> Sequence[str]:
     """The command that runs ``python -m module arguments`` as a child that the kernel kills when this process dies.
+    ``python``: another interpreter than this one, which finds this package.
 
     It must be started by the main thread: the kernel takes the starting thread's end for the parent's.
     """
-    return [sys.executable, "-m", __name__, str(os.getpid()), module, *arguments]
+    return [python or sys.executable, "-m", __name__, str(os.getpid()), module, *arguments]
 
 
 def die_with(parent: int) -> None:

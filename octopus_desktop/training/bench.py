@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 import octopus_desktop
+from octopus_desktop.system.interpreters import own_code
 from octopus_desktop.system.processes import adopt_orphans, kill_descendants, kill_group, leashed
 from octopus_desktop.system.sandbox import Network
 from octopus_desktop.training import frames
@@ -121,16 +122,22 @@ class Bench:
     async def _find_obstacle(self) -> str:
         if self._spec.devices:
             return "Workers with GPUs are not confined yet."
-        return await obstacle(self._confinement(), self._environment(Group()))
+        return await obstacle(self._confinement(), self._environment(Group()), self._spec.python)
 
     def _confinement(self) -> Confinement:
         data = tuple(Path(source.path) for source in self._spec.sources.values())
         return Confinement(
-            readable=(self._run_dir / "runner.json", Path(self._spec.package), *data, self._given),
+            readable=(self._run_dir / "runner.json", Path(self._spec.package), *data, self._given, *self._other()),
             writable=(self._run_dir / "work", Path(self._folder)),
             home=self._run_dir / "work",
             network=Network.SHARED if self._spec.further else Network.NONE,
         )
+
+    def _other(self) -> list[Path]:
+        """What another interpreter than this one reads: its environment, and where it finds this package."""
+        if not self._spec.python:
+            return []
+        return [*map(Path, self._spec.python_paths), Path(own_code(self._run_dir))]
 
     def give(self, files: Sequence[str]) -> dict[str, str]:
         """Show the workers these files only: each to its place. A link costs nothing, and the folder is read-only on
@@ -150,8 +157,9 @@ class Bench:
     def _command(self, group: Group) -> list[str]:
         module, arguments = self._module(group)
         if self.sandbox == "none":
-            return list(leashed(module, *arguments))
-        return self._confinement().command([sys.executable, "-m", module, *arguments], self._environment(group))
+            return list(leashed(module, *arguments, python=self._spec.python))
+        python = self._spec.python or sys.executable
+        return self._confinement().command([python, "-m", module, *arguments], self._environment(group))
 
     def _module(self, group: Group) -> tuple[str, list[str]]:
         if self._size == 1 and group.machines == 1:
@@ -167,7 +175,11 @@ class Bench:
         passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         threads = str(self._spec.threads)
         root = str(Path(octopus_desktop.__file__).resolve().parents[1])  # not installed: found by the caller's folder
-        if "-packages" not in root:
+        if self._spec.python:
+            for name in ("PYTHONHOME", "VIRTUAL_ENV"):
+                passed.pop(name, None)
+            passed["PYTHONPATH"] = own_code(self._run_dir)
+        elif "-packages" not in root:
             passed["PYTHONPATH"] = os.pathsep.join(filter(None, (root, passed.get("PYTHONPATH"))))
         return {
             **passed,
@@ -182,7 +194,7 @@ class Bench:
 
     async def _listen(self, stream: asyncio.StreamReader) -> None:
         """Pass the workers' own output on as log lines: cut, and no more than so many a second."""
-        limit = _Limit(lambda left: self._log(f"… {left} lines left out"))
+        limit = Limit(lambda left: self._log(f"… {left} lines left out"))
         rest = b""
         while chunk := await stream.read(1 << 16):
             *lines, rest = (rest + chunk).split(b"\n")
@@ -205,7 +217,7 @@ class Bench:
             kill_descendants(self._process.pid if self._process else 0)  # what left the group by its own session
 
 
-class _Limit:
+class Limit:
     """So many a second; tells how many were left out when a new second begins."""
 
     def __init__(self, left_out: Callable[[int], None]) -> None:

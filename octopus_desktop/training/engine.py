@@ -21,7 +21,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.training import state as files
@@ -29,6 +28,7 @@ from octopus_desktop.training.corrections import Corrections, Enough
 from octopus_desktop.training.data import SiloDataset
 from octopus_desktop.training.loading import PackageCode, TrainerError
 from octopus_desktop.training.numerics import Numerics
+from octopus_desktop.training.parallel import Parallel
 from octopus_desktop.training.personal import PersonalLayers
 from octopus_desktop.training.sdk import ClientTrainer, Context, Reporter, Shelf, Silent, seed_everything
 from octopus_desktop.training.shares import by_speed, checked
@@ -79,6 +79,10 @@ class Engine:
     Args:
         shares: of each step's examples, by rank; "measured": by the speed of each rank in the round before, so that the
             bits cannot be had again; empty: as the job's configuration says.
+        trained: told when the trainer's ``train`` returned, before this rank waits for the others, with ``passes``.
+
+    Attributes:
+        passes: forward passes for training that this rank began in the task so far, where there are several ranks.
 
     Raises (constructor and ``run``):
         UserError: OCT-JOB-TRAINER, OCT-DATA-*, OCT-RUN-TRAINER, OCT-MODEL-*, OCT-DISK-FULL.
@@ -98,11 +102,15 @@ class Engine:
         threads: int = 1,
         report: Reporter | None = None,
         shares: Sequence[float] | str = (),
+        trained: Callable[[int], None] | None = None,
     ) -> None:
         self.config, self.silo, self.rank, self.world_size = config, silo, rank, world_size
         self._sources = dict(sources)
         self._device, self._threads = torch.device(device), threads
         self._report: Reporter = report or Silent()
+        self._parallel = Parallel(config, self._device, rank, world_size)
+        self._trained = trained
+        self._own_group: Any = None
         self._numerics = Numerics(config.training, self._device, self._report)
         chosen = shares or config.training.shares
         self._measured = chosen == "measured" and world_size > 1
@@ -118,6 +126,10 @@ class Engine:
         self._needs_grad: dict[str, bool] = {}
         self._fix_numerics()
         self._code = PackageCode(package, trainer)
+
+    @property
+    def passes(self) -> int:
+        return self._parallel.passes
 
     def warm_up(self) -> None:
         """Do ahead of the first task what does not depend on it: open the datasets, build the model's structure."""
@@ -150,6 +162,7 @@ class Engine:
         durable: bool,
     ) -> TaskResult:
         started = time.time()
+        self._parallel.require_plain(task.config, self.shares)
         layout = task.held.layout if task.held else read_layout(task.model)
         model = self._structure()
         state = files.tensors_of(model)
@@ -183,9 +196,9 @@ class Engine:
         written: files.Written | None = None
         if isinstance(out, files.Held):
             files.write_held(state, out, task.held if self.config.update == "difference" else None)
-        elif self.rank == 0:
+        else:
             base = task.model if self.config.update == "difference" else None
-            written = files.write(state, layout, out, base=base, digest=digest, durable=durable)
+            written = self._parallel.write(state, layout, out, base, digest, durable)
         self._span(task, spans, "save", started)
         return TaskResult(
             examples=examples,
@@ -208,7 +221,7 @@ class Engine:
         with torch.no_grad(), self._numerics.autocast():
             mine = self._call("evaluate", lambda: self._trainer().evaluate(ctx, model))
         examples = max(0, int(ctx.examples or 0))
-        total, merged = self._merge(mine, examples)
+        total, merged = (examples, self._numbers(mine or {})) if ctx.world_size == 1 else self._merge(mine, examples)
         if merged:
             metrics.update({f"eval/{k}": v for k, v in merged.items()}, **{"eval/examples": float(total)})
         self._span(task, spans, "evaluate", started)
@@ -257,23 +270,25 @@ class Engine:
         ctx = self._context(task, "train", pace)
         trainer = self._trainer()
         model.train()
-        wrapped = self._wrapped(model, trainer, pace)
+        wrapped = self._parallel.wrapped(model, trainer, pace, self._numerics.compiled)
         corrections = Corrections(task.config, model, task.shared, task.keep, task.round, pace, own)
         seed_everything(ctx.seed)
         clock = time.perf_counter()
         mine = None
         try:
-            with self._numerics.autocast(), pace, corrections:
+            with self._numerics.autocast(), self._parallel.evenly(wrapped, trainer, pace), pace, corrections:
                 mine = self._call("train", lambda: trainer.train(ctx, wrapped))
         finally:
             wrapped = None
         seconds = time.perf_counter() - clock
+        if self._trained:
+            self._trained(self.passes)
         examples = ctx.examples
         if examples is not None and (not isinstance(examples, int) or examples < 0):
-            raise _weight(f"The trainer set ctx.examples to {examples!r}.")
+            raise no_weight(f"The trainer set ctx.examples to {examples!r}.")
         total, merged = self._merge(mine, examples or 0)
         if total <= 0:
-            raise _weight(
+            raise no_weight(
                 "The trainer used no ctx.loader and did not set ctx.examples."
                 if examples is None
                 else "The training data is empty."
@@ -284,22 +299,9 @@ class Engine:
         if self.rank == 0:
             corrections.remember()
         if self._measured:
-            self.shares = by_speed(_gather_json(pace.speed(), self.world_size, self._device))
+            self.shares = by_speed(self._gather(pace.speed()))
         self._span(task, spans, "train", started)
         return total, corrections.steps, seconds
-
-    def _wrapped(self, model: nn.Module, trainer: ClientTrainer, pace: Steps) -> Any:
-        """A fresh DDP for every task: its buckets are re-ordered after the first step, which a warm one would keep and
-        a restarted worker would not have."""
-        if self.world_size == 1 or not any(p.requires_grad for p in model.parameters()):
-            return self._numerics.compiled(model)
-        parallel = DistributedDataParallel(
-            model,
-            device_ids=[self._device] if self._device.type == "cuda" else None,
-            find_unused_parameters=trainer.find_unused_parameters,
-        )
-        pace.attach(parallel)
-        return self._numerics.compiled(parallel)
 
     def _structure(self) -> nn.Module:
         if self._model is None:
@@ -307,6 +309,7 @@ class Engine:
             names = set(self._model.state_dict())
             self._unsaved = {n: b.detach().clone() for n, b in self._model.named_buffers() if n not in names}
             self._needs_grad = {n: p.requires_grad for n, p in self._model.named_parameters()}
+            self._parallel.spread(self._model)
         return self._model
 
     def _restore(self, model: nn.Module) -> None:
@@ -333,13 +336,14 @@ class Engine:
         return call_trainer(phase, work, self._code.root)
 
     def _context(self, task: TaskInput, phase: str, pace: Steps | None = None) -> Context:
+        together = phase == "evaluate" and self._parallel.sharded
         return Context(
             run_seed=self.config.seed,
             round=task.round,
             rounds=task.rounds,
             silo=self.silo,
-            rank=self.rank,
-            world_size=self.world_size,
+            rank=0 if together else self.rank,
+            world_size=1 if together else self.world_size,
             device=self._device,
             task=phase,
             hyperparameters=self.config.hyperparameters,
@@ -366,7 +370,7 @@ class Engine:
         own = self._numbers(mine or {})
         if self.world_size == 1:
             return examples, own
-        everyone = _gather_json({"examples": examples, "metrics": own}, self.world_size, self._device)
+        everyone = self._gather({"examples": examples, "metrics": own})
         total = sum(int(one["examples"]) for one in everyone)
         merged: dict[str, float] = {}
         for name in sorted({n for one in everyone for n in one["metrics"]}):
@@ -375,6 +379,13 @@ class Engine:
             if weight:
                 merged[name] = sum(one["metrics"][name] * one["examples"] for one in having) / weight
         return total, merged
+
+    def _gather(self, value: Any) -> list[Any]:
+        """Each rank's value, in ranks' order. In a group of our own: a rank that still waits in a training step must
+        not take this for a part of it."""
+        if self._own_group is None:
+            self._own_group = dist.new_group(backend="gloo")
+        return _gather_json(value, self.world_size, self._own_group)
 
     def _numbers(self, values: Mapping[str, Any]) -> dict[str, float]:
         numbers: dict[str, float] = {}
@@ -468,20 +479,20 @@ def call_trainer(phase: str, work: Callable[[], Any], code: Path) -> Any:
         raise TrainerError(phase, error, code) from error
 
 
-def _gather_json(value: Any, world_size: int, device: torch.device) -> list[Any]:
+def _gather_json(value: Any, world_size: int, group: Any) -> list[Any]:
     """Each rank's value, in ranks' order, as JSON bytes in tensors: torch's own object gather would unpickle."""
-    raw = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
-    lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world_size)]
-    dist.all_gather(lengths, torch.tensor([len(raw)], device=device))
+    raw = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size)]
+    dist.all_gather(lengths, torch.tensor([len(raw)]), group=group)
     longest = max(int(n) for n in lengths)
-    padded = torch.zeros(longest, dtype=torch.uint8, device=device)
+    padded = torch.zeros(longest, dtype=torch.uint8)
     padded[: len(raw)] = raw
-    parts = [torch.empty(longest, dtype=torch.uint8, device=device) for _ in range(world_size)]
-    dist.all_gather(parts, padded)
+    parts = [torch.empty(longest, dtype=torch.uint8) for _ in range(world_size)]
+    dist.all_gather(parts, padded, group=group)
     return [json.loads(bytes(p[: int(n)].tolist())) for p, n in zip(parts, lengths, strict=True)]
 
 
-def _weight(why: str) -> UserError:
+def no_weight(why: str) -> UserError:
     return UserError(
         "OCT-MODEL-WEIGHT",
         "The training used no examples, so its result has no weight.",

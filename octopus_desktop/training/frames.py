@@ -1,7 +1,8 @@
 """Words between runner and workers on a Unix socket: a length (4 bytes, big-endian) and a JSON object. Never pickle.
 
 Worker to runner: ``hello`` {rank, pid, restart}, ``ready``, ``failed`` {fault}, ``metrics``, ``progress``, ``log``,
-``span``, ``result`` {number, …} and ``error`` {number, fault}. Runner to worker: ``task`` {number, …}.
+``span``, ``trained`` {number, passes}, ``place`` {passes}, ``result`` {number, …} and ``error`` {number, fault}.
+Runner to worker: ``task`` {number, …}, ``where``, which ``place`` answers at once.
 """
 
 from __future__ import annotations

@@ -9,20 +9,24 @@ torch here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import contextlib
+import math
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.training import frames
-from octopus_desktop.training.bench import Bench, Group, Listener, free_port
+from octopus_desktop.training.bench import LINE_BYTES, Bench, Group, Limit, Listener, free_port
 from octopus_desktop.training.spec import Further, RunnerSpec
+from octopus_desktop.training.watch import UNEVEN_S, Patience, as_fault, uneven
 from octopus_desktop.wire.errors import UserError
 
 __all__ = ["Listener", "TaskFailed", "Workers"]
 
 RESTART_PAUSE_S = (0.0, 0.2, 1.0)
+_T = TypeVar("_T")
 
 
 class TaskFailed(Exception):
@@ -40,6 +44,7 @@ class _Group:
     writers: dict[int, asyncio.StreamWriter] = field(default_factory=dict)
     ready: set[int] = field(default_factory=set)
     fault: dict[str, str] | None = None
+    trained: dict[int, int] = field(default_factory=dict)  # rank -> passes through the model, when it had finished
 
 
 class Workers:
@@ -67,9 +72,12 @@ class Workers:
         self._size = max(1, spec.workers)
         self._group = _Group()
         self._changed = asyncio.Condition()
+        self._patience = Patience(math.inf, 0)
+        self._limit = Limit(lambda left: self._say(f"… {left} lines left out"))
         self._answers: asyncio.Queue[frames.Frame | None] = asyncio.Queue()
         self._deaths, self._number = 0, 0
         self._tasks: list[asyncio.Task[None]] = []
+        self._comparing: asyncio.Task[None] | None = None
         self._up: frozenset[str] = frozenset()  # further machines that can be asked
         self._refused: set[str] = set()  # that cannot do their part of this run
         self._ranks: dict[str, range] = {}  # of the further machines in the group that is
@@ -89,7 +97,7 @@ class Workers:
 
     async def stop(self) -> None:
         """End the workers and whatever they started."""
-        for task in self._tasks:
+        for task in (*self._tasks, *filter(None, (self._comparing,))):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tell_further({"do": "end"})
@@ -102,9 +110,13 @@ class Workers:
         """Do one task; after a death it is done again from its beginning by fresh workers.
 
         Raises:
-            TaskFailed: the job's code or data failed, or the workers died too often (OCT-RUN-WORKERS).
+            TaskFailed: the job's code or data failed, the workers died too often (OCT-RUN-WORKERS), did not go on
+                (OCT-RUN-STALLED), or took unequal numbers of steps (OCT-RUN-UNEVEN). After the last two, the workers
+                are ended, and new ones start.
         """
         self._deaths = 0
+        config = self._spec.run_config
+        self._patience = Patience(config.round_deadline_s, config.training.stall_s)
         await self._notify()
         asked = words
         if self.sandbox != "none":
@@ -120,12 +132,16 @@ class Workers:
             self._number += 1
             while not self._answers.empty():
                 self._answers.get_nowait()
+            self._group.trained.clear()
+            self._patience.moved()
             packed = frames.pack("task", number=self._number, **words)
             for writer in list(self._group.writers.values()):
                 writer.write(packed)
             if self._ranks:
                 self._tell_further({"do": "task", "number": self._number, **self._by_digest(asked)})
             answer = await self._answer()
+            if self._comparing:
+                self._comparing.cancel()
             if answer is not None:
                 if answer["word"] == "error":
                     raise TaskFailed(answer["fault"])
@@ -150,7 +166,7 @@ class Workers:
         if words["word"] == "frame" and int(words["rank"]) in self._ranks[node]:
             await self._take(self._group, int(words["rank"]), words["frame"])
         elif words["word"] == "frame" and words["frame"]["word"] == "log":
-            self._listener.heard(words["frame"])
+            await self._take(self._group, -1, words["frame"])
         elif words["word"] == "ended":
             name = next(m.name for m in self._spec.machines if m.node == node)
             await self._break(f"The workers of {name} ended: {str(words.get('why', ''))[:300]}", counts=True)
@@ -208,7 +224,7 @@ class Workers:
 
     async def _break(self, why: str, *, counts: bool) -> None:
         """End the group that is; the next one begins by itself."""
-        self._listener.heard({"word": "log", "level": "warning", "text": why})
+        self._say(why)
         group = self._group
         await self._lost(group, counts=counts)
         for writer in group.writers.values():
@@ -218,19 +234,57 @@ class Workers:
     async def _answer(self) -> frames.Frame | None:
         """The frame that answers the current task; None when the group died before it."""
         while True:
-            frame = await self._answers.get()
+            frame = await self._patiently(self._answers.get)
             if frame is None or frame.get("number") == self._number:
                 return frame
 
+    async def _patiently(self, wait: Callable[[], Coroutine[Any, Any, _T]], beginning: bool = False) -> _T:
+        """What ``wait`` gives, unless the task's time ends before."""
+        while (left := self._patience.left(beginning)) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left if left < math.inf else None):
+                    return await wait()
+        self._end_group()
+        raise TaskFailed(self._patience.fault())
+
+    def _end_group(self) -> None:
+        """End these workers; others start. It counts as no death."""
+        group, self._group = self._group, _Group()
+        self._bench.kill()
+        for writer in group.writers.values():
+            writer.close()
+
+    async def _compare(self, group: _Group, number: int) -> None:
+        """A worker has finished. Tell when another is in a step that can never end."""
+        while True:
+            await asyncio.sleep(UNEVEN_S)
+            if group is not self._group or number != self._number or len(group.trained) == self._size:
+                return
+            for rank, writer in group.writers.items():
+                if rank not in group.trained:
+                    writer.write(frames.pack("where"))
+            self._tell_further({"do": "where", "but": list(group.trained)})
+
+    def _placed(self, group: _Group, rank: int, passes: int) -> None:
+        first = min(group.trained, key=lambda r: group.trained[r], default=None)
+        if group is not self._group or first is None or rank in group.trained or passes <= group.trained[first]:
+            return
+        fault = uneven(first, group.trained[first], rank, passes)
+        self._end_group()
+        self._answers.put_nowait({"word": "error", "number": self._number, "fault": fault})
+
     async def _all_ready(self) -> None:
-        async with self._changed:
-            await self._changed.wait_for(
-                lambda: (
-                    len(self._group.ready) == self._size
-                    or self._group.fault is not None
-                    or self._deaths > self._spec.max_restarts
+        async def ready() -> None:
+            async with self._changed:
+                await self._changed.wait_for(
+                    lambda: (
+                        len(self._group.ready) == self._size
+                        or self._group.fault is not None
+                        or self._deaths > self._spec.max_restarts
+                    )
                 )
-            )
+
+        await self._patiently(ready, beginning=True)
         if self._deaths > self._spec.max_restarts and len(self._group.ready) < self._size:
             raise TaskFailed(_died(self._deaths))
 
@@ -257,7 +311,21 @@ class Workers:
         elif word in ("result", "error"):
             if rank == 0 or word == "error":
                 self._answers.put_nowait(frame)
+        elif word == "trained":
+            if rank in group.trained:  # a task may train twice: to try the model out, and for its answer
+                group.trained.clear()
+            if not group.trained and frame["number"] == self._number:
+                if self._comparing:
+                    self._comparing.cancel()
+                self._comparing = asyncio.create_task(self._compare(group, self._number), name="compare")
+            group.trained[rank] = int(frame["passes"])
+        elif word == "place":
+            self._placed(group, rank, int(frame["passes"]))
+        elif word == "log":
+            if self._limit.allows():
+                self._listener.heard({**frame, "text": str(frame["text"])[:LINE_BYTES]})
         elif word != "hello":
+            self._patience.moved()
             self._listener.heard(frame)
 
     async def _lost(self, group: _Group, *, counts: bool = True) -> None:
@@ -267,6 +335,9 @@ class Workers:
             self._deaths += counts
             self._answers.put_nowait(None)
             await self._notify()
+
+    def _say(self, text: str) -> None:
+        self._listener.heard({"word": "log", "level": "warning", "text": text})
 
     async def _notify(self) -> None:
         async with self._changed:
@@ -286,7 +357,7 @@ class Workers:
                 await self._notify()
                 return
             self._tell_further({"do": "end"})
-            self._listener.heard({"word": "log", "level": "warning", "text": f"The workers ended with code {code}."})
+            self._say(f"The workers ended with code {code}.")
             await self._lost(connected)  # it may have died before it could say hello
             async with self._changed:
                 await self._changed.wait_for(lambda: self._deaths <= self._spec.max_restarts)
@@ -304,4 +375,4 @@ def _died(times: int) -> dict[str, str]:
 
 
 def _told(error: UserError) -> dict[str, str]:
-    return {"code": error.code, "what": error.what, "why": error.why, "next": error.next_step, "public": error.what}
+    return {**as_fault(error), "public": error.what}

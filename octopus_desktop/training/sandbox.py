@@ -16,6 +16,6 @@ from octopus_desktop.system.sandbox import SWITCH, Confinement
 __all__ = ["SWITCH", "Confinement", "obstacle"]
 
 
-async def obstacle(confinement: Confinement, environment: Mapping[str, str]) -> str:
+async def obstacle(confinement: Confinement, environment: Mapping[str, str], python: str = "") -> str:
     """Why workers cannot be confined here; "" when they can."""
-    return await sandbox.obstacle(confinement, environment, "numpy, octopus_desktop.training.frames")
+    return await sandbox.obstacle(confinement, environment, "numpy, octopus_desktop.training.frames", python)

@@ -1,7 +1,7 @@
 """A further machine's part of a run's group: ``python -m octopus_desktop.training.share RUN_DIR``, by its agent.
 
 Words on stdin, as ``wire.child`` has them: ``start`` a group's part {generation, machines, machine, address, port},
-``task`` for its workers, ``end`` of the group. It answers ``frame`` {generation, rank, frame}, which is what a worker
+``task`` for its workers, ``where`` are they {but}, ``end`` of the group. It answers ``frame`` {generation, rank, frame}, which is what a worker
 said, and ``ended`` {generation, why}. It ends with its stdin. No torch here; knows neither mail nor the silo.
 """
 
@@ -73,6 +73,10 @@ class Share:
             )
             for writer in list(self._writers.values()):
                 writer.write(packed)
+        elif word == "where" and words["generation"] == self._generation:
+            for rank, writer in self._writers.items():
+                if rank not in words["but"]:
+                    writer.write(frames.pack("where"))
         elif word == "end" and words["generation"] == self._generation:
             await self._end()
 

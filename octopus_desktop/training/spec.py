@@ -74,6 +74,8 @@ class RunnerSpec(_Json):
     devices: tuple[str, ...] = ()  # "cuda:0", ...; empty: CPU
     data: tuple[dict[str, Any], ...] = ()  # DataSource as dicts
     max_restarts: int = 3
+    python: str = ""  # the interpreter of the workers; empty: this one
+    python_paths: tuple[str, ...] = ()  # what that interpreter must be able to read
     shares: tuple[float, ...] | str = ()  # of each step's examples, by rank; "measured"; empty: as the job says
     package_digest: str = ""  # of the package's file: further machines get it by that
     further: tuple[dict[str, Any], ...] = ()  # Further as dicts, in the order of their ranks, which follow our own

@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Link:
         self._socket.connect(path)
         self._lock = threading.Lock()
         self.tasks: queue.SimpleQueue[frames.Frame] = queue.SimpleQueue()
+        self.passes: Callable[[], int] = lambda: 0  # through the model, in this task so far
         threading.Thread(target=self._read, name="runner-link", daemon=True).start()
 
     def say(self, word: str, **fields: Any) -> None:
@@ -42,7 +43,10 @@ class Link:
     def _read(self) -> None:
         try:
             while frame := frames.receive(self._socket):
-                self.tasks.put(frame)
+                if frame["word"] == "where":  # the main thread may be waiting in a step
+                    self.say("place", passes=self.passes())
+                else:
+                    self.tasks.put(frame)
         finally:  # an end is also a reset, when the runner went with a word of ours unread
             os._exit(0)
 
@@ -92,6 +96,11 @@ def work(run_dir: Path) -> None:
     device = spec.devices[here % len(spec.devices)] if spec.devices else "cpu"
     if size > 1:
         torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    number = 0
+
+    def trained(passes: int) -> None:
+        link.say("trained", number=number, passes=passes)
+
     try:
         engine = Engine(
             Path(spec.package),
@@ -105,7 +114,9 @@ def work(run_dir: Path) -> None:
             threads=spec.threads,
             report=LinkReporter(link, rank),
             shares=spec.shares,
+            trained=trained if size > 1 else None,
         )
+        link.passes = lambda: engine.passes
         engine.warm_up()
     except UserError as error:
         link.say("failed", fault=fault(error))
@@ -114,6 +125,7 @@ def work(run_dir: Path) -> None:
     link.say("ready")
     while True:
         told = link.tasks.get()
+        number = told["number"]
         task = TaskInput(
             task=told["task"],
             round=told["round"],

@@ -64,11 +64,14 @@ sick = "integer"
 """
 
 
-def write_job(folder: Path, *, name: str = "tiny", data: str = DATA, rounds: int = 2, trainer: str = TRAINER) -> Path:
+def write_job(
+    folder: Path, *, name: str = "tiny", data: str = DATA, rounds: int = 2, trainer: str = TRAINER,
+    more: str = "",
+) -> Path:  # fmt: skip
     (folder / "code").mkdir(parents=True, exist_ok=True)
     (folder / "code" / "trainer.py").write_text(trainer)
     (folder / "job.toml").write_text(
-        f'[job]\nname = "{name}"\nversion = "1.0.0"\ntrainer = "trainer:Trainer"\npurpose = "Test."\n{data}\n'
+        f'[job]\nname = "{name}"\nversion = "1.0.0"\ntrainer = "trainer:Trainer"\npurpose = "Test."\n{more}{data}\n'
         f'[run]\nrounds = {rounds}\nseed = 1\n[strategy]\nname = "fedavg"\n'
     )
     return folder

@@ -171,7 +171,7 @@ def fold(state: pb.Snapshot, event: pb.Event) -> None:
 
 _PLURAL = {
     "federation": "federations", "node": "nodes", "dataset": "datasets", "offer": "offers", "run": "runs",
-    "policy": "policies",
+    "policy": "policies", "runtime": "runtimes",
 }  # fmt: skip
 
 

@@ -287,3 +287,22 @@ def test_changes_are_told_file_by_file() -> None:
 def test_a_huge_change_is_cut_and_says_so() -> None:
     (change,) = review.diff({"a": b""}, {"a": b"x" * 50 + b"\n" * 1 + b"line\n" * 100_000})
     assert len(change.unified_diff) < 250_000 and "cut off" in change.unified_diff
+
+
+def summary_of(**config: Any) -> dict[str, str]:
+    manifest = JobManifest(name="a", version="1", trainer="t:T")
+    return {line.topic: line.text for line in review.summary(manifest, RunConfig(**config), Offer(), {})}
+
+
+def test_what_stays_at_the_site_how_a_run_begins_and_when_it_ends_is_said_in_plain_words() -> None:
+    said = summary_of(personal_layers=("head.*", "*.bn*"), personal_steps=5)["leaves"]
+    assert "The layers head.*, *.bn* are trained for your site alone and stay there" in said
+    assert "tried out after 5 training steps on your data; only the metrics of that leave" in said
+    assert "30 rounds, fewer when 3 rounds bring no better model" in summary_of(rounds=30, patience=3)["duration"]
+    said = summary_of(best="min eval/loss", late="next", central=True)["strategy"]
+    assert "The model with the lowest eval/loss is kept as the best." in said
+    assert "an answer that comes too late counts in the round after it" in said
+    assert "The server evaluates each round's model on data of its own" in said
+    said = summary_of(first_model="ab" * 32, forked_from="run-7:3", first_slots={"m": "cd" * 32})["strategy"]
+    assert "It begins with the model of round 3 of the run run-7, and with what the strategy had gathered" in said
+    assert "(SHA-256 abababababab…), not with a fresh one" in said

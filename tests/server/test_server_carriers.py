@@ -29,7 +29,8 @@ from octopus_desktop.server import carrier_files as files
 from octopus_desktop.server import home as homes
 from octopus_desktop.server.mail import ServerMail
 from octopus_desktop.storage.blobs import BlobStore
-from octopus_desktop.storage.federation_db import FederationDb, InvitationRow, JobRow, MemberRow, RunRow, sqlite_url
+from octopus_desktop.storage.federation_db import FederationDb, InvitationRow, JobRow, MemberRow, RunRow
+from octopus_desktop.storage.federation_engine import sqlite_url
 from octopus_desktop.system.paths import FederationHome
 from octopus_desktop.wire.canonical import new_id
 from octopus_desktop.wire.errors import UserError

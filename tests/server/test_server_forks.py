@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from octopus_desktop.storage.blobs import file_digest
+from octopus_desktop.storage.blobs import BlobStore, file_digest
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import envelope_pb2 as pb
 from octopus_desktop.wire.pb import operator_pb2 as op
@@ -85,3 +85,18 @@ async def test_a_run_that_gets_no_better_ends_early_and_its_best_model_can_be_ex
         with pytest.raises(UserError) as refused:
             list(server.api.stream("Operator.ExportModel", op.ExportModelRequest(run_id=plain.id, best=True)))
         assert refused.value.code == "OCT-BLOB-MISSING"
+
+
+async def test_only_the_last_rounds_models_and_the_best_one_are_kept_where_a_run_asks_for_it(tmp_path: Path) -> None:
+    async with federation(tmp_path, "aa") as (server, _):
+        server.submit()
+        store = BlobStore(server.home.blobs)
+        done = await finished(server, rounds=7, keep_models=3, best="max eval/accuracy")
+        assert done.state == "completed", "no silo missed a model"
+        assert done.best_round == 1, "all are equally good"
+        assert [store.has(row.model.digest) for row in done.history] == [True, False, False, False, True, True, True]
+        with pytest.raises(UserError, match="not kept any longer"):
+            server.start_run(origin=(done.id, 3))
+        again = await finished(server, rounds=7, keep_models=3)
+        assert again.model.digest == done.model.digest
+        assert store.has(done.best.digest), "another run of the same job came to the same bytes, and leaves them"

@@ -16,8 +16,8 @@ from octopus_desktop.storage.federation_db import (
     MemberRow,
     RoundRow,
     RunRow,
-    sqlite_url,
 )
+from octopus_desktop.storage.federation_engine import sqlite_url
 from octopus_desktop.storage.federation_tables import metadata
 from octopus_desktop.wire.errors import UserError
 

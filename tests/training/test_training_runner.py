@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +102,23 @@ class Trainer(ClientTrainer):
 class Parent:
     """The daemon's part: mailbox, pipe, and what the runner said."""
 
-    def __init__(self, root: Path, config: RunConfig, workers: int, max_restarts: int = 3) -> None:
+    def __init__(
+        self,
+        root: Path,
+        config: RunConfig,
+        workers: int,
+        max_restarts: int = 3,
+        code: str = TRAINER,
+        rows: int = 30,
+        shares: tuple[float, ...] = (),
+    ) -> None:
         self.run_dir, self.root = root / "run", root
         self.blobs = BlobStore(root / "blobs")
         package = root / "package"
         (package / "code").mkdir(parents=True, exist_ok=True)
-        (package / "code" / "trainer.py").write_text(TRAINER)
+        (package / "code" / "trainer.py").write_text(code)
         data = root / "rows.csv"
-        lines = [f"{i % 5},{i % 3},{i % 7},{(i % 5) * 2 - i % 3}" for i in range(30)]
+        lines = [f"{i % 5},{i % 3},{i % 7},{(i % 5) * 2 - i % 3}" for i in range(rows)]
         data.write_text("a,b,c,y\n" + "\n".join(lines) + "\n")
         self.spec = RunnerSpec(
             run_id="r1",
@@ -120,6 +129,7 @@ class Parent:
             blobs=str(self.blobs.root),
             workers=workers,
             max_restarts=max_restarts,
+            shares=shares,
             data=(asdict(DataSource(alias="rows", path=str(data), kind="csv", digest="")),),
         )
         self.run_dir.mkdir(exist_ok=True)
@@ -191,10 +201,14 @@ def parent(
     max_restarts: int = 3,
     privacy: dict[str, Any] | None = None,
     encoding: str = "none",
+    code: str = TRAINER,
+    rows: int = 30,
+    settings: dict[str, Any] | None = None,
+    shares: tuple[float, ...] = (),
     **hyperparameters: Any,
 ) -> Iterator[Parent]:
     config = RunConfig(rounds=3, seed=5, encoding=encoding, privacy=privacy or {}, hyperparameters=hyperparameters)
-    one = Parent(root, config, workers, max_restarts)
+    one = Parent(root, replace(config, **(settings or {})), workers, max_restarts, code, rows, shares)
     below: list[psutil.Process] = []
     try:
         one.start()

@@ -20,6 +20,7 @@ from octopus_desktop.daemon.services.lives import Lives
 from octopus_desktop.daemon.services.matching import problem
 from octopus_desktop.daemon.services.nodes import Nodes
 from octopus_desktop.daemon.services.packages import Packages
+from octopus_desktop.daemon.services.runtimes import Interpreter, Runtimes
 from octopus_desktop.daemon.services.setup import Setup
 from octopus_desktop.identity.keys import verify
 from octopus_desktop.jobs.approval import Statement
@@ -48,10 +49,17 @@ class Approvals:
     """
 
     def __init__(
-        self, silo: Silo, lives: Lives, setup: Setup, nodes: Nodes, datasets: Datasets, packages: Packages
+        self,
+        silo: Silo,
+        lives: Lives,
+        setup: Setup,
+        nodes: Nodes,
+        datasets: Datasets,
+        packages: Packages,
+        runtimes: Runtimes,
     ) -> None:
         self._silo, self._lives, self._setup = silo, lives, setup
-        self._nodes, self._datasets, self._packages = nodes, datasets, packages
+        self._nodes, self._datasets, self._packages, self._runtimes = nodes, datasets, packages, runtimes
         self.agree: Callable[[pb.SiloOffer], str] = lambda offer: ""
         self.spread: Callable[..., Awaitable[dict[str, Any]]]
         self.forbidden: Callable[[pb.SiloOffer, VerifiedPackage], str] = lambda offer, package: ""
@@ -160,8 +168,9 @@ class Approvals:
             raise _bad_signature("It was signed in the future; one of the clocks is wrong.")
         return statement
 
-    async def _check_scope(self, offer: pb.SiloOffer, statement: Statement) -> JobManifest:
-        """Data, nodes and conditions of an approval. Raises OCT-DATA-*, OCT-NODE-UNKNOWN, OCT-APPROVAL-*."""
+    async def _check_scope(self, offer: pb.SiloOffer, statement: Statement) -> tuple[JobManifest, Interpreter]:
+        """Data, nodes, runtime and conditions of an approval. Raises OCT-DATA-*, OCT-NODE-UNKNOWN, OCT-APPROVAL-*,
+        OCT-PACKAGE-MISSING, OCT-RUNTIME-*."""
         verified = await self._packages.seen(offer.offer)
         config = RunConfig.from_dict(json.loads(offer.offer.config_json))
         conditions = statement.conditions
@@ -193,7 +202,12 @@ class Approvals:
                     f"{why[0].upper()}{why[1:]}.",
                     "Choose another dataset, or ask the author for changes.",
                 )
-        return verified.manifest
+        return verified.manifest, await self._runtimes.serve(conditions.runtime, verified.manifest)
+
+    def uses_runtime(self, runtime_id: str) -> bool:
+        """Whether a run that is not over was approved for this runtime."""
+        offers = (self._silo.get("offer", life.run_id) for life in self._lives.active())
+        return any(json.loads(o.conditions_json or "{}").get("runtime") == runtime_id for o in offers if o is not None)
 
     def approval(self, run_id: str) -> Decision | None:
         """The newest signed decision on a run."""
@@ -222,11 +236,12 @@ class Approvals:
                 "Somebody changed the state.",
                 "Verify the audit, and ask the coordinator to offer the run anew.",
             )
-        manifest = await self._check_scope_again(offer, statement)
+        manifest, interpreter = await self._check_scope_again(offer, statement)
         verified = await self._packages.unpack(offer.offer, place / "package")
         config = RunConfig.from_dict(json.loads(offer.offer.config_json))
         federation = self._silo.need("federation", offer.federation_id)
-        who = await self.spread(run_id, config, statement.conditions.nodes, self._share(config))
+        named = statement.conditions.nodes
+        who = await self.spread(run_id, config, named, self._share(config), elsewhere=bool(interpreter.python))
         needs = {need.alias: need for need in manifest.data}
         return RunnerSpec(
             run_id=run_id,
@@ -237,6 +252,8 @@ class Approvals:
             blobs=str(self._silo.home.blobs),
             threads=max(1, config.resources.threads_per_worker),
             package_digest=offer.offer.package.digest,
+            python=interpreter.python,
+            python_paths=interpreter.paths,
             **who,
             data=tuple(
                 _source(alias, self._silo.need("dataset", dataset_id), needs[alias].columns)
@@ -244,7 +261,7 @@ class Approvals:
             ),
         )
 
-    async def _check_scope_again(self, offer: pb.SiloOffer, statement: Statement) -> JobManifest:
+    async def _check_scope_again(self, offer: pb.SiloOffer, statement: Statement) -> tuple[JobManifest, Interpreter]:
         """Like ``_check_scope``; a dataset that has gone counts as changed data."""
         for alias, dataset_id in statement.conditions.datasets.items():
             if self._silo.get("dataset", dataset_id) is None:

@@ -25,7 +25,7 @@ from octopus_desktop.jobs import package as packages
 from octopus_desktop.jobs import policy as rules
 from octopus_desktop.jobs import review
 from octopus_desktop.jobs.approval import Conditions, Statement
-from octopus_desktop.jobs.manifest import DataNeed, RunConfig
+from octopus_desktop.jobs.manifest import DataNeed, JobManifest, RunConfig
 from octopus_desktop.wire.canonical import new_id
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
@@ -41,7 +41,8 @@ class Policies:
     """The noun ``policy``.
 
     Attributes:
-        refusal: why the offered run cannot be carried here, or None; ``words``: how it travels. Set by ``app``.
+        refusal: why the offered run cannot be carried here, or None; ``words``: how it travels;
+            ``requirements``: what its packages mean for the runtimes here, and why none can take it. Set by ``app``.
     """
 
     def __init__(self, silo: Silo, keys: SiloKeys, setup: Setup, approvals: Approvals, store: Packages) -> None:
@@ -50,6 +51,7 @@ class Policies:
         self._asking: dict[str, asyncio.Task[None]] = {}
         self.refusal: Callable[[pb.SiloOffer], UserError | None] = lambda offer: None
         self.words: Callable[[pb.SiloOffer], str] = lambda offer: ""
+        self.requirements: Callable[[JobManifest], tuple[str, str]] = lambda manifest: ("", "")
 
     # commands
 
@@ -218,6 +220,12 @@ class Policies:
         carrier.text = self.words(offer) or carrier.text
         if offer.state == "offered" and (refused := self.refusal(offer)):
             carrier.verdict, carrier.why = "cannot", _cannot(refused).why
+        packages_said, none_can = self.requirements(verified.manifest)
+        if packages_said:
+            hardware = next(line for line in said if line.topic == "hardware")
+            hardware.text += f" {packages_said}"
+            if none_can and offer.state == "offered":
+                hardware.verdict, hardware.why = "cannot", none_can
         return found, said
 
     def _fitting(self, needs: Sequence[DataNeed]) -> dict[str, dict[str, str]]:

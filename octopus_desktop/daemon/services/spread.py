@@ -34,10 +34,16 @@ class Spread:
         self._runs: dict[str, tuple[frozenset[str], Say]] = {}
 
     async def plan(
-        self, run_id: str, config: RunConfig, nodes: Sequence[str], share: tuple[int, tuple[str, ...]]
+        self,
+        run_id: str,
+        config: RunConfig,
+        nodes: Sequence[str],
+        share: tuple[int, tuple[str, ...]],
+        *,
+        elsewhere: bool = False,
     ) -> dict[str, Any]:
         """The fields of a runner's specification that say who trains. ``nodes``: what the approval names; ``share``:
-        this machine's (workers, devices) where it trains alone."""
+        this machine's (workers, devices) where it trains alone; ``elsewhere``: in a Python of this machine's own."""
         workers, devices = share
         alone = {"workers": workers, "devices": devices}
         further = [n for n in map(self._known, nodes) if n is not None]
@@ -46,6 +52,8 @@ class Spread:
         why = ""
         if config.strategy in REMEMBERING:
             why = f"{config.strategy} keeps a memory at the silo, which only its own machine has"
+        elif elsewhere:
+            why = "the job's Python environment is known on this machine alone"
         else:
             try:
                 address = await self._agents.own_address()

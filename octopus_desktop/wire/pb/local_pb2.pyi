@@ -118,7 +118,7 @@ class ConfigureRequest(_message.Message):
     def __init__(self, organisation: _Optional[str] = ..., administrator: _Optional[str] = ..., approver_key: _Optional[bytes] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("number", "snapshot", "daemon", "federation", "node", "dataset", "offer", "run", "policy", "audit", "removed", "logs", "notice")
+    __slots__ = ("number", "snapshot", "daemon", "federation", "node", "dataset", "offer", "run", "policy", "audit", "removed", "logs", "notice", "runtime")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     DAEMON_FIELD_NUMBER: _ClassVar[int]
@@ -132,6 +132,7 @@ class Event(_message.Message):
     REMOVED_FIELD_NUMBER: _ClassVar[int]
     LOGS_FIELD_NUMBER: _ClassVar[int]
     NOTICE_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
     number: int
     snapshot: Snapshot
     daemon: DaemonStatus
@@ -145,7 +146,8 @@ class Event(_message.Message):
     removed: Removed
     logs: LogPageReply
     notice: Notice
-    def __init__(self, number: _Optional[int] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., daemon: _Optional[_Union[DaemonStatus, _Mapping]] = ..., federation: _Optional[_Union[Federation, _Mapping]] = ..., node: _Optional[_Union[Node, _Mapping]] = ..., dataset: _Optional[_Union[Dataset, _Mapping]] = ..., offer: _Optional[_Union[SiloOffer, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., audit: _Optional[_Union[AuditEntry, _Mapping]] = ..., removed: _Optional[_Union[Removed, _Mapping]] = ..., logs: _Optional[_Union[LogPageReply, _Mapping]] = ..., notice: _Optional[_Union[Notice, _Mapping]] = ...) -> None: ...
+    runtime: Runtime
+    def __init__(self, number: _Optional[int] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., daemon: _Optional[_Union[DaemonStatus, _Mapping]] = ..., federation: _Optional[_Union[Federation, _Mapping]] = ..., node: _Optional[_Union[Node, _Mapping]] = ..., dataset: _Optional[_Union[Dataset, _Mapping]] = ..., offer: _Optional[_Union[SiloOffer, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., audit: _Optional[_Union[AuditEntry, _Mapping]] = ..., removed: _Optional[_Union[Removed, _Mapping]] = ..., logs: _Optional[_Union[LogPageReply, _Mapping]] = ..., notice: _Optional[_Union[Notice, _Mapping]] = ..., runtime: _Optional[_Union[Runtime, _Mapping]] = ...) -> None: ...
 
 class Removed(_message.Message):
     __slots__ = ("kind", "id")
@@ -172,7 +174,7 @@ class Notice(_message.Message):
     def __init__(self, level: _Optional[str] = ..., code: _Optional[str] = ..., text: _Optional[str] = ..., subject_kind: _Optional[str] = ..., subject_id: _Optional[str] = ..., at: _Optional[float] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("daemon", "federations", "nodes", "datasets", "offers", "runs", "policies", "audit_tail")
+    __slots__ = ("daemon", "federations", "nodes", "datasets", "offers", "runs", "policies", "audit_tail", "runtimes")
     DAEMON_FIELD_NUMBER: _ClassVar[int]
     FEDERATIONS_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
@@ -181,6 +183,7 @@ class Snapshot(_message.Message):
     RUNS_FIELD_NUMBER: _ClassVar[int]
     POLICIES_FIELD_NUMBER: _ClassVar[int]
     AUDIT_TAIL_FIELD_NUMBER: _ClassVar[int]
+    RUNTIMES_FIELD_NUMBER: _ClassVar[int]
     daemon: DaemonStatus
     federations: _containers.RepeatedCompositeFieldContainer[Federation]
     nodes: _containers.RepeatedCompositeFieldContainer[Node]
@@ -189,7 +192,8 @@ class Snapshot(_message.Message):
     runs: _containers.RepeatedCompositeFieldContainer[Run]
     policies: _containers.RepeatedCompositeFieldContainer[Policy]
     audit_tail: _containers.RepeatedCompositeFieldContainer[AuditEntry]
-    def __init__(self, daemon: _Optional[_Union[DaemonStatus, _Mapping]] = ..., federations: _Optional[_Iterable[_Union[Federation, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., datasets: _Optional[_Iterable[_Union[Dataset, _Mapping]]] = ..., offers: _Optional[_Iterable[_Union[SiloOffer, _Mapping]]] = ..., runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., audit_tail: _Optional[_Iterable[_Union[AuditEntry, _Mapping]]] = ...) -> None: ...
+    runtimes: _containers.RepeatedCompositeFieldContainer[Runtime]
+    def __init__(self, daemon: _Optional[_Union[DaemonStatus, _Mapping]] = ..., federations: _Optional[_Iterable[_Union[Federation, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., datasets: _Optional[_Iterable[_Union[Dataset, _Mapping]]] = ..., offers: _Optional[_Iterable[_Union[SiloOffer, _Mapping]]] = ..., runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., audit_tail: _Optional[_Iterable[_Union[AuditEntry, _Mapping]]] = ..., runtimes: _Optional[_Iterable[_Union[Runtime, _Mapping]]] = ...) -> None: ...
 
 class Federation(_message.Message):
     __slots__ = ("id", "name", "server", "carrier", "link", "latency_ms", "certificate_expires", "ca_fingerprint", "certificate_fingerprint", "silo_name", "enrolled_at", "bytes_in", "bytes_out", "error_code", "error", "link_since", "carriers", "bytes_resumed")
@@ -468,6 +472,51 @@ class DrainRequest(_message.Message):
     drain: bool
     request_id: str
     def __init__(self, id: _Optional[str] = ..., drain: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class Runtime(_message.Message):
+    __slots__ = ("id", "name", "path", "state", "python", "torch", "cuda", "packages", "paths", "error", "added_at", "checked_at")
+    class PackagesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PYTHON_FIELD_NUMBER: _ClassVar[int]
+    TORCH_FIELD_NUMBER: _ClassVar[int]
+    CUDA_FIELD_NUMBER: _ClassVar[int]
+    PACKAGES_FIELD_NUMBER: _ClassVar[int]
+    PATHS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    ADDED_AT_FIELD_NUMBER: _ClassVar[int]
+    CHECKED_AT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    path: str
+    state: str
+    python: str
+    torch: str
+    cuda: str
+    packages: _containers.ScalarMap[str, str]
+    paths: _containers.RepeatedScalarFieldContainer[str]
+    error: str
+    added_at: float
+    checked_at: float
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., path: _Optional[str] = ..., state: _Optional[str] = ..., python: _Optional[str] = ..., torch: _Optional[str] = ..., cuda: _Optional[str] = ..., packages: _Optional[_Mapping[str, str]] = ..., paths: _Optional[_Iterable[str]] = ..., error: _Optional[str] = ..., added_at: _Optional[float] = ..., checked_at: _Optional[float] = ...) -> None: ...
+
+class AddRuntimeRequest(_message.Message):
+    __slots__ = ("name", "path", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    path: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class Column(_message.Message):
     __slots__ = ("name", "type", "missing")

@@ -1775,6 +1775,167 @@ class Policies:
             _registered_method=True)
 
 
+class RuntimesStub:
+    """Python environments that jobs may train in
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Add = channel.unary_unary(
+                '/octopus.v1.Runtimes/Add',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.AddRuntimeRequest.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Runtime.FromString,
+                _registered_method=True)
+        self.Check = channel.unary_unary(
+                '/octopus.v1.Runtimes/Check',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Runtime.FromString,
+                _registered_method=True)
+        self.Remove = channel.unary_unary(
+                '/octopus.v1.Runtimes/Remove',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
+                _registered_method=True)
+
+
+class RuntimesServicer:
+    """Python environments that jobs may train in
+    """
+
+    def Add(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Check(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Remove(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_RuntimesServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Add': grpc.unary_unary_rpc_method_handler(
+                    servicer.Add,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.AddRuntimeRequest.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Runtime.SerializeToString,
+            ),
+            'Check': grpc.unary_unary_rpc_method_handler(
+                    servicer.Check,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Runtime.SerializeToString,
+            ),
+            'Remove': grpc.unary_unary_rpc_method_handler(
+                    servicer.Remove,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'octopus.v1.Runtimes', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('octopus.v1.Runtimes', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Runtimes:
+    """Python environments that jobs may train in
+    """
+
+    @staticmethod
+    def Add(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Runtimes/Add',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.AddRuntimeRequest.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Runtime.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Check(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Runtimes/Check',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Runtime.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Remove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Runtimes/Remove',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class AuditStub:
     """Missing associated documentation comment in .proto file."""
 

@@ -1,0 +1,103 @@
+"""``octopus runtime …``: the Python environments that jobs may train in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from octopus_desktop.cli.common import (
+    daemon_api,
+    emit,
+    facts,
+    find,
+    json_option,
+    request_id,
+    say,
+    short,
+    snapshot,
+    table,
+    when,
+)
+
+
+@click.group("runtime")
+def cli() -> None:
+    """The Python environments that jobs may train in: add, check, remove."""
+
+
+@cli.command("list")
+@json_option
+def list_() -> None:
+    """The registered environments, with what is in them. Without one, jobs train in the built-in environment."""
+    snap = snapshot(daemon_api())
+    emit(
+        list(snap.runtimes),
+        lambda: table(
+            "",
+            ["name", "state", "Python", "torch", "CUDA", "packages", "path", "id"],
+            [
+                (r.name, r.state, r.python, r.torch, r.cuda or "none", len(r.packages), r.path, short(r.id))
+                for r in sorted(snap.runtimes, key=lambda r: r.name)
+            ],
+            right=["packages"],
+        ),
+    )
+
+
+@cli.command("add")
+@click.argument("name")
+@click.argument("path", type=click.Path(path_type=Path))
+@json_option
+def add(name: str, path: Path) -> None:
+    """Register the environment at PATH: the folder of a virtual environment, or its interpreter.
+
+    It is looked at first: Python and torch must be there, and the training part of Octopus Desktop must run in it.
+    """
+    from octopus_desktop.wire.pb.local_pb2 import AddRuntimeRequest
+
+    request = AddRuntimeRequest(name=name, path=str(path.expanduser().absolute()), request_id=request_id())
+    _show(daemon_api().call("Runtimes.Add", request))
+
+
+@cli.command("check")
+@click.argument("runtime")
+@json_option
+def check(runtime: str) -> None:
+    """Look at an environment again, after something was installed into it."""
+    from octopus_desktop.wire.pb.local_pb2 import ById
+
+    api = daemon_api()
+    one = find(snapshot(api).runtimes, runtime, "runtime", "name")
+    _show(api.call("Runtimes.Check", ById(id=one.id, request_id=request_id())))
+
+
+@cli.command("remove")
+@click.argument("runtime")
+@json_option
+def remove(runtime: str) -> None:
+    """Take an environment out of the list. Nothing on disk is touched."""
+    from octopus_desktop.wire.pb.local_pb2 import ById
+
+    api = daemon_api()
+    one = find(snapshot(api).runtimes, runtime, "runtime", "name")
+    ack = api.call("Runtimes.Remove", ById(id=one.id, request_id=request_id()))
+    emit(ack, lambda: say(f"{one.name} is no longer a runtime."))
+
+
+def _show(runtime: Any) -> None:
+    emit(
+        runtime,
+        lambda: facts(
+            f"{runtime.name}: {runtime.state}" + (f". {runtime.error}" if runtime.error else ""),
+            [
+                ("Python", runtime.python),
+                ("torch", runtime.torch),
+                ("CUDA", runtime.cuda or "none"),
+                ("packages", len(runtime.packages)),
+                ("path", runtime.path),
+                ("checked", when(runtime.checked_at)),
+            ],
+        ),
+    )

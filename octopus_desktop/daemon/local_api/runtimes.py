@@ -1,0 +1,23 @@
+"""``Runtimes``: Python environments that jobs may train in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from octopus_desktop.daemon.services.runtimes import Runtimes
+from octopus_desktop.wire.pb import local_pb2 as pb
+
+
+class RuntimesApi:
+    def __init__(self, runtimes: Runtimes, in_use: Callable[[str], bool]) -> None:
+        self._runtimes, self._in_use = runtimes, in_use
+
+    async def Add(self, request: pb.AddRuntimeRequest) -> pb.Runtime:
+        return await self._runtimes.add(request.name, request.path)
+
+    async def Check(self, request: pb.ById) -> pb.Runtime:
+        return await self._runtimes.check(request.id)
+
+    async def Remove(self, request: pb.ById) -> pb.Ack:
+        self._runtimes.remove(request.id, self._in_use(request.id))
+        return pb.Ack()

@@ -1,0 +1,180 @@
+"""Python environments that jobs may train in: the built-in one, and those that the administrator registered.
+
+Each is looked at by its own interpreter before it is used, so that what a job needs is known before it is approved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from octopus_desktop.daemon.core import Silo
+from octopus_desktop.jobs.manifest import JobManifest
+from octopus_desktop.jobs.requirements import Lack, lacking, needed
+from octopus_desktop.system import interpreters
+from octopus_desktop.wire.canonical import new_id
+from octopus_desktop.wire.errors import UserError
+from octopus_desktop.wire.pb import local_pb2 as pb
+
+BUILT_IN = "built-in"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interpreter:
+    """What the workers are started with: "" and no paths for the built-in one."""
+
+    python: str = ""
+    paths: tuple[str, ...] = ()
+
+
+class Runtimes:
+    """The noun ``runtime``. States: ok | broken."""
+
+    def __init__(self, silo: Silo) -> None:
+        self._silo = silo
+
+    async def add(self, name: str, path: str) -> pb.Runtime:
+        """Register an environment; repeated under the same name, its path and what is in it are taken anew.
+
+        Raises OCT-CONFIG-INVALID (the name), OCT-RUNTIME-BROKEN (nothing is there, or training cannot run in it).
+        """
+        name = name.strip()
+        if not name or name == BUILT_IN or len(name) > 64:
+            raise UserError(
+                "OCT-CONFIG-INVALID",
+                f"{name!r} cannot be a runtime's name.",
+                f"{BUILT_IN!r} is the environment that comes with Octopus Desktop."
+                if name == BUILT_IN
+                else "It has 1 to 64 characters.",
+                "Choose another name.",
+            )
+        place = Path(path).expanduser()
+        python = interpreters.interpreter(place) if place.is_absolute() else None
+        if python is None:
+            raise _broken(
+                name, f"There is no Python at {path}.", "Give the folder of a virtual environment, or its interpreter."
+            )
+        facts = await asyncio.to_thread(interpreters.examine, python, whole=True)
+        if facts.fault:
+            raise _broken(name, facts.fault, "Install what is missing into it, then add it again.")
+        known = next((r for r in self._silo.all("runtime") if r.name == name), None)
+        runtime = pb.Runtime(
+            id=known.id if known else new_id("v"),
+            name=name,
+            path=str(python),
+            added_at=known.added_at if known else round(time.time(), 3),
+        )
+        _fill(runtime, facts)
+        with self._silo.change():
+            self._silo.put("runtime", runtime)
+            detail = {"name": name, "path": runtime.path, "python": runtime.python, "torch": runtime.torch}
+            self._silo.record(self._silo.administrator, "runtime.added", runtime.id, detail)
+            self._silo.answer(runtime)
+        return runtime
+
+    async def check(self, runtime_id: str) -> pb.Runtime:
+        """Look at it again, as a whole."""
+        python = Path(self._silo.need("runtime", runtime_id).path)
+        facts = await asyncio.to_thread(interpreters.examine, python, whole=True)
+        with self._silo.change():
+            runtime = self._silo.need("runtime", runtime_id)
+            before = runtime.state
+            _fill(runtime, facts)
+            self._silo.put("runtime", runtime)
+            if runtime.state != before:
+                detail = {"name": runtime.name, "state": runtime.state, "error": runtime.error}
+                self._silo.record("daemon", "runtime.checked", runtime.id, detail)
+            self._silo.answer(runtime)
+        return runtime
+
+    def remove(self, runtime_id: str, in_use: bool) -> None:
+        """Take it out of the list; nothing on disk is touched. ``in_use``: a run that is not over trains in it."""
+        runtime = self._silo.need("runtime", runtime_id)
+        if in_use:
+            raise UserError(
+                "OCT-RUN-STATE",
+                f"The runtime {runtime.name} is in use.",
+                "A run that is not over was approved for it.",
+                "Stop that run first, or wait for its end.",
+            )
+        with self._silo.change():
+            self._silo.drop("runtime", runtime_id)
+            self._silo.record(self._silo.administrator, "runtime.removed", runtime_id, {"name": runtime.name})
+            self._silo.answer(pb.Ack())
+
+    async def serve(self, runtime_id: str, manifest: JobManifest) -> Interpreter:
+        """The interpreter for a job, when it has now what the job needs.
+
+        Raises OCT-PACKAGE-MISSING, OCT-RUNTIME-UNKNOWN, OCT-RUNTIME-BROKEN.
+        """
+        wanted = needed(manifest.trainer, manifest.requirements)
+        if not runtime_id:
+            facts = await asyncio.to_thread(interpreters.own)
+            self._require(BUILT_IN, lacking(wanted, facts.packages, facts.python), wanted)
+            return Interpreter()
+        runtime = self._silo.need("runtime", runtime_id)
+        facts = await asyncio.to_thread(functools.partial(interpreters.examine, Path(runtime.path), whole=False))
+        if facts.fault:
+            raise _broken(runtime.name, facts.fault, f"Repair it, and check it: octopus runtime check {runtime.name}.")
+        self._require(runtime.name, lacking(wanted, facts.packages, facts.python), wanted)
+        return Interpreter(python=runtime.path, paths=facts.paths)
+
+    def words(self, manifest: JobManifest) -> tuple[str, str]:
+        """What the review says of the job's requirements, and why it can be run in no runtime here ("" when it can)."""
+        wanted = needed(manifest.trainer, manifest.requirements)
+        if not wanted:
+            return "", ""
+        short = self._lacks(wanted)
+        able = [name for name, lacks in short.items() if not lacks]
+        said = [f"It needs {', '.join(wanted)} beside PyTorch."]
+        said += [f"The runtime {name} lacks {_listed(lacks)}." for name, lacks in short.items() if lacks]
+        said += [f"It can train in the runtime {' or '.join(able)}."] if able else []
+        return " ".join(said), "" if able else "No runtime here has what it needs."
+
+    def _lacks(self, wanted: Sequence[str]) -> dict[str, list[Lack]]:
+        """Runtime's name -> what it lacks, the built-in one first; broken ones are left out."""
+        mine = interpreters.own()
+        found = {BUILT_IN: lacking(wanted, mine.packages, mine.python)}
+        for runtime in sorted(self._silo.all("runtime"), key=lambda r: r.added_at):
+            if runtime.state == "ok":
+                found[runtime.name] = lacking(wanted, runtime.packages, runtime.python)
+        return found
+
+    def _require(self, name: str, lacks: Sequence[Lack], wanted: Sequence[str]) -> None:
+        if not lacks:
+            return
+        able = [other for other, missing in self._lacks(wanted).items() if not missing and other != name]
+        install = f"'{sys.executable} -m pip install'" if name == BUILT_IN else "pip"
+        raise UserError(
+            "OCT-PACKAGE-MISSING",
+            f"The runtime {name} lacks what the job needs: {_listed(lacks)}.",
+            "A job's requirements are never installed by themselves: they are code that you answer for.",
+            f"Approve it for the runtime {able[0]} (--runtime {able[0]})."
+            if able
+            else f"Install them with {install}, or add a runtime that has them (octopus runtime add NAME PATH).",
+        )
+
+
+def _fill(runtime: pb.Runtime, facts: interpreters.InterpreterFacts) -> None:
+    runtime.state, runtime.error = ("broken", facts.fault) if facts.fault else ("ok", "")
+    runtime.checked_at = round(time.time(), 3)
+    if not facts.python:
+        return  # it did not even start: what was known of it stays
+    runtime.python, runtime.torch, runtime.cuda = facts.python, facts.torch, facts.cuda
+    runtime.packages.clear()
+    runtime.packages.update(facts.packages)
+    del runtime.paths[:]
+    runtime.paths.extend(facts.paths)
+
+
+def _listed(lacks: Sequence[Lack]) -> str:
+    return ", ".join(map(str, lacks))
+
+
+def _broken(name: str, why: str, next_step: str) -> UserError:
+    return UserError("OCT-RUNTIME-BROKEN", f"The runtime {name} cannot be used.", why, next_step)

@@ -1,0 +1,137 @@
+"""By real processes: a run that ends early and keeps its best model, a fork of it, layers that stay at the silos; and
+each is to the bit the simulation of it. Then the runs side by side, at both ends' command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from octopus_desktop.cli.local_federation import LocalFederation, octopus
+from tests.e2e.house import finish, heart_job, make_federation, running
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+EARLY = {
+    "run": {"rounds": 40, "best": "max eval/accuracy", "patience": 3},
+    "strategy": {"name": "fedavgm"},
+}
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFederation]:
+    with running(make_federation(tmp_path_factory.mktemp("evaluation"))) as house:
+        yield house
+
+
+@pytest.fixture(scope="module")
+def job(federation: LocalFederation) -> str:
+    return federation.submit(heart_job())
+
+
+@pytest.fixture(scope="module")
+def early(federation: LocalFederation, job: str) -> Any:
+    return finish(federation, federation.start_run(job, EARLY))
+
+
+def simulated(federation: LocalFederation, *words: str) -> Any:
+    data = [("--silo", f"{silo.plan.name}:patients={silo.plan.data['patients']}") for silo in federation.silos]
+    flat = [word for pair in data for word in pair]
+    return json.loads(octopus("simulate", str(federation.root / "heart.octojob"), *flat, *words).stdout)
+
+
+def at_server(federation: LocalFederation, *words: str) -> Any:
+    done = octopus("server", "runs", *words, "--home", str(federation.home.root), "--json")
+    return json.loads(done.stdout)
+
+
+def settings(wishes: dict[str, Any]) -> list[str]:
+    return [w for t, keys in wishes.items() for k, v in keys.items() for w in ("--set", f"{t}.{k}={json.dumps(v)}")]
+
+
+def test_a_run_that_gets_no_better_ends_early_with_its_best_model(
+    federation: LocalFederation, early: Any, tmp_path: Path
+) -> None:
+    assert early.state == "completed", f"{early.code} {early.reason}"
+    assert early.reason.startswith("Ended early: 3 rounds brought no better eval/accuracy")
+    assert early.round < 40
+    accuracy = {row.round: row.metrics["eval/accuracy"] for row in early.history}
+    assert early.best_value == max(accuracy.values()) == accuracy[early.best_round]
+    told = simulated(federation, *settings(EARLY), "--out", str(tmp_path / "best"), "--best")
+    assert told["model"]["digest"] == early.model.digest
+    assert told["best"] == {"round": early.best_round, "value": early.best_value, "digest": early.best.digest}
+    assert told["reason"] == early.reason
+    here = tmp_path / "exported"
+    told = at_server(federation, "export", early.id, str(here), "--best")
+    assert told["digest"] == early.best.digest
+    assert here.read_bytes() == (tmp_path / "best").read_bytes()
+    silo = federation.silos[0]
+    shown = json.loads(silo.command("runs", "show", early.id, "--json").stdout)
+    assert (shown["run"]["reason"], shown["run"]["best_round"]) == (early.reason, early.best_round)
+    silo.command("runs", "export", early.id, str(tmp_path / "at-silo"), "--best")
+    assert (tmp_path / "at-silo").read_bytes() == here.read_bytes()
+
+
+def test_a_fork_goes_on_from_a_round_of_another_run(
+    federation: LocalFederation, job: str, early: Any, tmp_path: Path
+) -> None:
+    model = tmp_path / "second"
+    at_server(federation, "export", early.id, str(model), "--round", "2")
+    started = at_server(
+        federation,
+        "start",
+        job,
+        "--from",
+        f"{early.id}:2",
+        "--set",
+        "run.rounds=3",
+        "--set",
+        "communication.carrier=grpc",
+    )
+    fork = finish(federation, started["id"])
+    assert fork.state == "completed", f"{fork.code} {fork.reason}"
+    assert json.loads(fork.config_json)["forked_from"] == f"{early.id}:2"
+    assert fork.model.digest == simulated(federation, "--rounds", "3", "--from", str(model))["model"]["digest"]
+
+
+def test_layers_that_stay_are_nobody_elses_and_the_simulation_has_the_same_bits(
+    federation: LocalFederation, job: str, tmp_path: Path
+) -> None:
+    wish = {"run": {"rounds": 3}, "personal": {"layers": ["bias"], "finetune_steps": 2}}
+    run = finish(federation, federation.start_run(job, wish))
+    assert run.state == "completed", f"{run.code} {run.reason}"
+    told = simulated(federation, *settings(wish), "--out", str(tmp_path / "last"))
+    assert told["model"]["digest"] == run.model.digest
+    assert {row["round"]: row["metrics"] for row in told["rounds"]} == {h.round: dict(h.metrics) for h in run.history}
+    assert run.history[-1].metrics["eval_personal/accuracy"] > 0.5
+    at_server(federation, "export", run.id, str(tmp_path / "first"), "--round", "1")
+    last, first = load_file(tmp_path / "last"), load_file(tmp_path / "first")
+    assert last["bias"].tobytes() == first["bias"].tobytes(), "no silo's own layer ever left"
+    assert last["weight"].tobytes() != first["weight"].tobytes()
+
+
+def test_runs_stand_side_by_side_at_both_ends(federation: LocalFederation, job: str, early: Any) -> None:
+    other = finish(federation, federation.start_run(job, {"run": {"rounds": 2}}))
+    told = at_server(federation, "compare", early.id, other.id)
+    assert told["settings"]["strategy"] == ["fedavgm", "fedavg"]
+    assert told["settings"]["patience"] == [3, None]
+    assert told["metrics"]["eval/accuracy"]["2"] == [run.history[1].metrics["eval/accuracy"] for run in (early, other)]
+    assert told["metrics"]["eval/accuracy"]["4"][1] is None
+    here = json.loads(federation.silos[0].command("runs", "compare", early.id, other.id, "--json").stdout)
+    assert here["settings"] == told["settings"]
+    assert here["metrics"]["eval/accuracy"] == told["metrics"]["eval/accuracy"]
+    shown = printed(federation, "show", early.id)
+    assert "Each silo in round" in shown and "best model" in shown
+    table = printed(federation, "compare", early.id, other.id)
+    assert "Settings that differ" in table and "eval/accuracy" in table
+
+
+def printed(federation: LocalFederation, *words: str) -> str:
+    command = [sys.executable, "-m", "octopus_desktop.cli.main", "server", "runs", *words]
+    home = ["--home", str(federation.home.root)]
+    return subprocess.run([*command, *home], capture_output=True, text=True, check=True, timeout=60).stdout
