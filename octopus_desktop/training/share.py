@@ -1,8 +1,9 @@
 """A further machine's part of a run's group: ``python -m octopus_desktop.training.share RUN_DIR``, by its agent.
 
 Words on stdin, as ``wire.child`` has them: ``start`` a group's part {generation, machines, machine, address, port},
-``task`` for its workers, ``where`` are they {but}, ``end`` of the group. It answers ``frame`` {generation, rank, frame}, which is what a worker
-said, and ``ended`` {generation, why}. It ends with its stdin. No torch here; knows neither mail nor the silo.
+``task`` for its workers, ``where`` are they {but}, ``end`` of the group. It answers ``frame`` {generation, rank,
+frame}, which is what a worker said, and ``ended`` {generation, why}. It ends with its stdin. No torch here; knows
+neither mail nor the silo.
 """
 
 from __future__ import annotations
