@@ -59,12 +59,13 @@ class Machine:
             **os.environ, "OCTOPUS_PASSPHRASE_FILE": str(self.passphrase), "OCTOPUS_NODE_HOME": str(self.home.root)
         }  # fmt: skip
         self.log = root / "agent.log"
+        self.enter: tuple[str, ...] = ()  # words before each command: into another network
         self.process: asyncio.subprocess.Process | None = None
 
     async def octopus(self, *words: str, stdin: str = "") -> tuple[int, str]:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "octopus_desktop.cli.main", "--json", "node", *words, env=self.environment,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            *self.enter, sys.executable, "-m", "octopus_desktop.cli.main", "--json", "node", *words,
+            env=self.environment, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         out, _ = await process.communicate(stdin.encode())
         assert process.returncode is not None
@@ -83,7 +84,7 @@ class Machine:
     async def runs(self) -> asyncio.subprocess.Process:
         with open(self.log, "ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "octopus_desktop.nodes.agent", "--home", str(self.home.root),
+                *self.enter, sys.executable, "-m", "octopus_desktop.nodes.agent", "--home", str(self.home.root),
                 env=self.environment, stdout=log, stderr=log,
             )  # fmt: skip
         return self.process
