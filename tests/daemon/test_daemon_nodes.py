@@ -65,7 +65,8 @@ class Machine:
     async def octopus(self, *words: str, stdin: str = "") -> tuple[int, str]:
         process = await asyncio.create_subprocess_exec(
             *self.enter, sys.executable, "-m", "octopus_desktop.cli.main", "--json", "node", *words,
-            env=self.environment, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            env=self.environment, stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         out, _ = await process.communicate(stdin.encode())
         assert process.returncode is not None
