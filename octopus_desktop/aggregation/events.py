@@ -101,13 +101,15 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aggregated:
-    """The round's new model, and the strategy's new state, lie in the store."""
+    """The round's new model, and the strategy's new state, lie in the store. ``metrics``: ``central/…`` of the model,
+    where the server evaluates it itself."""
 
     round: int
     model: Blob
     slots: Mapping[str, Blob]
     now: float
     bars: tuple[Bar, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -290,7 +290,7 @@ class RoundLoop:
         )
         state.row = Row(
             round=state.round,
-            metrics=average_metrics(answers, "train/"),
+            metrics=merge(average_metrics(answers, "train/"), finite(event.metrics)),
             answered=[a.silo for a in fresh],
             missing=[s for s in self.silos if s in state.leases and s not in {a.silo for a in fresh}],
             seconds=max(0.0, event.now - state.opened),

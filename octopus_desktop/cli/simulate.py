@@ -58,6 +58,7 @@ MOST_ROWS = 40
 @click.option("--batched", is_flag=True, help="Train a round's silos in one go; equal to one by one up to rounding.")
 @click.option("--compare", metavar="sync,async", help="Run the job in these modes, and show them in simulated time.")
 @click.option("--from", "first", type=click.Path(path_type=Path, exists=True), help="Begin with this model.")
+@click.option("--central-data", "central", multiple=True, metavar="ALIAS=FILE", help="The server's own data.")
 @click.option("--metrics", "--csv", "metrics", type=_PATH, help="Write every round's metrics: .csv or .parquet.")
 @click.option("--tensorboard", type=_PATH, metavar="DIR", help="Write events for TensorBoard below this folder.")
 @click.option("--plot", type=_PATH, help="Draw the federation's curves: .svg, or .png with matplotlib.")
@@ -80,6 +81,7 @@ def cli(
     batched: bool,
     compare: str | None,
     first: Path | None,
+    central: tuple[str, ...],
     metrics: Path | None,
     tensorboard: Path | None,
     plot: Path | None,
@@ -117,6 +119,7 @@ def cli(
             "workers": _workers(workers, len(chosen), batched, overrides, opened.manifest.config),
             "batched": batched,
             "first": first,
+            "central": layout.explicit(opened, [f"server:{w}" for w in central])["server"] if central else None,
         }
         if compare:
             if metrics or tensorboard or out or baselines or best:

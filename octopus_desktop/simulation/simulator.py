@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from octopus_desktop.aggregation import encodings, strategies
 from octopus_desktop.aggregation import events as ev
@@ -22,6 +22,7 @@ from octopus_desktop.aggregation.facts import AnswerFacts, Best, Blob
 from octopus_desktop.aggregation.fold import RejectedUpdates, fold
 from octopus_desktop.aggregation.loops import make_loop
 from octopus_desktop.aggregation.runnable import require_runnable
+from octopus_desktop.communication.contract import SERVER
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.personal import personal
 from octopus_desktop.jobs.toml import apply_overrides
@@ -29,10 +30,14 @@ from octopus_desktop.simulation.cohort import Here, Outcome, Silos, Tasks, Toget
 from octopus_desktop.simulation.jobs import Job
 from octopus_desktop.simulation.memory import Places
 from octopus_desktop.storage.blobs import BlobStore
+from octopus_desktop.training.central import central_metrics, evaluator_config
 from octopus_desktop.training.spec import DataSource
 from octopus_desktop.wire.canonical import derive_seed
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import read_layout, require_same
+
+if TYPE_CHECKING:
+    from octopus_desktop.training.engine import Engine
 
 SiloData = Mapping[str, Mapping[str, DataSource]]
 FOLD_THREADS = 2
@@ -147,6 +152,7 @@ def simulate(
     virtual: bool = False,
     progress: Callable[[Step], None] = lambda step: None,
     first: Path | None = None,
+    central: Mapping[str, DataSource] | None = None,
 ) -> SimulationResult:
     """Run the job. The order of ``data`` is the order of sums: give the silos in the order that a deployment has.
 
@@ -162,6 +168,7 @@ def simulate(
         virtual: count simulated seconds even where neither speeds nor a link are given.
         work: an empty folder, which afterwards holds the models of all rounds.
         first: the model to begin with, in place of a fresh one; its bytes are the same wherever a run begins with it.
+        central: the server's own data, for a job that evaluates there as well ([evaluation] central).
 
     Raises:
         UserError: what ended the run: of a silo's own code or data when the quorum fails by it, OCT-STRATEGY-PARAMETER,
@@ -187,6 +194,7 @@ def simulate(
     loop = make_loop(patient, order, strategy)
     asked = strategy.asynchronous[0] if settings.mode == "async" else settings.per_round or len(order)
     store = BlobStore(work / "blobs", durable=False)
+    server = _server(job, settings, central)
     parts = (job.folder, job.manifest.trainer, settings, data, work)
     run = _Run(job, settings, data, work, progress, _silos(parts, min(workers, len(order)) - 1, batched))
     run.dropout = dropout
@@ -208,15 +216,19 @@ def simulate(
             match instruction:
                 case ev.Dispatch():
                     orders = [instruction]
-                    while todo and isinstance(todo[0], ev.Dispatch) and _alike(todo[0], instruction):
-                        orders.append(todo.popleft())
+                    while todo and isinstance(following := todo[0], ev.Dispatch) and _alike(following, instruction):
+                        orders.append(following)
+                        todo.popleft()
                     slots = loop.state.slots if instruction.task == "train" else {}
                     shared = {name: store.path(slots[name].digest) for name in strategy.shared if name in slots}
                     for answer in _answers(run, orders, strategy.configure(instruction.round), shared):
                         update = answer.facts.update
                         clock.later(answer, instruction.model.size + (update.size if update else 0))
                 case ev.Aggregate():
-                    todo += loop.apply(_aggregate(run, instruction, strategy, store, clock))
+                    event = _aggregate(run, instruction, strategy, store, clock)
+                    if server and isinstance(event, ev.Aggregated):
+                        event = replace(event, metrics=_central(server, run, event, store))
+                    todo += loop.apply(event)
                 case ev.Report(round=round):
                     run.rows[round] = replace(instruction, bars=())
                     progress(_step(run, "", "round", round, instruction))
@@ -257,6 +269,35 @@ def simulate(
             run.places.close()
 
 
+def _server(job: Job, config: RunConfig, central: Mapping[str, DataSource] | None) -> Engine | None:
+    """What evaluates each model where a deployment's server would."""
+    if not config.central and not central:
+        return None
+    if not config.central or (central or {}).keys() != {need.alias for need in job.manifest.data}:
+        raise UserError(
+            "OCT-DATA-ALIAS",
+            "The run's evaluation at the server and the data that are given for it do not fit.",
+            f"[evaluation] central is {str(config.central).lower()}; given: {', '.join(central or {}) or 'none'}.",
+            "Give each of the job's datasets with --central-data ALIAS=FILE, or set evaluation.central=false.",
+        )
+    from octopus_desktop.training.engine import Engine
+
+    told, threads = evaluator_config(config), max(1, config.resources.threads_per_worker)
+    return Engine(job.folder, job.manifest.trainer, told, SERVER, central or {}, threads=threads)
+
+
+def _central(server: Engine, run: _Run, event: ev.Aggregated, store: BlobStore) -> dict[str, float]:
+    from octopus_desktop.training.engine import TaskInput
+
+    model = store.path(event.model.digest)
+    task = TaskInput(task="evaluate", round=event.round, rounds=run.config.rounds, model=model)
+    try:
+        return central_metrics(server.run(task, run.work / "none").metrics)
+    except UserError as error:
+        run.errors.append((SERVER, error))
+        return {}
+
+
 def _first_model(job: Job, config: RunConfig, store: BlobStore, work: Path, first: Path | None) -> Blob:
     import torch
 
@@ -285,7 +326,8 @@ def _silos(parts: tuple[Path, str, RunConfig, SiloData, Path], helpers: int, bat
 def _make_places(run: _Run, model: Path, at_once: int) -> None:
     """Updates stay in memory where nothing has to be done to their files."""
     config = run.config
-    if not config.privacy and config.encoding == "none" and config.resources.workers <= 1:
+    plain = not config.privacy and config.encoding == "none" and not config.personal_layers
+    if plain and config.resources.workers <= 1:
         run.places = Places.make(model, 2 * len(run.data), at_once, run.work)
     run.silos.use(run.places, model)
     if run.places:

@@ -244,11 +244,14 @@ class Engine:
             before = {name: tensor.detach().clone() for name, tensor in files.tensors_of(model).items()}
         few = replace(task, config={"steps": self.config.personal_steps}, keep=None)
         after: dict[str, float] = {}
+        told, self._trained = self._trained, None  # who watches for unequal numbers of steps waits for the training
         try:
             self._train(few, model, {}, [])
         except UserError as error:
             if error.code != "OCT-MODEL-WEIGHT":  # a trainer may count its examples only at its end
                 raise
+        finally:
+            self._trained = told
         self._evaluate(few, model, after, [])
         metrics.update({f"eval_personal/{name.partition('/')[2]}": value for name, value in after.items()})
         self._restore(model)

@@ -102,7 +102,8 @@ class RunnerSpec(_Json):
 
 @dataclass(frozen=True, kw_only=True)
 class CoordinatorSpec(_Json):
-    """The server's share of a run. ``silos`` approved the run; their order is the order of sums."""
+    """The server's share of a run. ``silos`` approved the run; their order is the order of sums. ``central_data``:
+    DataSource as dicts, what the server itself evaluates models on."""
 
     run_id: str
     federation: str
@@ -111,6 +112,7 @@ class CoordinatorSpec(_Json):
     trainer: str
     config: dict[str, Any]
     blobs: str
+    central_data: tuple[dict[str, Any], ...] = ()
 
     @property
     def run_config(self) -> RunConfig:
