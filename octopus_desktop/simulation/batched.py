@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,9 @@ class Batched:
     def close(self) -> None:
         self._rows.clear()
 
+    def _call(self, phase: str, work: Callable[[], Any]) -> Any:
+        return call_trainer(phase, work, self._code.root)
+
     # steps
 
     def _opened(self, tasks: Tasks, done: Done) -> Iterator[tuple[ev.Dispatch, int]]:
@@ -134,7 +138,7 @@ class Batched:
                 if order.silo not in self._rows:
                     ctx = self._context(order, tasks.words, order.task)
                     seed_everything(ctx.seed)
-                    self._rows[order.silo] = call_trainer("rows", lambda c=ctx: self._trainer.rows(c), self._code.root)
+                    self._rows[order.silo] = self._call("rows", partial(self._trainer.rows, ctx))
                 yield order, place
             except UserError as error:
                 done(Outcome(order=order, facts=AnswerFacts(silo=order.silo), error=error, place=place))
@@ -154,7 +158,7 @@ class Batched:
         ctx = self._context(orders[0], words, "evaluate")
         whole = [torch.cat(parts) for parts in zip(*(self._rows[s].test for s in having), strict=True)]
         pieces = [
-            call_trainer("scores", lambda p=piece: self._trainer.scores(ctx, self._model, p), self._code.root)
+            self._call("scores", partial(self._trainer.scores, ctx, self._model, piece))
             for piece in zip(*(t.split(EVALUATED_ROWS) for t in whole), strict=True)
         ]
         counts = torch.tensor([len(self._rows[s].test[0]) for s in having])
@@ -201,7 +205,7 @@ class Batched:
             counted = place >= 0
             batch = [t[place.clamp(min=0)] for t in tensors]
             now = {n: t[:active].detach().requires_grad_() for n, t in weights.items()}
-            each = call_trainer("losses", lambda n=now, b=batch: self._loss.of(n, fixed, b), self._code.root)
+            each = self._call("losses", partial(self._loss.of, now, fixed, batch))
             if each.shape != counted.shape:
                 raise _cannot(f"losses gave the shape {list(each.shape[1:])} for {counted.shape[1]} examples")
             number = counted.sum(1)
@@ -243,7 +247,7 @@ class Batched:
     @torch.no_grad()
     def _hand_over(self, trained: _Trained, places: Sequence[int], held: Held) -> list[bool]:
         """Write the updates where they are folded from; whether each is finite."""
-        assert self._places is not None
+        assert self._places is not None and min(places) >= 0
         difference = self._config.update == "difference"
         at, sound = torch.tensor(places), torch.ones(len(places), dtype=torch.bool)
         first = held.layout.tensors[0].begin

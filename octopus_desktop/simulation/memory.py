@@ -6,6 +6,7 @@ large for that go through files of the blob store, as in deployment. Decides not
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import tempfile
@@ -82,7 +83,8 @@ class Places:
             self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # still mapped, where a system minds
+            self.path.unlink(missing_ok=True)
 
 
 def _roomy(folder: Path, size: int) -> bool:

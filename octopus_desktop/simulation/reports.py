@@ -23,7 +23,13 @@ def rows(result: SimulationResult) -> list[dict[str, Any]]:
     """One mapping a round, the model that the run began with as round 0. ``time``: seconds since the begin, simulated
     ones where time is simulated."""
     names = sorted({name for row in result.rounds for name in row.metrics} | set(result.first))
-    first = {"round": 0, **{n: result.first.get(n) for n in names}, "answered": None, "seconds": None, "model": None}
+    first: dict[str, Any] = {
+        "round": 0,
+        **{n: result.first.get(n) for n in names},
+        "answered": None,
+        "seconds": None,
+        "model": None,
+    }
     table, time = [{**first, "time": 0.0}], 0.0
     for row in result.rounds:
         time += row.seconds

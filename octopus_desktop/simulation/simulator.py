@@ -216,8 +216,9 @@ def simulate(
             match instruction:
                 case ev.Dispatch():
                     orders = [instruction]
-                    while todo and isinstance(todo[0], ev.Dispatch) and _alike(todo[0], instruction):
-                        orders.append(todo.popleft())
+                    while todo and isinstance(following := todo[0], ev.Dispatch) and _alike(following, instruction):
+                        orders.append(following)
+                        todo.popleft()
                     slots = loop.state.slots if instruction.task == "train" else {}
                     shared = {name: store.path(slots[name].digest) for name in strategy.shared if name in slots}
                     for answer in _answers(run, orders, strategy.configure(instruction.round), shared):
@@ -325,7 +326,8 @@ def _silos(parts: tuple[Path, str, RunConfig, SiloData, Path], helpers: int, bat
 def _make_places(run: _Run, model: Path, at_once: int) -> None:
     """Updates stay in memory where nothing has to be done to their files."""
     config = run.config
-    if not config.privacy and config.encoding == "none" and config.resources.workers <= 1:
+    plain = not config.privacy and config.encoding == "none" and not config.personal_layers
+    if plain and config.resources.workers <= 1:
         run.places = Places.make(model, 2 * len(run.data), at_once, run.work)
     run.silos.use(run.places, model)
     if run.places:

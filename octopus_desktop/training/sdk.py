@@ -366,7 +366,8 @@ class _Direct(DataLoader[Any]):
     step. To a trainer it is a DataLoader like any other, without workers."""
 
     num_workers, pin_memory, drop_last, timeout, prefetch_factor, persistent_workers = 0, False, False, 0, None, False
-    batch_size, collate_fn, worker_init_fn, multiprocessing_context, generator = None, None, None, None, None
+    batch_size, worker_init_fn, multiprocessing_context, generator = None, None, None, None
+    collate_fn: Any = None
 
     def __init__(self, ctx: Context, dataset: TensorDataset, batches: BatchSampler, plan: Plan | None) -> None:
         self.dataset, self.sampler, self.batch_sampler = dataset, batches, None  # type: ignore[assignment]
