@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 from octopus_desktop.aggregation import events as ev
-from octopus_desktop.aggregation.facts import AnswerFacts, Bar, average_metrics, below, in_order
+from octopus_desktop.aggregation.facts import AnswerFacts, Bar, average_metrics, below, finite, in_order, merge
 from octopus_desktop.aggregation.rounds import RoundLoop
 from octopus_desktop.aggregation.state import Lease, Row, State
 from octopus_desktop.jobs.manifest import RunConfig
@@ -147,7 +147,11 @@ class AsyncLoop(RoundLoop):
         staleness = [float(a.staleness) for a in answers]
         state.row = Row(
             round=state.round,
-            metrics={**average_metrics(answers, "train/"), "train/staleness": sum(staleness) / len(staleness)},
+            metrics=merge(
+                average_metrics(answers, "train/"),
+                {"train/staleness": sum(staleness) / len(staleness)},
+                finite(event.metrics),
+            ),
             answered=[a.silo for a in answers],
             missing=[],
             seconds=max(0.0, event.now - state.opened),

@@ -101,13 +101,15 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aggregated:
-    """The round's new model, and the strategy's new state, lie in the store."""
+    """The round's new model, and the strategy's new state, lie in the store. ``metrics``: ``central/…`` of the model,
+    where the server evaluates it itself."""
 
     round: int
     model: Blob
     slots: Mapping[str, Blob]
     now: float
     bars: tuple[Bar, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +210,7 @@ class Discard:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complete:
     """``rounds`` that were held. ``best``: the best of their models, where the run was to choose one. ``reason``: why
-    the run ended before its last round; "" when it did not."""
+    the run ended before its last round, or why there is no best model; "" when all is as it was wished."""
 
     model: Blob
     rounds: int

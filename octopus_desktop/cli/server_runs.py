@@ -35,8 +35,17 @@ def _metrics(values: Any) -> str:
 @click.option(
     "--from", "origin", default="", metavar="RUN[:ROUND]", help="Begin with that round's model of an earlier run."
 )
+@click.option(
+    "--central-data",
+    "central",
+    multiple=True,
+    metavar="ALIAS=FILE",
+    help="Data on the server's machine, where the job evaluates there as well ([evaluation] central).",
+)
 @server_options
-def runs_start(job: str, names: str, settings: tuple[str, ...], offer_valid: str, origin: str) -> None:
+def runs_start(
+    job: str, names: str, settings: tuple[str, ...], offer_valid: str, origin: str, central: tuple[str, ...]
+) -> None:
     """Offer a run of JOB: a name, name@version, or the beginning of a digest.
 
     With --from the run begins with an earlier run's model. When that is the model it ended with and the strategy is the
@@ -50,6 +59,7 @@ def runs_start(job: str, names: str, settings: tuple[str, ...], offer_valid: str
         overrides_json=json.dumps(_overrides(settings)),
         offer_valid_s=seconds_of(offer_valid),
         request_id=request_id(),
+        central_data_json=json.dumps(_files(central)) if central else "",
         **_origin(origin),
     )
     run = operator().call("Operator.StartRun", request)
@@ -58,6 +68,18 @@ def runs_start(job: str, names: str, settings: tuple[str, ...], offer_valid: str
         lambda: say(f"Run {run.id} of {run.job_name}@{run.job_version} is offered to "
                     f"{', '.join(s.silo for s in run.silos)}."),
     )  # fmt: skip
+
+
+def _files(words: tuple[str, ...]) -> dict[str, str]:
+    from octopus_desktop.wire.errors import UserError
+
+    found = {alias: str(Path(path).absolute()) for alias, sign, path in (w.partition("=") for w in words) if sign}
+    if len(found) != len(words):
+        raise UserError(
+            "OCT-CLI-USAGE", "--central-data names no file.", "ALIAS=FILE is wanted, each alias once.",
+            "Write --central-data patients=held-out.csv.",
+        )  # fmt: skip
+    return found
 
 
 def _origin(text: str) -> dict[str, Any]:

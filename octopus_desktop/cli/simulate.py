@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
+import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,14 @@ from octopus_desktop.cli.common import emit, facts, json_option, size, table, wa
 from octopus_desktop.wire.errors import UserError
 
 if TYPE_CHECKING:
+    from octopus_desktop.jobs.manifest import RunConfig
+    from octopus_desktop.simulation.jobs import Job
     from octopus_desktop.simulation.simulator import SimulationResult, Step
 
 _PATH = click.Path(path_type=Path)
+SILOS_A_WORKER = 8  # with fewer, starting one more process costs more than it brings
+MOST_LINES = 12
+MOST_ROWS = 40
 
 
 @click.command("simulate")
@@ -46,11 +52,17 @@ _PATH = click.Path(path_type=Path)
     metavar="NAME=SECONDS",
     help="Simulated seconds of one task at a silo (default 1): who is slow, in async mode or against a deadline.",
 )
+@click.option("--link", type=float, default=0.0, metavar="MBIT", help="Simulated speed of each silo's link.")
+@click.option("--dropout", type=float, default=0.0, metavar="P", help="A silo fails a task with this probability.")
+@click.option("--workers", type=int, help="Processes that train silos (default: one a core). Changes no bit.")
+@click.option("--batched", is_flag=True, help="Train a round's silos in one go; equal to one by one up to rounding.")
+@click.option("--compare", metavar="sync,async", help="Run the job in these modes, and show them in simulated time.")
 @click.option("--from", "first", type=click.Path(path_type=Path, exists=True), help="Begin with this model.")
-@click.option(
-    "--runtime", type=_PATH, help="Train in the Python environment at this path: the job's packages are there."
-)
-@click.option("--csv", "csv_file", type=_PATH, help="Write the metrics of every round here.")
+@click.option("--runtime", type=_PATH, help="Train in the Python environment at this path.")
+@click.option("--central-data", "central", multiple=True, metavar="ALIAS=FILE", help="The server's own data.")
+@click.option("--metrics", "--csv", "metrics", type=_PATH, help="Write every round's metrics: .csv or .parquet.")
+@click.option("--tensorboard", type=_PATH, metavar="DIR", help="Write events for TensorBoard below this folder.")
+@click.option("--plot", type=_PATH, help="Draw the federation's curves: .svg, or .png with matplotlib.")
 @click.option("--out", type=_PATH, help="Write the final model here (safetensors).")
 @click.option("--best", is_flag=True, help="With --out: the best round's model ([run] best), not the last one.")
 @click.option("--baselines", is_flag=True, help="Train each silo alone and one model on the pooled data as well.")
@@ -64,9 +76,17 @@ def cli(
     label: str,
     partition_seed: int,
     speeds: tuple[str, ...],
+    link: float,
+    dropout: float,
+    workers: int | None,
+    batched: bool,
+    compare: str | None,
     first: Path | None,
     runtime: Path | None,
-    csv_file: Path | None,
+    central: tuple[str, ...],
+    metrics: Path | None,
+    tensorboard: Path | None,
+    plot: Path | None,
     out: Path | None,
     best: bool,
     baselines: bool,
@@ -83,14 +103,10 @@ def cli(
             "--silo names each silo with its data; --silos, --data and --partition make silos.",
             "Use one of them.",
         )
-    if runtime and baselines:
-        raise UserError(
-            "OCT-CLI-USAGE",
-            "--baselines cannot be had with --runtime.",
-            "They train in this process.",
-            "Leave one out.",
-        )
+    if runtime and (baselines or batched):
+        raise _usage("--baselines and --batched cannot be had with --runtime.", "They train in this process.")
     overrides = _overrides(**wishes)
+    _check_files(metrics, tensorboard, plot)
     from octopus_desktop.simulation import layout
     from octopus_desktop.simulation.jobs import open_job, runtime_for
 
@@ -100,31 +116,32 @@ def cli(
             chosen = layout.explicit(opened, named)
         else:
             chosen = layout.choose(opened, silos, data, how, work, label=label, seed=partition_seed)
+        options: dict[str, Any] = {
+            "speeds": _speeds(speeds, chosen),
+            "link_mbit": link,
+            "dropout": dropout,
+            "workers": _workers(workers, len(chosen), batched, overrides, opened.manifest.config),
+            "batched": batched,
+            "first": first,
+            "runtime": runtime_for(opened, runtime) if runtime else None,
+            "central": layout.explicit(opened, [f"server:{w}" for w in central])["server"] if central else None,
+        }
+        if compare:
+            if metrics or tensorboard or out or baselines or best:
+                raise _usage("--compare runs the job twice.", "Only --plot goes with it; leave the others out.")
+            _compare(opened, chosen, overrides, compare.split(","), work, plot, options)
+            return
         from octopus_desktop.simulation.simulator import simulate
 
         with _bars(list(chosen)) as progress:
-            result = simulate(
-                opened,
-                chosen,
-                overrides,
-                work=work / "run",
-                speeds=_speeds(speeds, chosen),
-                progress=progress,
-                first=first,
-                runtime=runtime_for(opened, runtime) if runtime else None,
-            )
+            result = simulate(opened, chosen, overrides, work=work / "run", progress=progress, **options)
         scores: dict[str, dict[str, float]] = {}
         if baselines:
-            from octopus_desktop.simulation.baselines import compare
+            from octopus_desktop.simulation.baselines import compare as judge
 
-            scores = {
-                name: dict(values)
-                for name, values in compare(
-                    opened, chosen, result.config, result.model, work / "baselines"
-                ).metrics.items()
-            }
-        if csv_file:
-            _write_csv(csv_file, result)
+            judged = judge(opened, chosen, result.config, result.model, work / "baselines")
+            scores = {name: dict(values) for name, values in judged.metrics.items()}
+        written = _write(result, metrics, tensorboard, plot)
         if best and not result.best:
             raise UserError(
                 "OCT-CLI-USAGE",
@@ -134,7 +151,95 @@ def cli(
             )
         if out:
             shutil.copyfile(result.best_model if best and result.best_model else result.model, out)
-        emit(_plain(result, scores), lambda: _show(result, scores, csv_file, out))
+        emit(_plain(result, scores), lambda: _show(result, scores, written, out))
+
+
+def _check_files(metrics: Path | None, tensorboard: Path | None, plot: Path | None) -> None:
+    """Before the run, not after it."""
+    from octopus_desktop.simulation.reports import require
+
+    if metrics and metrics.suffix.lower() not in (".csv", ".parquet"):
+        raise _usage(f"Metrics cannot be written to {metrics.name}.", "Let it end in .csv or .parquet.")
+    if plot and plot.suffix.lower() not in (".svg", ".png"):
+        raise _usage(f"Curves cannot be drawn to {plot.name}.", "Let it end in .svg or .png.")
+    if tensorboard:
+        require("tensorboard", "tensorboard")
+    if plot and plot.suffix.lower() == ".png":
+        require("matplotlib", "plots")
+
+
+def _write(
+    result: SimulationResult, metrics: Path | None, tensorboard: Path | None, plot: Path | None
+) -> list[tuple[str, Path]]:
+    from octopus_desktop.simulation import reports
+
+    if metrics:
+        reports.write(metrics, result)
+    if tensorboard:
+        reports.write_events(tensorboard, result)
+    if plot:
+        reports.plot(plot, reports.panels_of(result))
+    return [(n, p) for n, p in (("metrics", metrics), ("tensorboard", tensorboard), ("plot", plot)) if p]
+
+
+def _workers(wish: int | None, silos: int, batched: bool, overrides: dict[str, Any], config: RunConfig) -> int:
+    """One a core, where each has some silos to train."""
+    several = int(overrides.get("resources", {}).get("workers", config.resources.workers)) > 1
+    if wish is not None and wish < 1:
+        raise _usage("--workers must be at least 1.", "Say how many processes train silos.")
+    if wish is not None and wish > 1 and (batched or several):
+        with_what = "--batched, which uses all cores in one process" if batched else "several DDP workers in each silo"
+        raise _usage(f"--workers does not go with {with_what}.", "Leave one of the two out.")
+    if batched or several:
+        return 1
+    if wish is None:
+        asked = overrides.get("run", {}).get("per_round", config.per_round) or silos
+        return max(1, min(os.cpu_count() or 1, asked // SILOS_A_WORKER))
+    return wish
+
+
+def _compare(
+    job: Job,
+    data: Any,
+    overrides: dict[str, Any],
+    modes: list[str],
+    work: Path,
+    plot: Path | None,
+    options: dict[str, Any],
+) -> None:
+    from octopus_desktop.simulation import modes as both
+    from octopus_desktop.simulation import reports
+
+    with _bars(list(data)) as progress:
+        results = both.compare(job, data, overrides, modes, work=work / "compare", progress=progress, **options)
+    metric = both.common_metric(results)
+    curves = both.against_time(results, metric)
+    if plot:
+        reports.plot(plot, {metric: curves}, "simulated seconds")
+    ends = {mode: result.virtual_seconds for mode, result in results.items()}
+    moments = [max(ends.values()) * step / 10 for step in range(1, 11)]
+
+    def show() -> None:
+        table(
+            f"\n{metric} against simulated time",
+            ["seconds", *results],
+            [(f"{moment:.1f}", *(_cell(_value_at(curve, moment)) for curve in curves.values())) for moment in moments],
+            right=["seconds", *results],
+        )
+        facts("", [(f"{mode} took", f"{end:.1f} simulated seconds") for mode, end in ends.items()])
+
+    told = {mode: {**_plain(result, {}), "virtual_seconds": ends[mode]} for mode, result in results.items()}
+    emit({"metric": metric, "modes": told, "curves": {m: [list(p) for p in c] for m, c in curves.items()}}, show)
+
+
+def _value_at(curve: Any, moment: float) -> float | None:
+    """The newest value at this moment."""
+    known = [value for time, value in curve if time <= moment]
+    return known[-1] if known else None
+
+
+def _usage(what: str, next_step: str) -> UserError:
+    return UserError("OCT-CLI-USAGE", what, "", next_step)
 
 
 def _speeds(given: tuple[str, ...], silos: Collection[str]) -> dict[str, float]:
@@ -217,14 +322,23 @@ def _bars(silos: list[str]) -> Iterator[Callable[[Step], None]]:
     )
     with Progress(*columns) as bars:
         whole = bars.add_task("rounds", total=None, note="")
-        lines = {name: bars.add_task(f"  {name}", total=None, note="") for name in silos}
+        # many silos are one line: nobody reads a thousand, and drawing them costs more than training them
+        few = len(silos) <= MOST_LINES
+        lines = {name: bars.add_task(f"  {name}", total=None, note="") for name in silos} if few else {}
+        tasks = None if few else bars.add_task("  tasks of silos", total=None, note="")
+        told = 0.0
 
         def progress(step: Step) -> None:
+            nonlocal told
             if step.row:
                 bars.update(whole, total=step.rounds, completed=step.row.round, note=_words(step.row.metrics))
-            else:
+            elif lines:
                 bars.update(whole, total=step.rounds)
                 bars.update(lines[step.silo], total=step.rounds + 1, advance=1, note=step.task)
+            elif tasks is not None and (time.monotonic() - told > 0.1 or step.done == step.total):
+                told = time.monotonic()
+                bars.update(whole, total=step.rounds)
+                bars.update(tasks, total=step.total, completed=step.done, note=step.task)
 
         yield progress
 
@@ -237,17 +351,6 @@ def _words(metrics: Any) -> str:
 
 def _names(result: SimulationResult) -> list[str]:
     return sorted({name for row in result.rounds for name in row.metrics if not name.endswith("/examples")})
-
-
-def _write_csv(path: Path, result: SimulationResult) -> None:
-    names = sorted({name for row in result.rounds for name in row.metrics} | set(result.first))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["round", *names, "answered", "seconds", "model"])
-        writer.writerow([0, *(result.first.get(name, "") for name in names), "", "", ""])
-        for row in result.rounds:
-            values = (row.metrics.get(name, "") for name in names)
-            writer.writerow([row.round, *values, len(row.answered), f"{row.seconds:.6f}", row.model.digest])
 
 
 def _plain(result: SimulationResult, scores: dict[str, dict[str, float]]) -> dict[str, Any]:
@@ -274,6 +377,8 @@ def _plain(result: SimulationResult, scores: dict[str, dict[str, float]]) -> dic
         "silo_metrics": {name: dict(values) for name, values in result.answers.items()},
         "bytes": result.transferred,
         "seconds": result.seconds,
+        "virtual_seconds": result.virtual_seconds,
+        "dropped": result.dropped,
         "skipped": list(result.skipped),
         "config": result.config.to_dict(),
         **({"baselines": scores} if scores else {}),
@@ -281,7 +386,7 @@ def _plain(result: SimulationResult, scores: dict[str, dict[str, float]]) -> dic
 
 
 def _show(
-    result: SimulationResult, scores: dict[str, dict[str, float]], csv_file: Path | None, out: Path | None
+    result: SimulationResult, scores: dict[str, dict[str, float]], written: list[tuple[str, Path]], out: Path | None
 ) -> None:
     names = _names(result)
     most = 12
@@ -296,7 +401,18 @@ def _show(
         right=["round", *names, "answered", "seconds"],
     )
     measured = sorted({name for values in result.answers.values() for name in values})
-    if measured:
+    if measured and len(result.answers) > MOST_ROWS:
+        spread = {name: sorted(v[name] for v in result.answers.values() if name in v) for name in measured}
+        table(
+            f"\nThe final model in {len(result.answers)} silos (--json has each)",
+            ["", *measured],
+            [
+                (word, *(_cell(spread[name][int(part * (len(spread[name]) - 1))]) for name in measured))
+                for word, part in (("lowest", 0), ("a tenth below", 0.1), ("median", 0.5), ("highest", 1))
+            ],
+            right=measured,
+        )
+    elif measured:
         table(
             "\nThe final model in each silo",
             ["silo", *measured],
@@ -325,7 +441,9 @@ def _show(
         pairs.insert(1, ("best model", told))
     if result.reason:
         click.echo(result.reason)
-    pairs += [("metrics", csv_file)] if csv_file else []
+    pairs += [("simulated seconds", f"{result.virtual_seconds:.1f}")] if result.virtual_seconds else []
+    pairs += [("dropped out", f"{result.dropped} tasks")] if result.dropped else []
+    pairs += written
     pairs += [("written to", out)] if out else []
     facts("", pairs)
 

@@ -28,7 +28,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from octopus_desktop.aggregation import encodings
 from octopus_desktop.aggregation import events as ev
@@ -44,11 +44,14 @@ from octopus_desktop.server.coordinator_held import Held
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.storage.mailbox import Mailbox
 from octopus_desktop.training import initial
-from octopus_desktop.training.spec import MAILBOX, CoordinatorSpec
+from octopus_desktop.training.spec import MAILBOX, CoordinatorSpec, DataSource
 from octopus_desktop.wire.child import ParentLink, decode
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import TASK
 from octopus_desktop.wire.tensors import read_layout
+
+if TYPE_CHECKING:
+    from octopus_desktop.server.central import Central
 
 SPEC = "coordinator.json"
 RETRY_S = 10.0  # after a full disk
@@ -77,6 +80,7 @@ class _Folded:
 
     order: ev.Aggregate
     result: Folded | UserError | RejectedUpdates
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class _Closed(Exception):
@@ -100,6 +104,7 @@ class Coordinator:
         self.stopping = threading.Event()
         self.retry: tuple[float, ev.Aggregate] | None = None
         self.builder: subprocess.Popen[bytes] | None = None
+        self.central = self._central() if self.config.central else None
         raw = self.mailbox.read("rounds")
         self.loop = make_loop(self.config, self.spec.silos, self.strategy, json.loads(raw) if raw else None)
 
@@ -115,6 +120,15 @@ class Coordinator:
         while not self.loop.ended:
             self._next()
         self._say_ended()
+        if self.central:
+            self.central.close()
+
+    def _central(self) -> Central:
+        from octopus_desktop.server.central import Central  # asyncio, which most coordinators do not need
+
+        spec, sources = self.spec, [DataSource(**source) for source in self.spec.central_data]
+        place = self.run_dir / "central"
+        return Central(place, spec.run_id, Path(spec.package), spec.trainer, self.config, sources)
 
     # the steps of the loop
 
@@ -144,8 +158,8 @@ class Coordinator:
                 elif error and not self.loop.ended:
                     reason = f"{error.what} {error.why}".strip()
                     self._take([ev.Broken(code=error.code, reason=reason, now=now)])
-            case _Folded(order=order, result=result):
-                self._folded(order, result)
+            case _Folded(order=order, result=result, metrics=metrics):
+                self._folded(order, result, metrics)
 
     def _hear(self, word: dict[str, Any]) -> None:
         now, silo = time.time(), str(word.get("silo", ""))
@@ -275,13 +289,25 @@ class Coordinator:
             result = error
         except FoldStopped:
             return
-        self.heard.put(_Folded(order, result))
+        metrics = self._evaluate(result, order.round) if isinstance(result, Folded) and self.central else {}
+        self.heard.put(_Folded(order, result, metrics))
+
+    def _evaluate(self, folded: Folded, round_: int) -> dict[str, float]:
+        """The server's own metrics of a model. When they cannot be had, the run goes on without them."""
+        assert self.central
+        try:
+            return self.central.evaluate(self.store.path(folded.model.digest), round_)
+        except UserError as error:
+            self.link.log("error", "coordinator", f"Round {round_} could not be evaluated at the server: {error}")
+            return {}
 
     def _slots(self, order: ev.Aggregate) -> dict[str, Path]:
         found = {name: self.held.path(blob.digest) for name, blob in order.slots.items()}
         return {name: path or self.store.path(order.slots[name].digest) for name, path in found.items()}
 
-    def _folded(self, order: ev.Aggregate, result: Folded | UserError | RejectedUpdates) -> None:
+    def _folded(
+        self, order: ev.Aggregate, result: Folded | UserError | RejectedUpdates, metrics: dict[str, float]
+    ) -> None:
         now = time.time()
         if self.loop.ended:
             return
@@ -299,6 +325,7 @@ class Coordinator:
                         slots={name: Blob(digest=w.digest, size=w.size) for name, w in result.slots.items()},
                         now=now,
                         bars=bars,
+                        metrics=metrics,
                     )
                 ]
             )

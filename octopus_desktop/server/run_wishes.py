@@ -13,13 +13,14 @@ import asyncio
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from octopus_desktop.aggregation import strategies
 from octopus_desktop.aggregation.state import State
 from octopus_desktop.jobs.manifest import RunConfig
-from octopus_desktop.jobs.package import unpack
+from octopus_desktop.jobs.package import VerifiedPackage, unpack
 from octopus_desktop.jobs.toml import apply_overrides
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.storage.federation_db import ENDED, JobRow, MemberRow, RoundRow, RunRow
@@ -47,6 +48,35 @@ def with_overrides(config: RunConfig, text: str) -> RunConfig:
             'Write them like {"run": {"rounds": 5}}.',
         ) from error
     return apply_overrides(config, overrides, strategies=sorted(strategies.STRATEGIES))
+
+
+def central_sources(package: VerifiedPackage, config: RunConfig, text: str) -> list[dict[str, Any]]:
+    """What the server evaluates on: ``text`` is JSON, alias to file. Raises OCT-CONFIG-INVALID, OCT-DATA-ALIAS,
+    OCT-DATA-MISSING or OCT-DATA-KIND."""
+    from octopus_desktop.simulation.layout import source  # numpy, which a server mostly does not need
+
+    try:
+        given = {str(alias): str(path) for alias, path in json.loads(text or "{}").items()}
+    except (ValueError, AttributeError) as error:
+        raise UserError(
+            "OCT-CONFIG-INVALID", "The server's own data cannot be read.", f"{error}.", 'Write {"patients": "a.csv"}.'
+        ) from error
+    if given and not config.central:
+        raise UserError(
+            "OCT-CONFIG-INVALID",
+            "This run does not evaluate at the server.",
+            "Data for that was given, and the silos are told that there is none.",
+            "Set evaluation.central=true, or leave the data out.",
+        )
+    needs = {need.alias: need for need in package.manifest.data} if config.central else {}
+    if given.keys() != needs.keys():
+        raise UserError(
+            "OCT-DATA-ALIAS",
+            "The run evaluates at the server, and its data do not fit the job's.",
+            f"The job asks for {', '.join(needs) or 'none'}; given: {', '.join(given) or 'none'}.",
+            "Give each with --central-data ALIAS=FILE.",
+        )
+    return [asdict(source(needs[alias], Path(path))) for alias, path in given.items()]
 
 
 def chosen(members: Sequence[MemberRow], wanted: Sequence[str], config: RunConfig) -> list[str]:

@@ -27,7 +27,7 @@ from octopus_desktop.server.mail import ServerMail
 from octopus_desktop.server.retention import spent
 from octopus_desktop.server.run_mail import finished_envelope, offer_envelope, removed_envelope, stop_envelope
 from octopus_desktop.server.run_view import Live, run_info
-from octopus_desktop.server.run_wishes import chosen, forked, model_of, with_overrides
+from octopus_desktop.server.run_wishes import central_sources, chosen, forked, model_of, with_overrides
 from octopus_desktop.server.supervisor import Supervisor, Word
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.storage.federation_db import ENDED, FederationDb, RoundRow, RunRow
@@ -44,6 +44,7 @@ OFFER_VALID_S = 7 * 86_400.0
 TIMER_MOST_S = 86_400.0
 WATCH_EVERY_S = 0.1
 TEXT_LIMIT = 2000
+CENTRAL = "central.json"
 
 
 class Runs:
@@ -98,6 +99,7 @@ class Runs:
         if config.carrier not in ("", "auto", *(names := [offer.name for offer in self.offered()])):
             raise not_offered(config.carrier, names, f"The job asks for the carrier {config.carrier}.")
         silos = chosen(self._db.members("silo"), list(request.silos), config)
+        central = central_sources(package, config, request.central_data_json)
         if request.from_run:
             old = self.find(request.from_run)
             config = await forked(
@@ -118,6 +120,9 @@ class Runs:
             offer_expires_at=now + (request.offer_valid_s or OFFER_VALID_S),
             rounds=config.rounds,
         )
+        if central:
+            self._home.run(run.id).mkdir(parents=True)
+            (self._home.run(run.id) / CENTRAL).write_text(json.dumps(central))
         self._db.add_run(run, silos, request.request_id, run.id.encode())
         log.info("run %s of %s@%s is offered to %s", run.id, job.name, job.version, ", ".join(silos))
         self.apply(run.id, r.Recovered())
@@ -358,6 +363,7 @@ class Runs:
             package = await asyncio.to_thread(self._catalogue.package, self._catalogue.find(run.job_digest))
             folder = self._home.run(run_id) / "package"
             await asyncio.to_thread(self._unpack, run.job_digest, folder)
+            central = self._home.run(run_id) / CENTRAL
             spec = CoordinatorSpec(
                 run_id=run_id,
                 federation=self._federation,
@@ -366,6 +372,7 @@ class Runs:
                 trainer=package.manifest.trainer,
                 config=json.loads(run.config_json),
                 blobs=str(self._home.blobs),
+                central_data=tuple(json.loads(central.read_text())) if central.exists() else (),
             )
             if not (self._home.run(run_id) / "coordinator.json").exists():
                 spec.write(self._home.run(run_id) / "coordinator.json")

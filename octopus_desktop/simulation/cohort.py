@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from octopus_desktop.aggregation import events as ev
 from octopus_desktop.aggregation.facts import AnswerFacts, Blob
@@ -32,12 +32,14 @@ ENDING_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of one task: facts, or the silo's error. ``place``: where in memory its update lies; -1: in a file."""
+    """What came of one task: facts, or the silo's error. ``place``: where in memory its update lies; -1: in a file.
+    ``simulated``: the error is one that was asked for."""
 
     order: ev.Dispatch
     facts: AnswerFacts
     error: UserError | None = None
     place: int = -1
+    simulated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,20 @@ class Tasks:
 
 
 Done = Callable[[Outcome], None]
+
+
+class Silos(Protocol):
+    """All silos of a run."""
+
+    def use(self, places: Places | None, model: Path) -> None:
+        """Where updates go from now on; ``model`` has their layout."""
+        ...
+
+    def run(self, tasks: Tasks, done: Done) -> None:
+        """Do them all and tell of each; what fails one silo alone is in its outcome."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class Here:

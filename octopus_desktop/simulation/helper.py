@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from octopus_desktop.wire.tensors import read_layout
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this one's stdin
     told = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a print in foreign code must not mix with the answers
     lines: Iterator[bytes] = iter(sys.stdin.buffer.readline, b"")

@@ -6,6 +6,7 @@ large for that go through files of the blob store, as in deployment. Decides not
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import tempfile
@@ -74,7 +75,7 @@ class Places:
 
     def source(self, place: int) -> InMemory:
         """The update at the place, for the fold."""
-        return InMemory(self.layout, self.held(place).body.numpy().data)
+        return InMemory(self.layout, self.rows[place][: files.body_bytes(self.layout)].numpy().data)
 
     def forget_name(self) -> None:
         """All who need it have it open: nothing is left behind from here on, however the process ends."""
@@ -82,7 +83,8 @@ class Places:
             self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # still mapped, where a system minds
+            self.path.unlink(missing_ok=True)
 
 
 def _roomy(folder: Path, size: int) -> bool:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,23 +56,6 @@ def make_silo(
     return OneWorker(name, package, trainer, config, sources, work, models)
 
 
-@lru_cache(maxsize=4)
-def leave_compiler_out(package: Path) -> None:
-    """Keep torch's compiler unloaded: a second and 150 MiB, which the first step of any optimiser would load only to
-    mark a few of its own methods as not to be compiled. Does nothing when the package's code may compile something."""
-    if "torch._dynamo" in sys.modules:
-        return
-    if any(b"compile" in path.read_bytes() or b"dynamo" in path.read_bytes() for path in package.rglob("*.py")):
-        return
-    from torch.optim import Optimizer
-
-    for method in vars(Optimizer).values():
-        plain = getattr(method, "__wrapped__", None)
-        code = getattr(method, "__code__", None)
-        if plain is not None and code is not None and Path(code.co_filename).name == "_compile.py":
-            plain.__dynamo_disable = plain
-
-
 class OneWorker:
     """One engine in this process."""
 
@@ -90,8 +71,6 @@ class OneWorker:
     ) -> None:
         from octopus_desktop.training.engine import Engine
 
-        if not config.training.compile:
-            leave_compiler_out(package)
         self._models = models
         self._name, self._store = name, BlobStore(work / "blobs", durable=False)
         self._left = _Left(work / f"leaving-{name}")

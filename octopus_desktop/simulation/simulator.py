@@ -13,28 +13,33 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from octopus_desktop.aggregation import encodings, strategies
 from octopus_desktop.aggregation import events as ev
 from octopus_desktop.aggregation.encodings.sources import InMemory
-from octopus_desktop.aggregation.facts import Best, Blob
+from octopus_desktop.aggregation.facts import AnswerFacts, Best, Blob
 from octopus_desktop.aggregation.fold import RejectedUpdates, fold
 from octopus_desktop.aggregation.loops import make_loop
 from octopus_desktop.aggregation.runnable import require_runnable
+from octopus_desktop.communication.contract import SERVER
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.personal import personal
 from octopus_desktop.jobs.toml import apply_overrides
-from octopus_desktop.simulation.cohort import Here, Outcome, Tasks, Together
+from octopus_desktop.simulation.cohort import Here, Outcome, Silos, Tasks, Together
 from octopus_desktop.simulation.jobs import Job
 from octopus_desktop.simulation.memory import Places
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.system.interpreters import Interpreter
 from octopus_desktop.training import initial
+from octopus_desktop.training.central import central_metrics, evaluator_config
 from octopus_desktop.training.spec import DataSource
-from octopus_desktop.wire.canonical import canonical_json
+from octopus_desktop.wire.canonical import canonical_json, derive_seed
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import read_layout, require_same
+
+if TYPE_CHECKING:
+    from octopus_desktop.training.engine import Engine
 
 SiloData = Mapping[str, Mapping[str, DataSource]]
 FOLD_THREADS = 2
@@ -74,6 +79,8 @@ class SimulationResult:
     silos: tuple[str, ...]
     skipped: tuple[str, ...] = ()
     virtual_seconds: float = 0.0
+    dropped: int = 0
+    opened: float = 0.0
     best: Best | None = None
     best_model: Path | None = None
     reason: str = ""
@@ -81,10 +88,12 @@ class SimulationResult:
 
 class Clock:
     """Which answer comes next. With ``virtual`` each task takes its silo's share of ``speeds`` in simulated seconds (1
-    where none is given), and answers come in that order; else they come as they were asked for, and time is real."""
+    where none is given) and what its bytes take at ``link_mbit``, and answers come in that order; else they come as
+    they were asked for, and time is real."""
 
-    def __init__(self, speeds: Mapping[str, float], *, virtual: bool) -> None:
+    def __init__(self, speeds: Mapping[str, float], link_mbit: float = 0.0, *, virtual: bool) -> None:
         self._speeds, self._virtual = speeds, virtual
+        self._second_a_byte = 8 / (link_mbit * 1e6) if link_mbit else 0.0
         self._coming: list[tuple[float, int, ev.Answered]] = []
         self._count = itertools.count()
         self.elapsed = 0.0
@@ -92,8 +101,9 @@ class Clock:
     def now(self) -> float:
         return self.elapsed if self._virtual else time.time()
 
-    def later(self, answer: ev.Answered) -> None:
-        took = self._speeds.get(answer.silo, 1.0) if self._virtual else 0.0
+    def later(self, answer: ev.Answered, carried: int) -> None:
+        """``carried``: bytes of the model and of the update."""
+        took = self._speeds.get(answer.silo, 1.0) + carried * self._second_a_byte if self._virtual else 0.0
         heapq.heappush(self._coming, (self.elapsed + took, next(self._count), answer))
 
     def next(self, next_timer: Callable[[], tuple[float, ev.Event] | None]) -> ev.Event | None:
@@ -116,8 +126,10 @@ class _Run:
     data: SiloData
     work: Path
     progress: Callable[[Step], None]
-    silos: Here | Together
+    silos: Silos
     places: Places | None = None
+    dropout: float = 0.0
+    dropped: int = 0
     held: dict[str, int] = field(default_factory=dict)  # an update's name to its place in memory
     rows: dict[int, ev.Report] = field(default_factory=dict)
     last: dict[str, Mapping[str, float]] = field(default_factory=dict)
@@ -136,8 +148,13 @@ def simulate(
     config: RunConfig | None = None,
     speeds: Mapping[str, float] | None = None,
     workers: int = 1,
+    batched: bool = False,
+    dropout: float = 0.0,
+    link_mbit: float = 0.0,
+    virtual: bool = False,
     progress: Callable[[Step], None] = lambda step: None,
     first: Path | None = None,
+    central: Mapping[str, DataSource] | None = None,
     runtime: Interpreter | None = None,
 ) -> SimulationResult:
     """Run the job. The order of ``data`` is the order of sums: give the silos in the order that a deployment has.
@@ -147,9 +164,14 @@ def simulate(
         config: a whole configuration in place of the job's (then without ``overrides``).
         speeds: simulated seconds that one task takes at a silo, for asynchronous runs and for rounds with a deadline.
         workers: processes that train silos, this one among them. No bit of the result depends on their number.
+        batched: train the silos of a round in one go (``simulation.batched``); equal up to rounding. One process.
+        dropout: with this probability a silo fails a training task (drawn by the run's seed). A round closes with those
+            who answered then, unless the job names a quorum.
+        link_mbit: megabits a second of each silo's link: model and update add their time to a task's. 0: no time.
+        virtual: count simulated seconds even where neither speeds nor a link are given.
         work: an empty folder, which afterwards holds the models of all rounds.
         first: the model to begin with, in place of a fresh one; its bytes are the same wherever a run begins with it.
-
+        central: the server's own data, for a job that evaluates there as well ([evaluation] central).
         runtime: another Python environment that each silo trains in, in a process of its own.
 
     Raises:
@@ -159,6 +181,15 @@ def simulate(
     began = time.time()
     work.mkdir(parents=True, exist_ok=True)
     settings = config or apply_overrides(job.manifest.config, overrides or {}, strategies=tuple(strategies.STRATEGIES))
+    if not 0 <= dropout < 1 or not 0 <= link_mbit < 1e9:
+        raise UserError(
+            "OCT-CONFIG-INVALID",
+            "The simulated faults cannot be had.",
+            f"dropout is {dropout}, of [0, 1); link is {link_mbit} Mbit/s, not negative.",
+            "Correct them.",
+        )
+    if dropout and not settings.quorum:
+        settings = replace(settings, quorum=1)
     order = tuple(data)
     strategy = require_runnable(settings)
     strategy.cohort = len(order)
@@ -167,15 +198,17 @@ def simulate(
     loop = make_loop(patient, order, strategy)
     asked = strategy.asynchronous[0] if settings.mode == "async" else settings.per_round or len(order)
     store = BlobStore(work / "blobs", durable=False)
+    server = _server(job, settings, central)
     parts = (job.folder, job.manifest.trainer, settings, data, work)
-    helpers = min(workers, len(order)) - 1 if runtime is None else 0
-    run = _Run(job, settings, data, work, progress, Together(helpers, *parts) if helpers > 0 else Here(*parts, runtime))
+    run = _Run(job, settings, data, work, progress, _silos(parts, min(workers, len(order)) - 1, batched, runtime))
+    run.dropout = dropout
     run.total = len(order) + settings.rounds * min(asked, len(order))
-    clock = Clock(speeds or {}, virtual=bool(speeds) or settings.mode == "async")
+    clock = Clock(speeds or {}, link_mbit, virtual=bool(speeds or link_mbit or virtual) or settings.mode == "async")
     try:
         began_with = _first_model(job, settings, store, work, first, runtime)
         if runtime is None:  # another environment's workers write files
             _make_places(run, store.path(began_with.digest), min(asked, len(order)))
+        opened = time.time()
         todo = deque(loop.apply(ev.Started(model=began_with, now=clock.now())))
         while True:
             if not todo:
@@ -188,14 +221,19 @@ def simulate(
             match instruction:
                 case ev.Dispatch():
                     orders = [instruction]
-                    while todo and isinstance(todo[0], ev.Dispatch) and _alike(todo[0], instruction):
-                        orders.append(todo.popleft())
+                    while todo and isinstance(following := todo[0], ev.Dispatch) and _alike(following, instruction):
+                        orders.append(following)
+                        todo.popleft()
                     slots = loop.state.slots if instruction.task == "train" else {}
                     shared = {name: store.path(slots[name].digest) for name in strategy.shared if name in slots}
                     for answer in _answers(run, orders, strategy.configure(instruction.round), shared):
-                        clock.later(answer)
+                        update = answer.facts.update
+                        clock.later(answer, instruction.model.size + (update.size if update else 0))
                 case ev.Aggregate():
-                    todo += loop.apply(_aggregate(run, instruction, strategy, store, clock))
+                    event = _aggregate(run, instruction, strategy, store, clock)
+                    if server and isinstance(event, ev.Aggregated):
+                        event = replace(event, metrics=_central(server, run, event, store))
+                    todo += loop.apply(event)
                 case ev.Report(round=round):
                     run.rows[round] = replace(instruction, bars=())
                     progress(_step(run, "", "round", round, instruction))
@@ -224,6 +262,8 @@ def simulate(
                         silos=order,
                         skipped=tuple(f"{silo}: {error.what} [{error.code}]" for silo, error in run.errors),
                         virtual_seconds=clock.elapsed,
+                        dropped=run.dropped,
+                        opened=opened,
                         best=best,
                         best_model=store.path(best.model.digest) if best else None,
                         reason=reason,
@@ -232,6 +272,35 @@ def simulate(
         run.silos.close()
         if run.places:
             run.places.close()
+
+
+def _server(job: Job, config: RunConfig, central: Mapping[str, DataSource] | None) -> Engine | None:
+    """What evaluates each model where a deployment's server would."""
+    if not config.central and not central:
+        return None
+    if not config.central or (central or {}).keys() != {need.alias for need in job.manifest.data}:
+        raise UserError(
+            "OCT-DATA-ALIAS",
+            "The run's evaluation at the server and the data that are given for it do not fit.",
+            f"[evaluation] central is {str(config.central).lower()}; given: {', '.join(central or {}) or 'none'}.",
+            "Give each of the job's datasets with --central-data ALIAS=FILE, or set evaluation.central=false.",
+        )
+    from octopus_desktop.training.engine import Engine
+
+    told, threads = evaluator_config(config), max(1, config.resources.threads_per_worker)
+    return Engine(job.folder, job.manifest.trainer, told, SERVER, central or {}, threads=threads)
+
+
+def _central(server: Engine, run: _Run, event: ev.Aggregated, store: BlobStore) -> dict[str, float]:
+    from octopus_desktop.training.engine import TaskInput
+
+    model = store.path(event.model.digest)
+    task = TaskInput(task="evaluate", round=event.round, rounds=run.config.rounds, model=model)
+    try:
+        return central_metrics(server.run(task, run.work / "none").metrics)
+    except UserError as error:
+        run.errors.append((SERVER, error))
+        return {}
 
 
 def _first_model(
@@ -259,10 +328,21 @@ def _first_model(
     return Blob(digest=store.adopt_hashed(out, digest), size=store.path(digest).stat().st_size)
 
 
+def _silos(
+    parts: tuple[Path, str, RunConfig, SiloData, Path], helpers: int, batched: bool, runtime: Interpreter | None
+) -> Silos:
+    if batched:
+        from octopus_desktop.simulation.batched import Batched
+
+        return Batched(*parts)
+    return Together(helpers, *parts) if helpers > 0 and runtime is None else Here(*parts, runtime)
+
+
 def _make_places(run: _Run, model: Path, at_once: int) -> None:
     """Updates stay in memory where nothing has to be done to their files."""
     config = run.config
-    if not config.privacy and config.encoding == "none" and config.resources.workers <= 1:
+    plain = not config.privacy and config.encoding == "none" and not config.personal_layers
+    if plain and config.resources.workers <= 1:
         run.places = Places.make(model, 2 * len(run.data), at_once, run.work)
     run.silos.use(run.places, model)
     if run.places:
@@ -277,24 +357,39 @@ def _answers(
     run: _Run, orders: list[ev.Dispatch], words: Mapping[str, Any], shared: Mapping[str, Path]
 ) -> list[ev.Answered]:
     """What the silos answer, in the order of the tasks."""
-    training = run.places is not None and orders[0].task == "train"
-    places = [run.places.take() if training and run.places else -1 for _ in orders]
     found: dict[str, Outcome] = {}
+    if orders[0].task == "train" and run.dropout:
+        found = {order.silo: _dropped(order) for order in orders if _drops(run, order)}
+        run.dropped += len(found)
+    able = [order for order in orders if order.silo not in found]
+    training = run.places is not None and orders[0].task == "train"
+    places = [run.places.take() if training and run.places else -1 for _ in able]
 
     def done(outcome: Outcome) -> None:
         found[outcome.order.silo] = outcome
         run.done += 1
         run.progress(_step(run, outcome.order.silo, outcome.order.task, outcome.order.round, None))
 
-    run.silos.run(Tasks(orders=orders, places=places, words=words, shared=shared), done)
+    if able:
+        run.silos.run(Tasks(orders=able, places=places, words=words, shared=shared), done)
     return [_answer(run, found[order.silo]) for order in orders]
+
+
+def _drops(run: _Run, order: ev.Dispatch) -> bool:
+    drawn = derive_seed(run.config.seed, "dropout", order.round, order.silo, order.epoch)
+    return drawn < run.dropout * (1 << 63)
+
+
+def _dropped(order: ev.Dispatch) -> Outcome:
+    error = UserError("OCT-RUN-WORKERS", "The silo dropped out.", "The simulation's dropout says so.", "")
+    return Outcome(order=order, facts=AnswerFacts(silo=order.silo), error=error, simulated=True)
 
 
 def _answer(run: _Run, outcome: Outcome) -> ev.Answered:
     order, facts, error = outcome.order, outcome.facts, outcome.error
-    if error:
+    if error and not outcome.simulated:
         run.errors.append((order.silo, error))
-    else:
+    elif not error:
         run.last[order.silo] = {name: value for name, value in facts.metrics.items() if name.startswith("eval/")}
         run.transferred += order.model.size + (facts.update.size if facts.update else 0)
     if outcome.place >= 0 and run.places:

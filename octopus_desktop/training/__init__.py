@@ -13,7 +13,8 @@ job.toml's [training] changes how steps are made, and the trainer's code need no
 ``shares.py``): ``precision`` "bf16" or "fp16" is autocast around ``train`` and ``evaluate`` as a whole (float16 on GPUs
 alone, where the trainer calls ``ctx.backward(loss)``); ``accumulate`` and ``clip_norm`` act in front of each optimiser
 step; ``compile`` compiles what ``train`` gets; ``shares`` "measured", or the ``shares`` of ``Engine`` and
-``RunnerSpec``, split each batch over unequal workers so that the steps are those of one big batch.
+``RunnerSpec``, split each batch over unequal workers so that the steps are those of one big batch; ``parallel`` "fsdp"
+spreads the model over the workers (``parallel.py``); ``stall_s`` ends a task that makes no progress (``watch.py``).
 
 ``engine.py`` (torch) — one worker's work without any process around it; simulation and DDP workers both drive it::
 

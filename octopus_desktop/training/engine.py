@@ -14,7 +14,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.training import state as files
@@ -30,6 +28,7 @@ from octopus_desktop.training.corrections import Corrections, Enough
 from octopus_desktop.training.data import SiloDataset
 from octopus_desktop.training.loading import PackageCode, TrainerError
 from octopus_desktop.training.numerics import Numerics
+from octopus_desktop.training.parallel import Parallel
 from octopus_desktop.training.personal import PersonalLayers
 from octopus_desktop.training.sdk import ClientTrainer, Context, Reporter, Shelf, Silent, seed_everything
 from octopus_desktop.training.shares import by_speed, checked
@@ -109,7 +108,8 @@ class Engine:
         self._sources = dict(sources)
         self._device, self._threads = torch.device(device), threads
         self._report: Reporter = report or Silent()
-        self.passes, self._trained = 0, trained
+        self._parallel = Parallel(config, self._device, rank, world_size)
+        self._trained = trained
         self._own_group: Any = None
         self._numerics = Numerics(config.training, self._device, self._report)
         chosen = shares or config.training.shares
@@ -126,6 +126,10 @@ class Engine:
         self._needs_grad: dict[str, bool] = {}
         self._fix_numerics()
         self._code = PackageCode(package, trainer)
+
+    @property
+    def passes(self) -> int:
+        return self._parallel.passes
 
     def warm_up(self) -> None:
         """Do ahead of the first task what does not depend on it: open the datasets, build the model's structure."""
@@ -158,6 +162,7 @@ class Engine:
         durable: bool,
     ) -> TaskResult:
         started = time.time()
+        self._parallel.require_plain(task.config, self.shares)
         layout = task.held.layout if task.held else read_layout(task.model)
         model = self._structure()
         state = files.tensors_of(model)
@@ -191,9 +196,9 @@ class Engine:
         written: files.Written | None = None
         if isinstance(out, files.Held):
             files.write_held(state, out, task.held if self.config.update == "difference" else None)
-        elif self.rank == 0:
+        else:
             base = task.model if self.config.update == "difference" else None
-            written = files.write(state, layout, out, base=base, digest=digest, durable=durable)
+            written = self._parallel.write(state, layout, out, base, digest, durable)
         self._span(task, spans, "save", started)
         return TaskResult(
             examples=examples,
@@ -216,7 +221,7 @@ class Engine:
         with torch.no_grad(), self._numerics.autocast():
             mine = self._call("evaluate", lambda: self._trainer().evaluate(ctx, model))
         examples = max(0, int(ctx.examples or 0))
-        total, merged = self._merge(mine, examples)
+        total, merged = (examples, self._numbers(mine or {})) if ctx.world_size == 1 else self._merge(mine, examples)
         if merged:
             metrics.update({f"eval/{k}": v for k, v in merged.items()}, **{"eval/examples": float(total)})
         self._span(task, spans, "evaluate", started)
@@ -239,11 +244,14 @@ class Engine:
             before = {name: tensor.detach().clone() for name, tensor in files.tensors_of(model).items()}
         few = replace(task, config={"steps": self.config.personal_steps}, keep=None)
         after: dict[str, float] = {}
+        told, self._trained = self._trained, None  # who watches for unequal numbers of steps waits for the training
         try:
             self._train(few, model, {}, [])
         except UserError as error:
             if error.code != "OCT-MODEL-WEIGHT":  # a trainer may count its examples only at its end
                 raise
+        finally:
+            self._trained = told
         self._evaluate(few, model, after, [])
         metrics.update({f"eval_personal/{name.partition('/')[2]}": value for name, value in after.items()})
         self._restore(model)
@@ -265,13 +273,13 @@ class Engine:
         ctx = self._context(task, "train", pace)
         trainer = self._trainer()
         model.train()
-        wrapped = self._wrapped(model, trainer, pace)
+        wrapped = self._parallel.wrapped(model, trainer, pace, self._numerics.compiled)
         corrections = Corrections(task.config, model, task.shared, task.keep, task.round, pace, own)
         seed_everything(ctx.seed)
         clock = time.perf_counter()
         mine = None
         try:
-            with self._numerics.autocast(), self._evenly(wrapped, trainer, pace), pace, corrections:
+            with self._numerics.autocast(), self._parallel.evenly(wrapped, trainer, pace), pace, corrections:
                 mine = self._call("train", lambda: trainer.train(ctx, wrapped))
         finally:
             wrapped = None
@@ -280,10 +288,10 @@ class Engine:
             self._trained(self.passes)
         examples = ctx.examples
         if examples is not None and (not isinstance(examples, int) or examples < 0):
-            raise _weight(f"The trainer set ctx.examples to {examples!r}.")
+            raise no_weight(f"The trainer set ctx.examples to {examples!r}.")
         total, merged = self._merge(mine, examples or 0)
         if total <= 0:
-            raise _weight(
+            raise no_weight(
                 "The trainer used no ctx.loader and did not set ctx.examples."
                 if examples is None
                 else "The training data is empty."
@@ -298,46 +306,13 @@ class Engine:
         self._span(task, spans, "train", started)
         return total, corrections.steps, seconds
 
-    def _wrapped(self, model: nn.Module, trainer: ClientTrainer, pace: Steps) -> Any:
-        """A fresh DDP for every task: its buckets are re-ordered after the first step, which a warm one would keep and
-        a restarted worker would not have."""
-        if self.world_size == 1 or not any(p.requires_grad for p in model.parameters()):
-            return self._numerics.compiled(model)
-        parallel = DistributedDataParallel(
-            model,
-            device_ids=[self._device] if self._device.type == "cuda" else None,
-            find_unused_parameters=trainer.find_unused_parameters,
-        )
-        pace.attach(parallel)
-        wrapped = self._numerics.compiled(parallel)
-        self.passes = 0
-        wrapped.register_forward_pre_hook(self._count_pass)
-        return wrapped
-
-    def _count_pass(self, module: nn.Module, _: object) -> None:
-        self.passes += module.training and torch.is_grad_enabled()
-
-    def _evenly(self, wrapped: Any, trainer: ClientTrainer, pace: Steps) -> AbstractContextManager[Any]:
-        """Around a trainer that says that its ranks may take unequal numbers of steps: who has finished follows the
-        others' steps with gradients of nought."""
-        parallel = getattr(wrapped, "_orig_mod", wrapped)
-        if not trainer.uneven_steps or not isinstance(parallel, DistributedDataParallel):
-            return nullcontext()
-        if pace.listening:
-            raise UserError(
-                "OCT-CONFIG-INVALID",
-                "The trainer takes unequal numbers of steps, and its batches are to be split or collected.",
-                "Workers that do not keep step cannot share a step's batch.",
-                "Take accumulate and shares out of [training], or uneven_steps out of the trainer.",
-            )
-        return parallel.join()
-
     def _structure(self) -> nn.Module:
         if self._model is None:
             self._model = build_model(self._trainer(), self.config, self._shelf, self._code.root).to(self._device)
             names = set(self._model.state_dict())
             self._unsaved = {n: b.detach().clone() for n, b in self._model.named_buffers() if n not in names}
             self._needs_grad = {n: p.requires_grad for n, p in self._model.named_parameters()}
+            self._parallel.spread(self._model)
         return self._model
 
     def _restore(self, model: nn.Module) -> None:
@@ -364,13 +339,14 @@ class Engine:
         return call_trainer(phase, work, self._code.root)
 
     def _context(self, task: TaskInput, phase: str, pace: Steps | None = None) -> Context:
+        together = phase == "evaluate" and self._parallel.sharded
         return Context(
             run_seed=self.config.seed,
             round=task.round,
             rounds=task.rounds,
             silo=self.silo,
-            rank=self.rank,
-            world_size=self.world_size,
+            rank=0 if together else self.rank,
+            world_size=1 if together else self.world_size,
             device=self._device,
             task=phase,
             hyperparameters=self.config.hyperparameters,
@@ -519,7 +495,7 @@ def _gather_json(value: Any, world_size: int, group: Any) -> list[Any]:
     return [json.loads(bytes(p[: int(n)].tolist())) for p, n in zip(parts, lengths, strict=True)]
 
 
-def _weight(why: str) -> UserError:
+def no_weight(why: str) -> UserError:
     return UserError(
         "OCT-MODEL-WEIGHT",
         "The training used no examples, so its result has no weight.",

@@ -22,7 +22,9 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, Sampler, TensorDataset
 
+from octopus_desktop.training import local
 from octopus_desktop.training.data import SiloDataset
+from octopus_desktop.training.local import Rows
 from octopus_desktop.training.shares import Plan, SharedBatches
 from octopus_desktop.wire.canonical import derive_seed
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     from octopus_desktop.training.steps import Steps
 
-__all__ = ["ClientTrainer", "Context", "Reporter", "SiloDataset"]
+__all__ = ["ClientTrainer", "Context", "Reporter", "Rows", "SiloDataset"]
 
 
 class ClientTrainer:
@@ -55,11 +57,32 @@ class ClientTrainer:
     def train(self, ctx: Context, model: nn.Module) -> Mapping[str, float] | None:
         """Train in place on this silo's data. ``model`` holds the global weights, is in training mode, on
         ``ctx.device``, and is wrapped for data-parallel training when there are several workers. Returns this worker's
-        metrics, or None."""
-        raise TypeError(f"{type(self).__name__} must define train(ctx, model)")
+        metrics, or None. A trainer that has ``rows`` and ``losses`` gets this from here (``training.local``)."""
+        if local.declared(type(self)):
+            return local.train(self, ctx, model)
+        raise TypeError(
+            f"{type(self).__name__} must define train(ctx, model), or rows(ctx) and losses(ctx, model, batch)"
+        )
 
     def evaluate(self, ctx: Context, model: nn.Module) -> Mapping[str, float]:
-        """Judge the model on this silo's data; in evaluation mode, without gradients. No metrics by default."""
+        """Judge the model on this silo's data; in evaluation mode, without gradients. No metrics by default; the means
+        of ``scores`` over the test rows where there are ``rows`` and ``losses``."""
+        return local.evaluate(self, ctx, model) if local.declared(type(self)) else {}
+
+    # In place of ``train`` and ``evaluate``, for plain SGD by hyperparameters. Simulation can train many such silos in
+    # one go (``octopus simulate --batched``).
+
+    def rows(self, ctx: Context) -> Rows:
+        """This silo's examples, as tensors of equal length."""
+        raise TypeError(f"{type(self).__name__} does not define rows(ctx)")
+
+    def losses(self, ctx: Context, model: nn.Module, batch: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The loss of each example of a batch of ``rows(ctx).train``, shape (examples,); their mean is what is trained
+        on. Without ``.item()`` and without branches on values."""
+        raise TypeError(f"{type(self).__name__} does not define losses(ctx, model, batch)")
+
+    def scores(self, ctx: Context, model: nn.Module, batch: Sequence[torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """Metrics of each example of ``rows(ctx).test``, each of shape (examples,)."""
         return {}
 
 
@@ -343,7 +366,8 @@ class _Direct(DataLoader[Any]):
     step. To a trainer it is a DataLoader like any other, without workers."""
 
     num_workers, pin_memory, drop_last, timeout, prefetch_factor, persistent_workers = 0, False, False, 0, None, False
-    batch_size, collate_fn, worker_init_fn, multiprocessing_context, generator = None, None, None, None, None
+    batch_size, worker_init_fn, multiprocessing_context, generator = None, None, None, None
+    collate_fn: Any = None
 
     def __init__(self, ctx: Context, dataset: TensorDataset, batches: BatchSampler, plan: Plan | None) -> None:
         self.dataset, self.sampler, self.batch_sampler = dataset, batches, None  # type: ignore[assignment]
@@ -357,7 +381,7 @@ class _Direct(DataLoader[Any]):
         places = self.sampler.sampler  # type: ignore[attr-defined]
         order = places.order() if isinstance(places, _Passes) else torch.tensor(list(places), dtype=torch.int64)
         tensors = self.dataset.tensors  # type: ignore[attr-defined]
-        for number, where in enumerate(order.split(size), 1):
+        for number, where in enumerate(order.split(size) if len(order) else (), 1):
             if self._plan and self._ctx._pace and self._ctx._pace.listening:
                 self._ctx._pace.batch(*self._plan(number), number, number == count)
             yield [tensor[where] for tensor in tensors]

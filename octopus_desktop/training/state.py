@@ -83,12 +83,29 @@ def load_into(state: dict[str, torch.Tensor], path: Path, layout: Layout) -> Non
         for spec in layout:
             target = state[spec.name]
             file.seek(spec.begin)
-            if target.device.type == "cpu" and target.is_contiguous():
+            if target.device.type == "cpu" and target.is_contiguous() and not is_shard(target):
                 _read_full(file, _bytes(target), path)
                 continue
             values = torch.empty(spec.elements, dtype=target.dtype)
             _read_full(file, _bytes(values), path)
-            target.copy_(values.view(spec.shape))
+            if is_shard(target):
+                _load_shard(target, values.view(spec.shape))
+            else:
+                target.copy_(values.view(spec.shape))
+
+
+def is_shard(tensor: torch.Tensor) -> bool:
+    """Whether other ranks hold the rest of it (a DTensor; looked at so, since its module is slow to import)."""
+    return hasattr(tensor, "full_tensor")
+
+
+def _load_shard(target: Any, whole: torch.Tensor) -> None:
+    from torch.distributed.tensor import distribute_tensor
+
+    if whole.device != target.device:
+        whole = whole.to(target.device)
+    own = distribute_tensor(whole, target.device_mesh, target.placements, src_data_rank=None)  # without a message
+    target.to_local().copy_(own.to_local())
 
 
 @torch.no_grad()

@@ -57,7 +57,7 @@ class Steps:
         device: torch.device | None = None,
         measure: bool = False,
     ) -> None:
-        self.shares, self.holding = shares, False
+        self.shares, self.holding, self._averaged = shares, False, False
         self.scale = FIRST_SCALE
         self._measure = measure
         self.listening = bool(shares) or measure or training.accumulate > 1
@@ -81,7 +81,7 @@ class Steps:
     def batch(self, own: int, everyone: int, number: int, last: bool) -> None:
         """A batch is about to be used: ``own`` examples here, ``everyone`` over all workers; the ``number``-th of its
         pass, from 1."""
-        self._told, self._own, self._all = True, own, everyone
+        self._told, self._own, self._all = True, everyone if self._averaged else own, everyone
         self._final = last or number % self._accumulate == 0
         if self._measure:
             self._began = self._now()
@@ -98,6 +98,10 @@ class Steps:
         return self._seen / self._busy if self._busy > 0 else 0.0
 
     # the gradient's way
+
+    def take_as_averaged(self) -> None:
+        """The gradients that the optimiser finds are means over all ranks already."""
+        self._averaged, self._own = True, self._all
 
     def attach(self, wrapped: torch.nn.parallel.DistributedDataParallel) -> None:
         """Take over the averaging of gradients, where they are not averaged plainly."""

@@ -14,7 +14,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from octopus_desktop.cli.local_federation import LocalFederation, octopus
-from tests.e2e.house import finish, heart_job, make_federation, running
+from octopus_desktop.storage.blobs import file_digest
+from octopus_desktop.wire.errors import UserError
+from tests.e2e.house import below, finish, heart_job, make_federation, running, server_process
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 EARLY = {
@@ -110,9 +112,32 @@ def test_layers_that_stay_are_nobody_elses_and_the_simulation_has_the_same_bits(
     assert {row["round"]: row["metrics"] for row in told["rounds"]} == {h.round: dict(h.metrics) for h in run.history}
     assert run.history[-1].metrics["eval_personal/accuracy"] > 0.5
     at_server(federation, "export", run.id, str(tmp_path / "first"), "--round", "1")
+    for number in (2, 3):
+        federation.silos[0].command("runs", "export", run.id, str(tmp_path / f"{number}"), "--round", f"{number}")
+        assert file_digest(tmp_path / f"{number}") == run.history[number - 1].model.digest
     last, first = load_file(tmp_path / "last"), load_file(tmp_path / "first")
     assert last["bias"].tobytes() == first["bias"].tobytes(), "no silo's own layer ever left"
     assert last["weight"].tobytes() != first["weight"].tobytes()
+
+
+def test_the_server_evaluates_each_rounds_model_on_its_own_data(
+    federation: LocalFederation, job: str, tmp_path: Path
+) -> None:
+    data = federation.silos[1].plan.data["patients"]
+    wish = {"run": {"rounds": 3, "best": "min central/loss"}, "evaluation": {"central": True}}
+    with pytest.raises(UserError) as refused:
+        at_server(federation, "start", job, *settings(wish))
+    assert refused.value.code == "OCT-DATA-ALIAS", "nobody is asked before the server has its data"
+    words = ["--central-data", f"patients={data}"]
+    started = at_server(federation, "start", job, "--set", "communication.carrier=grpc", *settings(wish), *words)
+    run = finish(federation, started["id"])
+    assert run.state == "completed", f"{run.code} {run.reason}"
+    assert all({"central/accuracy", "central/examples"} <= row.metrics.keys() for row in run.history)
+    told = simulated(federation, *settings(wish), *words)
+    assert {row["round"]: row["metrics"] for row in told["rounds"]} == {h.round: dict(h.metrics) for h in run.history}
+    assert told["best"]["digest"] == run.best.digest
+    coordinators = below(server_process(federation), "server.coordinator")
+    assert coordinators == [], "and nothing of the evaluation outlives the run"
 
 
 def test_runs_stand_side_by_side_at_both_ends(federation: LocalFederation, job: str, early: Any) -> None:

@@ -54,7 +54,8 @@ class ScriptedRun:
 
     def __init__(self, root: Path, *, silos: tuple[str, ...] = SILOS, trainer: str = TRAINER, **config: Any) -> None:
         (root / "package" / "code").mkdir(parents=True)
-        (root / "package" / "code" / "scripted.py").write_text(trainer)
+        self.trainer_source = root / "package" / "code" / "scripted.py"
+        self.trainer_source.write_text(trainer)
         self.dir, self.silos = root / "run", silos
         self.dir.mkdir()
         self.config = RunConfig(**{"rounds": 3, "seed": 7, **config})

@@ -120,7 +120,7 @@ AFTER_FOLD = (
     + (
         "from octopus_desktop.server import coordinator as c\n"
         "folded = c.Coordinator._folded\n"
-        "def dying(self, order, result):\n    at({n})\n    return folded(self, order, result)\n"
+        "def dying(self, *what):\n    at({n})\n    return folded(self, *what)\n"
         "c.Coordinator._folded = dying\n"
     )
 )
@@ -367,3 +367,48 @@ def test_it_ends_with_its_parent_and_costs_nothing_while_it_waits(make_run: Any)
     assert "torch" not in maps
     run.process.stdin.close()
     assert run.process.wait(10) == 0
+
+
+def test_a_model_that_the_server_cannot_evaluate_itself_is_told_and_stops_nothing(make_run: Any) -> None:
+    run = make_run(central=True, rounds=2)  # its trainer needs data that nobody gave
+    run.trainer_source.write_text(run.trainer_source.read_text() + EVALUATES)
+    run.start(build=True)
+    run.ended()
+    assert run.words[-1]["state"] == "completed"
+    told = [w["text"] for w in run.words if w["word"] == "log" and "could not be evaluated at the server" in w["text"]]
+    assert [text.split(" could")[0] for text in told] == ["Round 1", "Round 2"]
+    assert "OCT-DATA-ALIAS" in told[0] or "was not approved" in told[0]
+    assert not any(name.startswith("central/") for w in run.words if w["word"] == "round" for name in w["metrics"])
+
+
+def test_the_servers_own_metrics_stand_in_the_rounds_row(make_run: Any) -> None:
+    run = make_run(central=True, rounds=2, best="max central/answer")
+    run.trainer_source.write_text(run.trainer_source.read_text() + EVALUATES.replace('ctx.dataset("d")', "None"))
+    run.start(build=True)
+    run.ended()
+    rows = {w["round"]: w for w in run.words if w["word"] == "round"}
+    assert all(row["metrics"]["central/answer"] == 42 for row in rows.values())
+    assert run.words[-1]["best"]["round"] == 1
+
+
+def test_a_fork_whose_model_is_gone_fails_and_says_so(make_run: Any) -> None:
+    run = make_run(first_model="ab" * 32)
+    run.start(build=True)
+    run.ended()
+    assert (run.words[-1]["state"], run.words[-1]["code"]) == ("failed", "OCT-BLOB-MISSING")
+
+
+def test_personal_layers_that_fit_no_tensor_end_the_run_before_it_begins(make_run: Any) -> None:
+    run = make_run(personal_layers=("head.*",))
+    run.start(build=True)
+    run.ended()
+    assert (run.words[-1]["state"], run.words[-1]["code"]) == ("failed", "OCT-CONFIG-INVALID")
+    assert "'head.*'" in run.words[-1]["reason"]
+
+
+EVALUATES = """
+    def evaluate(self, ctx, model):
+        ctx.dataset("d")
+        ctx.examples = 3
+        return {"answer": 42}
+"""

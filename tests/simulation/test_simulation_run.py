@@ -303,3 +303,36 @@ def test_a_late_answer_counts_in_the_next_round(lab: Lab, job: Job) -> None:
     assert not any(row.late for row in dropped.rounds)
     assert dropped.digest != late.digest
     assert lab.run("again", job, {"run": {**wish["run"], "late": "next"}}, speeds={"cyd": 2.0}).digest == late.digest
+
+
+def test_the_servers_own_evaluation_chooses_the_best_model_and_stops_nothing_when_it_fails(lab: Lab, job: Job) -> None:
+    own = layout.explicit(job, [f"server:points={lab.silos['cyd']}"])["server"]
+    wish = {"run": {"best": "min central/loss"}, "evaluation": {"central": True}}
+    result = lab.run("central", job, wish, central=own)
+    losses = {row.round: row.metrics["central/loss"] for row in result.rounds}
+    assert result.best and result.best.value == min(losses.values())
+    assert {row.metrics["central/examples"] for row in result.rounds} == {40.0}
+    assert result.digest == lab.run("plain", job).digest, "it changes no bit of the model"
+    lab.silos["cyd"].with_name("odd.csv").write_text("a,b\n1,2\n")
+    odd = layout.explicit(job, [f"server:points={lab.silos['cyd'].with_name('odd.csv')}"])["server"]
+    broken = lab.run("broken", job, wish, central=odd)
+    assert broken.best is None and broken.digest == result.digest
+    assert any(line.startswith("server:") and "OCT-DATA-COLUMN" in line for line in broken.skipped)
+    for central in (None, {}):
+        with pytest.raises(UserError, match="OCT-DATA-ALIAS"):
+            lab.run(f"none-{central}", job, wish, central=central)
+
+
+def test_silos_of_two_workers_keep_their_layers_and_try_the_model_out(lab: Lab, job: Job) -> None:
+    from safetensors.numpy import load_file
+
+    wish = {"run": {"rounds": 2}, "resources": {"workers": 2}, "personal": {"layers": ["1.*"], "finetune_steps": 1}}
+    data = layout.explicit(job, lab.words()[:2])
+    done = simulate(job, data, wish, work=lab.root / "two")
+    assert "eval_personal/loss" in done.rounds[-1].metrics
+    begun = lab.run("alone", job, {"run": {"rounds": 1}, "personal": {"layers": ["1.*"]}})
+    for name, value in load_file(done.model).items():
+        same = np.array_equal(value, load_file(begun.model)[name])
+        assert same == name.startswith("1."), "the federation's own values are those that it began with"
+    kept = [load_file(lab.root / "two" / f"silo-{silo}/work/memory/layers/2.safetensors") for silo in data]
+    assert not np.array_equal(kept[0]["1.running_mean"], kept[1]["1.running_mean"])

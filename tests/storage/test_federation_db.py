@@ -140,3 +140,31 @@ def test_a_witness_notes_chains_that_go_back_or_fork(tmp_path: Path) -> None:
     assert "rewritten" in witness("a", 6, b"other")
     assert witness("b", 1, b"1") == ""
     assert len(db.audit_problems("a")) == 2 and db.audit_problems("b") == []
+
+
+def test_a_database_of_the_first_form_keeps_its_rows_and_gains_the_new_columns(tmp_path: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    from octopus_desktop.storage.federation_engine import MIGRATIONS, open_engine
+
+    url = sqlite_url(tmp_path / "federation.sqlite")
+    config, engine = Config(), open_engine(url)
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(sa.text("INSERT INTO jobs VALUES ('d', 'heart', '1', 'ada', 'f', x'00', 1.0, 5, '')"))
+        columns = [c["name"] for c in sa.inspect(connection).get_columns("runs")]
+        values = {c: 0 for c in columns} | {"id": "run-1", "job_digest": "d", "state": "completed", "rounds": 3}
+        texts = ("job_name", "job_version", "config_json", "config_digest", "reason", "code", "model_digest")
+        values |= dict.fromkeys(texts, "x") | {"metrics_json": "{}"}
+        marks = ", ".join(f":{c}" for c in columns)
+        connection.execute(sa.text(f"INSERT INTO runs VALUES ({marks})"), values)
+        connection.execute(sa.text("INSERT INTO rounds VALUES ('run-1', 1, '{}', '[]', '[]', 1.0, 'm', 2, 3.0)"))
+    engine.dispose()
+    db = FederationDb(url)
+    run, (row,) = db.run("run-1"), db.rounds("run-1")
+    assert run and (run.rounds, run.best_round, run.best_digest) == (3, 0, "")
+    assert (row.model_digest, row.late, row.silos) == ("m", (), {})
+    db.close()

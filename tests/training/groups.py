@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from octopus_desktop.jobs.manifest import RunConfig, Training
 from octopus_desktop.training.engine import Engine, TaskInput, initial_model
 from octopus_desktop.training.spec import DataSource
+from octopus_desktop.training.state import is_shard
 
 DIGITS = Path(__file__).parents[2] / "resources" / "examples" / "digits"
 
@@ -51,7 +52,7 @@ def config(case: Case) -> RunConfig:
 
 
 def run(home: Path, case: Case, rank: int = 0, world_size: int = 1) -> tuple[dict[str, np.ndarray], list[Any]]:
-    """The model after the last round, on rank 0, and [examples, steps, shares afterwards] of each round."""
+    """The model after the last round, on rank 0, and [examples, steps, shares afterwards, numbers held] a round."""
     source = DataSource(alias="digits", path=str(home / "digits.npz"), kind="npz", digest="")
     one = Engine(
         Path(case.package), case.trainer, config(case), "north", {"digits": source},
@@ -62,13 +63,18 @@ def run(home: Path, case: Case, rank: int = 0, world_size: int = 1) -> tuple[dic
         out = home / f"{case.name}-{world_size}-{round_}"
         task = TaskInput(task="train", round=round_, rounds=3, model=model, config=case.words)
         result = one.run(task, out)
-        facts.append([result.examples, result.steps, list(one.shares)])
+        facts.append([result.examples, result.steps, list(one.shares), held(one)])
         if world_size > 1:
             import torch.distributed as dist
 
             dist.barrier()
         model = out
     return (load_file(model) if rank == 0 else {}), facts
+
+
+def held(one: Engine) -> int:
+    """Numbers in the parameters that this rank holds."""
+    return sum((p.to_local() if is_shard(p) else p).numel() for p in one._structure().parameters())  # type: ignore[operator]
 
 
 def run_group(home: Path, world_size: int, cases: list[Case]) -> dict[str, tuple[dict[str, np.ndarray], list[Any]]]:

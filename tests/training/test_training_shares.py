@@ -45,6 +45,10 @@ def test_two_unequal_workers_equal_one_with_one_big_batch(home: Path) -> None:
             Case(name="equal", batch=4, shares=(2, 2)),
             Case(name="default", batch=4),
             Case(name="equal-kept", batch=2, training={"accumulate": 2}),
+            Case(name="sharded", batch=4, rounds=2, training={"parallel": "fsdp"}),
+            Case(name="plain", batch=4, rounds=2),
+            Case(name="sharded-kept", batch=2, training={"parallel": "fsdp", "accumulate": 2, "clip_norm": 0.05}),
+            Case(name="plain-kept", batch=4, training={"clip_norm": 0.05}),
             Case(name="measured", batch=4, shares="measured", rounds=2),
         ],
     )
@@ -64,7 +68,11 @@ def test_two_unequal_workers_equal_one_with_one_big_batch(home: Path) -> None:
     for name, values in got["default"][0].items():
         np.testing.assert_array_equal(values, got["equal"][0][name], err_msg="equal shares are no shares")
     assert_equal_but_for_rounding(got["equal-kept"][0], got["default"][0], home / "first")
-    (_, steps, shares), (examples, _, _) = got["measured"][1]
+    for sharded, plain in (("sharded", "plain"), ("sharded-kept", "plain-kept")):
+        assert [fact[:2] for fact in got[sharded][1]] == [fact[:2] for fact in got[plain][1]]
+        assert (got[sharded][1][0][3], got[plain][1][0][3]) == (4805, 9610), "each worker holds its half"
+        assert_equal_but_for_rounding(got[sharded][0], got[plain][0], home / "first")
+    (_, steps, shares, _), (examples, _, _, _) = got["measured"][1]
     assert (steps, examples) == (46, 361) and len(shares) == 2 and all(share >= 1 for share in shares)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ import pytest
 import torch
 from torch import nn
 
-from octopus_desktop.jobs.manifest import Training
+from octopus_desktop.jobs.manifest import RunConfig, Training
 from octopus_desktop.training.corrections import Corrections
 from octopus_desktop.training.numerics import Numerics
-from octopus_desktop.training.sdk import Silent
+from octopus_desktop.training.parallel import Parallel
+from octopus_desktop.training.sdk import ClientTrainer, Silent
 from octopus_desktop.training.steps import FIRST_SCALE, Steps
 from octopus_desktop.wire.errors import UserError
 from tests.training.groups import Case, make_rows, run
@@ -175,6 +178,37 @@ def test_float16_without_a_gpu_is_told_and_computed_in_full() -> None:
     assert not numerics.steps(1, (), False).scaling
 
 
+# what does not go together
+
+
+@pytest.mark.parametrize(
+    ("config", "words", "shares", "told"),
+    [
+        (RunConfig(), {}, (3.0, 1.0), "shares"),
+        (RunConfig(personal_layers=("1.*",)), {}, (), "personal layers"),
+        (RunConfig(strategy="scaffold"), {"scaffold": True}, (), "scaffold"),
+    ],
+)
+def test_what_needs_the_whole_model_is_refused_for_shards(
+    config: RunConfig, words: dict[str, Any], shares: tuple[float, ...], told: str
+) -> None:
+    sharded = replace(config, training=Training(parallel="fsdp"))
+    with pytest.raises(UserError, match="OCT-CONFIG-INVALID") as caught:
+        Parallel(sharded, torch.device("cpu"), 0, 2).require_plain(words, shares)
+    assert told in caught.value.what
+    Parallel(sharded, torch.device("cpu"), 0, 1).require_plain(words, shares)
+    Parallel(config, torch.device("cpu"), 0, 2).require_plain(words, shares)
+
+
+def test_unequal_numbers_of_steps_do_not_go_with_collected_batches() -> None:
+    class Uneven(ClientTrainer):
+        uneven_steps = True
+
+    parallel = Parallel(RunConfig(), torch.device("cpu"), 0, 2)
+    with pytest.raises(UserError, match="OCT-CONFIG-INVALID"):
+        parallel.evenly(nn.Linear(1, 1), Uneven(), Steps(Training(accumulate=2), world_size=2))
+
+
 # compiling
 
 
@@ -187,8 +221,6 @@ def test_without_a_compiler_the_model_is_run_as_it_is(monkeypatch: pytest.Monkey
 
 
 def test_a_compiled_model_trains_to_the_same_weights(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     if not os.environ.get("OCTOPUS_BIG_TESTS"):
         monkeypatch.setattr(torch, "compile", lambda model: torch.nn.Sequential(model))  # the way, without the minute
     plain, _ = run(home, Case(name="plain", batch=8))

@@ -145,12 +145,22 @@ def pseudo_gradient(tile: Tile, update: str) -> Array:
 
 
 class Common:
-    """What most strategies have in common."""
+    """What most strategies have in common: no words for the silos but the name, no state, weights by examples."""
 
+    name: str
     modes: Sequence[str] = ("sync",)
     shared: Sequence[str] = ()
     cohort: int = 0
     pairwise: bool = False
+
+    def configure(self, round: int) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def slots(self) -> Mapping[str, float]:
+        return {}
+
+    def weights(self, answers: Sequence[AnswerFacts]) -> list[float]:
+        return by_examples(answers)
 
     def weigh(self, answers: Sequence[AnswerFacts], products: Array) -> list[float]:
         raise AssertionError("only a pairwise strategy is asked")

@@ -10,19 +10,17 @@ Algorithm 2 (FedAdam), without bias correction, as there::
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from octopus_desktop.aggregation.facts import AnswerFacts
 from octopus_desktop.aggregation.strategies.base import (
     Array,
     Range,
     Synchronous,
     Tile,
     adaptive_step,
-    by_examples,
     parameters,
     pseudo_gradient,
 )
@@ -45,14 +43,8 @@ class FedAdam(Synchronous):
         self._rate, self._tau = values["server_rate"], values["tau"]
         self._beta1, self._beta2 = values["beta1"], values["beta2"]
 
-    def configure(self, round: int) -> dict[str, Any]:
-        return {"name": self.name}
-
     def slots(self) -> Mapping[str, float]:
         return {"m": 0.0, "v": self._tau**2}
-
-    def weights(self, answers: Sequence[AnswerFacts]) -> list[float]:
-        return by_examples(answers)
 
     def combine(self, tile: Tile) -> Array:
         delta, scratch = pseudo_gradient(tile, self.update), tile.scratch

@@ -59,12 +59,6 @@ class FedAsync(Common):
     def asynchronous(self) -> tuple[int, int]:
         return 1, self._most
 
-    def configure(self, round: int) -> dict[str, Any]:
-        return {"name": self.name}
-
-    def slots(self) -> Mapping[str, float]:
-        return {}
-
     def factor(self, staleness: int) -> float:
         """s(d)."""
         if self._function == "polynomial":

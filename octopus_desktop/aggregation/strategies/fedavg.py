@@ -9,18 +9,16 @@ Data. AISTATS 2017, Algorithm 1::
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from octopus_desktop.aggregation.facts import AnswerFacts
 from octopus_desktop.aggregation.strategies.base import (
     Array,
     Range,
     Synchronous,
     Tile,
-    by_examples,
     parameters,
     pseudo_gradient,
     weighted_sum,
@@ -37,15 +35,6 @@ class FedAvg(Synchronous):
         self.update = update
         self.values = parameters(self.name, given, self.known)
         self._rate = self.values["server_rate"]
-
-    def configure(self, round: int) -> dict[str, Any]:
-        return {"name": self.name}
-
-    def slots(self) -> Mapping[str, float]:
-        return {}
-
-    def weights(self, answers: Sequence[AnswerFacts]) -> list[float]:
-        return by_examples(answers)
 
     def combine(self, tile: Tile) -> Array:
         if self.update == "weights" and self._rate == 1.0:

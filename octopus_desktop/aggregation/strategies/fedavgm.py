@@ -8,18 +8,16 @@ section 4.3, written for Δ that points to the silos' models::
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from octopus_desktop.aggregation.facts import AnswerFacts
 from octopus_desktop.aggregation.strategies.base import (
     Array,
     Range,
     Synchronous,
     Tile,
-    by_examples,
     parameters,
     pseudo_gradient,
 )
@@ -36,14 +34,8 @@ class FedAvgM(Synchronous):
         values = parameters(self.name, given, self.known)
         self._rate, self._beta = values["server_rate"], values["momentum"]
 
-    def configure(self, round: int) -> dict[str, Any]:
-        return {"name": self.name}
-
     def slots(self) -> Mapping[str, float]:
         return {"momentum": 0.0}
-
-    def weights(self, answers: Sequence[AnswerFacts]) -> list[float]:
-        return by_examples(answers)
 
     def combine(self, tile: Tile) -> Array:
         delta = pseudo_gradient(tile, self.update)

@@ -54,12 +54,6 @@ class FedBuff(Common):
     def asynchronous(self) -> tuple[int, int]:
         return self._buffer, self._most
 
-    def configure(self, round: int) -> dict[str, Any]:
-        return {"name": self.name}
-
-    def slots(self) -> Mapping[str, float]:
-        return {}
-
     def weights(self, answers: Sequence[AnswerFacts]) -> list[float]:
         return [(1.0 + a.staleness) ** -0.5 / len(answers) for a in answers]
 

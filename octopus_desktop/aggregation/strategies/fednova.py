@@ -39,12 +39,6 @@ class FedNova(Synchronous):
         self.update = update
         self._rate = parameters(self.name, given, self.known)["server_rate"]
 
-    def configure(self, round: int) -> dict[str, Any]:
-        return {"name": self.name}
-
-    def slots(self) -> Mapping[str, float]:
-        return {}
-
     def weights(self, answers: Sequence[AnswerFacts]) -> list[float]:
         idle = [a.silo for a in answers if a.steps < 1]
         if idle:

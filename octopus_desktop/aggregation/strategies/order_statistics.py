@@ -28,12 +28,6 @@ class _Order(Synchronous):
         self.update = update
         self._values = parameters(self.name, given, self.known)
 
-    def configure(self, round: int) -> dict[str, Any]:
-        return {"name": self.name}
-
-    def slots(self) -> Mapping[str, float]:
-        return {}
-
     def weights(self, answers: Sequence[AnswerFacts]) -> list[float]:
         """All silos alike: what a silo claims of itself must not give it power."""
         return [1.0 / len(answers)] * len(answers)

@@ -33,12 +33,6 @@ class Pairwise(Synchronous):
         self.update = update
         self.values = parameters(self.name, given, self.known)
 
-    def configure(self, round: int) -> dict[str, Any]:
-        return {"name": self.name}
-
-    def slots(self) -> Mapping[str, float]:
-        return {}
-
     def weights(self, answers: Sequence[AnswerFacts]) -> list[float]:
         raise AssertionError("a pairwise strategy is asked to weigh")
 
