@@ -38,3 +38,10 @@ def judge(config: RunConfig, state: State, row: Row) -> str:
             f"of round {state.best.round}."
         )
     return ""
+
+
+def told(config: RunConfig, state: State) -> str:
+    """What a completed run has to say of its end: that it came early, or that no best model could be chosen; or ""."""
+    if config.best and state.best is None:
+        return f"No best model was chosen: nobody reported {config.best.partition(' ')[2]}."
+    return state.early

@@ -210,7 +210,7 @@ class Discard:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complete:
     """``rounds`` that were held. ``best``: the best of their models, where the run was to choose one. ``reason``: why
-    the run ended before its last round; "" when it did not."""
+    the run ended before its last round, or why there is no best model; "" when all is as it was wished."""
 
     model: Blob
     rounds: int

@@ -5,9 +5,8 @@ take part have answered, or at its deadline with a quorum; the answers are folde
 ``per_round`` each round asks that many silos, drawn by the run's seed. After the last round every silo evaluates the
 final model, so that its metrics exist; nothing fails by that.
 
-Late answers are dropped, or with ``late`` = "next" kept for the fold of the round that is open then, in place of the
-silo's own answer to that round should none come: so a slow silo's work counts, once, on a newer model than it was made
-for. Those answers come as differences, which add to whatever the model is by then.
+Late answers are dropped, or with ``late`` = "next" kept for the next fold, in place of the silo's own answer to that
+round should none come: a slow silo's work counts once. They are differences, which add to whatever the model is then.
 
 With ``best`` the model of the best round is remembered (``best``), and with ``patience`` the run ends when it gets no
 better. What a round's model is worth is known only at the end of the round after it, so that one is made in any case.
@@ -392,7 +391,13 @@ class RoundLoop:
         reports = self._evaluated(self._answers())
         metrics = dict(state.row.metrics) if state.row else {}
         state.phase, state.answers = "completed", {}
-        done = ev.Complete(model=state.model, rounds=state.round, metrics=metrics, best=state.best, reason=state.early)
+        done = ev.Complete(
+            model=state.model,
+            rounds=state.round,
+            metrics=metrics,
+            best=state.best,
+            reason=best.told(self.config, state),
+        )
         return [*reports, done]
 
     def _take_late(self) -> list[ev.Instruction]:

@@ -38,6 +38,17 @@ quorum = 0                           # least number of silos that close a round 
 round_deadline_s = 3600
 update = "weights"                   # weights | difference
 encoding = "none"                    # none | fp16 | bf16 | int8 | int4 | topk: in how many bytes updates leave
+# best = "max eval/accuracy"         # which round's model is kept as the best: "max" or "min" and a metric
+# patience = 5                       # end when so many rounds brought no better one, by more than min_delta
+# late = "next"                      # an answer after its round's end counts in the next (update = "difference")
+# keep_models = 3                    # the server keeps so many rounds' models beside the best; 0: all
+
+# [personal]
+# layers = ["*.bn*", "head.*"]       # tensors that are trained for each silo alone and stay there
+# finetune_steps = 10                # also evaluate after so many own training steps: eval_personal/...
+
+# [evaluation]
+# central = true                     # the server evaluates as well, on data that is given at the run's start
 
 # [encoding]                         # its parameters, where it has any
 # block = 64                         # int8, int4: elements with one scale (64 | 128)

@@ -41,6 +41,7 @@ from octopus_desktop.daemon.services.runs import Runs
 from octopus_desktop.daemon.services.runtimes import Runtimes
 from octopus_desktop.daemon.services.setup import Setup
 from octopus_desktop.daemon.services.signing import SiloKeys
+from octopus_desktop.daemon.services.spread import Spread
 from octopus_desktop.daemon.services.words import Words
 from octopus_desktop.identity import envelopes
 from octopus_desktop.storage.blobs import BlobStore
@@ -76,8 +77,18 @@ class App:
             silo, self.lives, self.setup, self.nodes, self.datasets, self.packages, self.runtimes
         )
         self.words = Words(silo, self.lives, self.record, self.logs, self.mailboxes, self.uses)
+        self.spread = Spread(silo, self.agents, self.blobs, self.logs)
         self.runs = Runs(
-            silo, self.lives, self.record, self.logs, self.nodes, self.mailboxes, self.blobs, self.uses, self.words
+            silo,
+            self.lives,
+            self.record,
+            self.logs,
+            self.nodes,
+            self.mailboxes,
+            self.blobs,
+            self.uses,
+            self.words,
+            self.spread,
         )
         self.policies = Policies(silo, self.keys, self.setup, self.approvals, self.packages)
         self.reviews = Reviews(silo, self.packages, self.policies)
@@ -110,7 +121,9 @@ class App:
         self.policies.refusal, self.policies.words = carriers.refusal, carriers.words
         self.policies.requirements = self.runtimes.words
         lives.posted, lives.active_changed = links.outbox_changed, links.settle
-        runs.lawful = self.approvals.lawful
+        runs.lawful, self.approvals.spread = self.approvals.lawful, self.spread.plan
+        self.agents.up_changed, self.agents.heard = self.spread.up_changed, self.spread.heard
+        self.agents.may_read = self.spread.may_read
         self.words.sign = lambda envelope: envelopes.sign(envelope, self.keys.silo)
         self.words.outbox_changed, self.words.send_live = links.outbox_changed, links.send_live
         self.nodes.workers, self.nodes.changed = runs.workers, runs.launch_waiting

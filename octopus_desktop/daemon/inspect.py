@@ -14,9 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from octopus_desktop.daemon.marks import files_below, quick_mark
-from octopus_desktop.storage.blobs import file_digest
-from octopus_desktop.wire.canonical import canonical_json, digest
+from octopus_desktop.daemon.marks import quick_mark
+from octopus_desktop.storage.content import content_digest, files_below
 from octopus_desktop.wire.errors import UserError
 
 KINDS = ("csv", "parquet", "npz", "folder")
@@ -42,11 +41,7 @@ def inspect(path: Path, kind: str = "") -> dict[str, Any]:
         mark = quick_mark(path)
         kind = kind or guess_kind(path)
         columns, rows = _READERS[kind](path)
-        if kind == "folder":
-            files = [(f.relative_to(path).as_posix(), f.stat().st_size, file_digest(f)) for f in files_below(path)]
-            content, size = digest(canonical_json(files)), sum(bytes_ for _, bytes_, _ in files)
-        else:
-            content, size = file_digest(path), path.stat().st_size
+        content, size = content_digest(path, kind)
         if quick_mark(path) != mark:
             raise UserError(
                 "OCT-DATA-CHANGED",

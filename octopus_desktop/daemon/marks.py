@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
+
+from octopus_desktop.storage.content import files_below
 
 
 def quick_mark(path: Path) -> str:
@@ -16,15 +16,6 @@ def quick_mark(path: Path) -> str:
     for file in files_below(path):
         sha.update(f"{file.relative_to(path).as_posix()}\0{_mark(file)}\n".encode())
     return f"folder {sha.hexdigest()}"
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """Every regular file, in one order everywhere: sorted by the relative path's parts. Links are not followed."""
-    found = []
-    for base, folders, files in os.walk(folder, followlinks=False):
-        folders.sort()
-        found += [Path(base, name) for name in files if not Path(base, name).is_symlink()]
-    yield from sorted(found, key=lambda p: p.relative_to(folder).parts)
 
 
 def _mark(path: Path) -> str:

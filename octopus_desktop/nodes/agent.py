@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -21,20 +22,25 @@ import grpc.aio
 
 from octopus_desktop import __version__
 from octopus_desktop.communication.contract import LinkPhase, LinkState
-from octopus_desktop.communication.grpc_wire import ClientCredentials, client_channel, to_user_error
+from octopus_desktop.communication.grpc_wire import ClientCredentials, client_channel, decode_chunk, to_user_error
 from octopus_desktop.communication.links import link_down, protocol_differs
+from octopus_desktop.communication.memory import blob_threads
 from octopus_desktop.communication.redial import Shown, keep_dialling
+from octopus_desktop.communication.transfer import TRANSFERS, BlobLocks, BlobSink
 from octopus_desktop.identity.secrets import open_store
 from octopus_desktop.nodes import PROTOCOL, REPORT_S, SERVICE, SILENCE_S
 from octopus_desktop.nodes.join import Place, credentials
 from octopus_desktop.nodes.report import fill
+from octopus_desktop.nodes.shares import Shares, words_of
 from octopus_desktop.system.inventory import machine
 from octopus_desktop.system.lock import InstanceLock
 from octopus_desktop.system.paths import NodeHome, node_home
 from octopus_desktop.wire.canonical import new_id
 from octopus_desktop.wire.errors import UserError
+from octopus_desktop.wire.pb.envelope_pb2 import BlobRef
+from octopus_desktop.wire.pb.federation_pb2 import GetRequest
 from octopus_desktop.wire.pb.local_pb2 import Node
-from octopus_desktop.wire.pb.node_pb2 import AgentFrame, AgentHello, PortFrame
+from octopus_desktop.wire.pb.node_pb2 import AgentFrame, AgentHello, PortFrame, RunWords
 
 DIAL_S = 20.0
 STATES = {
@@ -68,10 +74,18 @@ class Agent:
         self._hello = AgentHello(protocol=protocol, version=version, boot_id=new_id("b"))
         self._shown = Shown(self, place.address)  # type: ignore[arg-type]  # of an owner it asks for link_changed alone
         self._said: tuple[Any, ...] = ()
+        self._outgoing: asyncio.Queue[AgentFrame] = asyncio.Queue()
+        self._channel: grpc.aio.Channel | None = None
+        self._executor = blob_threads(2 * TRANSFERS)
+        self._locks = BlobLocks()
+        self._shares = Shares(home, self._fetch, self._say)
 
     async def run(self) -> UserError | None:
         """Until cancelled; returns only when the silo has removed this node, with its reason."""
-        await keep_dialling(self._connection, self._shown)
+        try:
+            await keep_dialling(self._connection, self._shown)
+        finally:
+            await self._shares.stop()
         return self._shown.state.fault
 
     def link_changed(self, state: LinkState) -> None:
@@ -83,7 +97,7 @@ class Agent:
             self._said = said
 
     async def _connection(self) -> UserError:
-        channel = client_channel(self._place.address, self._credentials)
+        channel = self._channel = client_channel(self._place.address, self._credentials)
         try:
             return await self._carry(channel)
         except UserError as error:
@@ -93,6 +107,7 @@ class Agent:
         except TimeoutError:
             return link_down(self._place.address, f"The daemon did not greet within {DIAL_S:.0f} s.")
         finally:
+            await self._shares.stop()  # without the link no group can be whole: the silo begins it again
             await channel.close(None)
 
     async def _carry(self, channel: grpc.aio.Channel) -> UserError:
@@ -110,15 +125,16 @@ class Agent:
             raise protocol_differs(first.hello.protocol, self._hello.protocol, "silo")
         self._shown.show(phase=LinkPhase.UP)
         self._note(first)
-        telling = asyncio.create_task(self._tell(call))
+        self._outgoing = asyncio.Queue()
         reading = asyncio.create_task(self._read(call))
+        tasks = {reading, asyncio.create_task(self._tell()), asyncio.create_task(self._write(call))}
         try:
-            done, _ = await asyncio.wait({telling, reading}, return_when=asyncio.FIRST_COMPLETED)
-            return (reading if reading in done else telling).result()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return (reading if reading in done else next(iter(done))).result()
         finally:
-            for task in (telling, reading):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(telling, reading, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             call.cancel()
 
     async def _read(self, call: Any) -> UserError:
@@ -129,6 +145,10 @@ class Agent:
                 raise await _status(call)
             if frame.WhichOneof("frame") == "fault":
                 return UserError.from_fault(frame.fault)
+            if frame.WhichOneof("frame") == "words":
+                words = words_of(frame.words.json)
+                if words is not None:
+                    self._shares.told(frame.words.run_id, words)
             self._note(frame)
 
     def _note(self, frame: PortFrame) -> None:
@@ -137,12 +157,48 @@ class Agent:
             self._said = ()
             log.info("Connected to %s: node %s %s.", self._place.address, self._place.name, words)
 
-    async def _tell(self, call: Any) -> UserError:
+    async def _tell(self) -> UserError:
         while True:
             node = Node()
             fill(node, await asyncio.to_thread(machine, self._home.root))
-            await _write(call, AgentFrame(machine=node))
+            self._outgoing.put_nowait(AgentFrame(machine=node))
             await asyncio.sleep(REPORT_S)
+
+    async def _write(self, call: Any) -> UserError:
+        while True:
+            await _write(call, await self._outgoing.get())
+
+    def _say(self, run_id: str, words: dict[str, Any]) -> None:
+        self._outgoing.put_nowait(AgentFrame(words=RunWords(run_id=run_id, json=json.dumps(words))))
+
+    async def _fetch(self, run_id: str, ref: BlobRef) -> None:
+        """Bring a blob here, from where an interrupted transfer left off. Raises UserError."""
+        store, channel = self._shares.blobs, self._channel
+        async with self._locks.held(ref.digest):
+            if store.has(ref.digest):
+                return
+            assert channel is not None
+            get = channel.unary_stream(
+                f"/{SERVICE}/Get", request_serializer=GetRequest.SerializeToString, response_deserializer=None
+            )
+            async with BlobSink(self._executor, store, ref) as sink:
+                call: Any = get(GetRequest(blob=ref, offset=sink.offset, run_id=run_id))
+                try:
+                    while True:
+                        async with asyncio.timeout(SILENCE_S):
+                            message = await call.read()
+                        if message is grpc.aio.EOF:
+                            break
+                        await sink.write(decode_chunk(message).data)
+                    if await call.code() is not grpc.StatusCode.OK:
+                        raise await _status(call)
+                except grpc.RpcError as error:
+                    raise to_user_error(error, self._place.address) from error
+                except TimeoutError as error:
+                    raise link_down(self._place.address, "A blob's transfer stood still.") from error
+                finally:
+                    call.cancel()
+                await sink.commit()
 
 
 async def _write(call: Any, frame: AgentFrame) -> None:

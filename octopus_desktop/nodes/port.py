@@ -10,21 +10,34 @@ import asyncio
 import contextlib
 import errno
 import socket
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 
-from octopus_desktop.communication.grpc_wire import SERVER_OPTIONS, abort, server_credentials
+from octopus_desktop.communication.contract import CHUNK_BYTES
+from octopus_desktop.communication.grpc_wire import SERVER_OPTIONS, abort, encode_data, server_credentials
 from octopus_desktop.communication.links import fault_frame, link_down, replaced
+from octopus_desktop.communication.memory import blob_threads
+from octopus_desktop.communication.transfer import TRANSFERS, blob_pieces
 from octopus_desktop.identity.authority import Authority, check_address
 from octopus_desktop.identity.certificates import Peer, read_peer
 from octopus_desktop.nodes import REPORT_S, SERVICE, SILENCE_S
 from octopus_desktop.wire.errors import UserError
-from octopus_desktop.wire.pb.federation_pb2 import Heartbeat
+from octopus_desktop.wire.pb.federation_pb2 import GetRequest, Heartbeat
 from octopus_desktop.wire.pb.local_pb2 import Node
-from octopus_desktop.wire.pb.node_pb2 import AgentFrame, AgentHello, JoinReply, JoinRequest, PortFrame, PortHello
+from octopus_desktop.wire.pb.node_pb2 import (
+    AgentFrame,
+    AgentHello,
+    JoinReply,
+    JoinRequest,
+    PortFrame,
+    PortHello,
+    RunWords,
+)
 
 GREET_S = 20.0  # who connects and does not greet within this time is sent away
 GOODBYE_S = 2.0
@@ -42,6 +55,12 @@ class Desk(Protocol):
         """Its agent is here; what to answer."""
 
     def told(self, node_id: str, machine: Node) -> None: ...
+
+    def said(self, node_id: str, words: RunWords) -> None:
+        """What its part of a run says."""
+
+    def blob(self, node_id: str, request: GetRequest) -> Path:
+        """Where a blob lies that a run of this node needs."""
 
     def gone(self, node_id: str, fault: UserError | None) -> None: ...
 
@@ -61,6 +80,7 @@ class NodePort:
         self._desk, self._report_s, self._silence_s = desk, report_s, silence_s
         self._server: grpc.aio.Server | None = None
         self._links: dict[str, _Link] = {}
+        self._executor = blob_threads(TRANSFERS)
 
     @property
     def is_open(self) -> bool:
@@ -103,6 +123,11 @@ class NodePort:
         if link := self._links.get(node_id):
             link.outgoing.put_nowait(PortFrame(hello=hello))
 
+    def say(self, node_id: str, words: RunWords) -> None:
+        """To the node's part of a run; lost where it is not linked."""
+        if link := self._links.get(node_id):
+            link.outgoing.put_nowait(PortFrame(words=words))
+
     def cut(self, node_id: str, fault: UserError) -> None:
         """End this node's link now, for this reason."""
         if link := self._links.get(node_id):
@@ -122,6 +147,9 @@ class NodePort:
                     request_deserializer=AgentFrame.FromString,
                     response_serializer=PortFrame.SerializeToString,
                 ),
+                "Get": grpc.unary_stream_rpc_method_handler(
+                    self._on_get, request_deserializer=GetRequest.FromString, response_serializer=None
+                ),
             },
         )
 
@@ -138,13 +166,14 @@ class NodePort:
                 first = await context.read()
             if first is grpc.aio.EOF or first.WhichOneof("frame") != "hello":
                 return
+            if before := self._links.pop(node_id, None):
+                _end(before, replaced(node_id))
+                self._desk.gone(node_id, replaced(node_id))
             answer = self._desk.greeted(node_id, first.hello)
         except UserError as error:
             await abort(context, error)
         except TimeoutError:
             return
-        if before := self._links.get(node_id):
-            _end(before, replaced(node_id))
         link = self._links[node_id] = _Link(asyncio.get_running_loop().create_future())
         fault: UserError | None = None
         try:
@@ -156,6 +185,20 @@ class NodePort:
             if self._links.get(node_id) is link:
                 del self._links[node_id]
                 self._desk.gone(node_id, fault)
+
+    async def _on_get(self, request: GetRequest, context: Any) -> None:
+        try:
+            node_id = self._desk.caller(_peer(context))
+            path = self._desk.blob(node_id, request)
+        except UserError as error:
+            await abort(context, error)
+        pieces = blob_pieces(self._executor, path, request.offset, CHUNK_BYTES, encode_data)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                if not self.linked(node_id):
+                    return  # removed meanwhile, or gone
+                async with asyncio.timeout(self._silence_s):
+                    await context.write(piece)
 
     async def _carry(self, node_id: str, link: _Link, context: Any) -> UserError | None:
         """Until the link ends; returns why."""
@@ -187,6 +230,8 @@ class NodePort:
                 return link_down(node_id, "The agent closed the connection.")
             if frame.WhichOneof("frame") == "machine":
                 self._desk.told(node_id, frame.machine)
+            elif frame.WhichOneof("frame") == "words":
+                self._desk.said(node_id, frame.words)
 
     async def _write(self, link: _Link, context: Any) -> UserError | None:
         while True:

@@ -1,10 +1,9 @@
-"""Starts the workers of one node, keeps them warm, and gives them tasks; starts them again when they die.
+"""Keeps the workers of one run warm and gives them tasks; starts them again, as one group, when one of them dies.
 
-One worker is started directly: torchrun would cost a process and a second import of torch for nothing. Several are
-torchrun's, which ends the whole group when one of them dies. Either is then started again from here, with a fresh port:
-on one node, torchrun's own restart meets the addresses of the group that died. No torch here.
-The environment that the workers get is made new: nothing of the daemon's secrets is in it. ``confine`` puts them into
-``sandbox``'s confinement where that works.
+The group has this machine's workers (``bench``) and, where the run spans machines, those of further ones: ``ask`` sends
+words to their agents (``share`` has the other end), and ``told`` takes what they say. When a worker, a machine or the
+link to it goes, the whole group begins again with the machines that are there, and does the task from its start. No
+torch here.
 """
 
 from __future__ import annotations
@@ -12,41 +11,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
-import shutil
-import socket
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-import octopus_desktop
-from octopus_desktop.system.interpreters import own_code
-from octopus_desktop.system.processes import adopt_orphans, kill_descendants, kill_group, leashed
+from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.training import frames
-from octopus_desktop.training.sandbox import Confinement, obstacle
-from octopus_desktop.training.spec import RunnerSpec
+from octopus_desktop.training.bench import LINE_BYTES, Bench, Group, Limit, Listener, free_port
+from octopus_desktop.training.spec import Further, RunnerSpec
 from octopus_desktop.training.watch import UNEVEN_S, Patience, as_fault, uneven
 from octopus_desktop.wire.errors import UserError
 
-PASSED_ON = (
-    "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
-    "SYSTEMROOT", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "NCCL_SOCKET_IFNAME", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE",
-    "PYTHONDONTWRITEBYTECODE",
-)  # fmt: skip
-LINE_BYTES = 2000
-LINES_A_SECOND = 100
+__all__ = ["Listener", "TaskFailed", "Workers"]
+
 RESTART_PAUSE_S = (0.0, 0.2, 1.0)
 _T = TypeVar("_T")
-
-
-class Listener(Protocol):
-    """What hears of the workers' live words."""
-
-    def heard(self, frame: frames.Frame) -> None: ...
 
 
 class TaskFailed(Exception):
@@ -68,44 +48,51 @@ class _Group:
 
 
 class Workers:
-    """The warm workers of one run on this node.
+    """The warm workers of one run.
 
     Args:
-        run_dir: ``runner.json`` lies there, and ``work/``, the one place where workers write: the update's file too.
-        confine: this process exists for these workers alone: sandbox them, and end all that they leave behind.
+        run_dir, confine: see ``Bench``.
+        ask: sends words to the agent of a further machine, by its node's id; None where the run has none.
 
     Attributes:
-        sandbox: "bubblewrap" or "none", known once ``start`` returned; ``obstacle`` says why it is none.
+        sandbox, obstacle: see ``Bench``.
     """
 
-    def __init__(self, run_dir: Path, spec: RunnerSpec, listener: Listener, *, confine: bool = False) -> None:
-        self._run_dir, self._spec, self._listener = run_dir, spec, listener
+    def __init__(
+        self,
+        run_dir: Path,
+        spec: RunnerSpec,
+        listener: Listener,
+        *,
+        confine: bool = False,
+        ask: Callable[[str, dict[str, Any]], None] | None = None,
+    ) -> None:
+        self._spec, self._listener, self._ask = spec, listener, ask
+        self._bench = Bench(run_dir, spec, listener, confine=confine)
         self._size = max(1, spec.workers)
-        self._folder = tempfile.mkdtemp(prefix="octopus-w")  # short: a socket's path is limited; 0700
-        self._path = f"{self._folder}/s"
         self._group = _Group()
         self._changed = asyncio.Condition()
         self._patience = Patience(math.inf, 0)
-        self._limit = _Limit(lambda left: self._log(f"… {left} lines left out"))
+        self._limit = Limit(lambda left: self._say(f"… {left} lines left out"))
         self._answers: asyncio.Queue[frames.Frame | None] = asyncio.Queue()
-        self._process: asyncio.subprocess.Process | None = None
         self._deaths, self._number = 0, 0
         self._tasks: list[asyncio.Task[None]] = []
         self._comparing: asyncio.Task[None] | None = None
-        self._server: asyncio.Server | None = None
-        self._confine = confine
-        self._given = run_dir / "given"  # the task's files, and no other, where confined workers can read them
-        self.sandbox, self.obstacle = "none", ""
+        self._up: frozenset[str] = frozenset()  # further machines that can be asked
+        self._refused: set[str] = set()  # that cannot do their part of this run
+        self._ranks: dict[str, range] = {}  # of the further machines in the group that is
+        self._generation = 0
+
+    @property
+    def sandbox(self) -> str:
+        return self._bench.sandbox
+
+    @property
+    def obstacle(self) -> str:
+        return self._bench.obstacle
 
     async def start(self) -> None:
-        for folder in (self._run_dir / "work", self._given):
-            folder.mkdir(exist_ok=True)
-        if self._confine:
-            self.obstacle = await self._find_obstacle()
-            self.sandbox = "none" if self.obstacle else "bubblewrap"
-            if self.obstacle:
-                adopt_orphans()
-        self._server = await asyncio.start_unix_server(self._serve, self._path)
+        await self._bench.open(self._serve)
         self._tasks.append(asyncio.create_task(self._supervise(), name="workers"))
 
     async def stop(self) -> None:
@@ -113,14 +100,11 @@ class Workers:
         for task in (*self._tasks, *filter(None, (self._comparing,))):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._kill()
+        self._tell_further({"do": "end"})
+        self._bench.kill()
         for writer in self._group.writers.values():
             writer.close()  # torchrun's workers lead groups of their own: the end of their link ends them
-        if self._process:
-            await self._process.wait()
-        if self._server:
-            self._server.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        await self._bench.close()
 
     async def run(self, words: dict[str, Any]) -> frames.Frame:
         """Do one task; after a death it is done again from its beginning by fresh workers.
@@ -134,10 +118,13 @@ class Workers:
         config = self._spec.run_config
         self._patience = Patience(config.round_deadline_s, config.training.stall_s)
         await self._notify()
+        asked = words
         if self.sandbox != "none":
-            given = self._give([words["model"], *words.get("shared", {}).values()])
+            given = self._bench.give([words["model"], *words.get("shared", {}).values()])
             shared = {name: given[place] for name, place in words.get("shared", {}).items()}
             words = {**words, "model": given[words["model"]], "shared": shared}
+        if self._ranks.keys() != {m.node for m in self._there()}:
+            await self._break("Machines came or went: the group begins anew.", counts=False)
         while True:
             await self._all_ready()
             if self._group.fault:
@@ -150,6 +137,8 @@ class Workers:
             packed = frames.pack("task", number=self._number, **words)
             for writer in list(self._group.writers.values()):
                 writer.write(packed)
+            if self._ranks:
+                self._tell_further({"do": "task", "number": self._number, **self._by_digest(asked)})
             answer = await self._answer()
             if self._comparing:
                 self._comparing.cancel()
@@ -159,6 +148,88 @@ class Workers:
                 return answer
             if self._deaths > self._spec.max_restarts:
                 raise TaskFailed(_died(self._deaths))
+
+    # further machines
+
+    async def set_up(self, nodes: Iterable[str]) -> None:
+        """Which further machines can be asked now; one of the group that is not among them has gone."""
+        self._up = frozenset(nodes)
+        self._refused &= self._up  # one that comes back may have what it lacked
+        gone = [m.name for m in self._spec.machines if m.node in self._ranks and m.node not in self._up]
+        if gone:
+            await self._break(f"{', '.join(gone)} went away: the group begins again without.", counts=True)
+
+    async def told(self, node: str, words: dict[str, Any]) -> None:
+        """What a further machine's agent says. Foreign code runs there too: its ranks speak for themselves alone."""
+        if words.get("generation") != self._generation or node not in self._ranks:
+            return
+        if words["word"] == "frame" and int(words["rank"]) in self._ranks[node]:
+            await self._take(self._group, int(words["rank"]), words["frame"])
+        elif words["word"] == "frame" and words["frame"]["word"] == "log":
+            await self._take(self._group, -1, words["frame"])
+        elif words["word"] == "ended":
+            name = next(m.name for m in self._spec.machines if m.node == node)
+            await self._break(f"The workers of {name} ended: {str(words.get('why', ''))[:300]}", counts=True)
+        elif words["word"] == "refused":
+            self._refused.add(node)
+            name = next(m.name for m in self._spec.machines if m.node == node)
+            await self._break(f"{name} takes no part: {str(words.get('why', ''))[:600]}", counts=False)
+
+    def _there(self) -> list[Further]:
+        there = self._up - self._refused if self._ask else ()
+        return [m for m in self._spec.machines if m.node in there]
+
+    def _tell_further(self, words: dict[str, Any]) -> None:
+        if self._ask:
+            for node in self._ranks:
+                self._ask(node, {**words, "generation": self._generation})
+
+    def _by_digest(self, words: dict[str, Any]) -> dict[str, Any]:
+        """A task's words for a further machine: files by digest and size; where results go is of no use there."""
+        blobs = BlobStore(Path(self._spec.blobs))
+
+        def named(place: str) -> list[Any]:
+            digest = Path(place).name
+            return [digest, blobs.size(digest)]
+
+        shared = {name: named(place) for name, place in words.get("shared", {}).items()}
+        plain = {name: words[name] for name in ("task", "round", "rounds", "config")}
+        return {"words": plain, "model": named(words["model"]), "shared": shared}
+
+    def _begin(self) -> Group:
+        """Who is in the next group; asks the further machines for their part."""
+        machines = self._there()
+        self._generation += 1
+        self._ranks, first = {}, max(1, self._spec.workers)
+        for machine in machines:
+            self._ranks[machine.node] = range(first, first + machine.workers)
+            first += machine.workers
+        self._size = first
+        if not machines:
+            return Group()
+        address = self._spec.address
+        group = Group(machines=len(machines) + 1, address=address, own=address, port=free_port(address))
+        for place, machine in enumerate(machines, start=1):
+            words = {"do": "start", "machines": group.machines, "machine": place, "address": address}
+            self._tell(machine, {**words, "port": group.port, "spec": self._spec_for(machine)})
+        return group
+
+    def _spec_for(self, machine: Further) -> dict[str, Any]:
+        blobs, digest = BlobStore(Path(self._spec.blobs)), self._spec.package_digest
+        return {**self._spec.for_machine(machine), "package_size": blobs.size(digest) if digest else 0}
+
+    def _tell(self, machine: Further, words: dict[str, Any]) -> None:
+        assert self._ask is not None
+        self._ask(machine.node, {**words, "generation": self._generation})
+
+    async def _break(self, why: str, *, counts: bool) -> None:
+        """End the group that is; the next one begins by itself."""
+        self._say(why)
+        group = self._group
+        await self._lost(group, counts=counts)
+        for writer in group.writers.values():
+            writer.close()
+        self._bench.kill()
 
     async def _answer(self) -> frames.Frame | None:
         """The frame that answers the current task; None when the group died before it."""
@@ -179,7 +250,7 @@ class Workers:
     def _end_group(self) -> None:
         """End these workers; others start. It counts as no death."""
         group, self._group = self._group, _Group()
-        self._kill()
+        self._bench.kill()
         for writer in group.writers.values():
             writer.close()
 
@@ -192,6 +263,7 @@ class Workers:
             for rank, writer in group.writers.items():
                 if rank not in group.trained:
                     writer.write(frames.pack("where"))
+            self._tell_further({"do": "where", "but": list(group.trained)})
 
     def _placed(self, group: _Group, rank: int, passes: int) -> None:
         first = min(group.trained, key=lambda r: group.trained[r], default=None)
@@ -224,38 +296,48 @@ class Workers:
         rank, group = int(hello["rank"]), self._group
         group.writers[rank] = writer
         while frame := await frames.read(reader):
-            word = frame["word"]
-            if word == "ready":
-                group.ready.add(rank)
-                await self._notify()
-            elif word == "failed":
-                group.fault = frame["fault"]
-                await self._notify()
-            elif word in ("result", "error"):
-                if rank == 0 or word == "error":
-                    self._answers.put_nowait(frame)
-            elif word == "trained":
-                if rank in group.trained:  # a task may train twice: to try the model out, and for its answer
-                    group.trained.clear()
-                if not group.trained and frame["number"] == self._number:
-                    if self._comparing:
-                        self._comparing.cancel()
-                    self._comparing = asyncio.create_task(self._compare(group, self._number), name="compare")
-                group.trained[rank] = int(frame["passes"])
-            elif word == "place":
-                self._placed(group, rank, int(frame["passes"]))
-            elif word == "log":
-                if self._limit.allows():
-                    self._listener.heard({**frame, "text": str(frame["text"])[:LINE_BYTES]})
-            else:
-                self._patience.moved()
-                self._listener.heard(frame)
+            await self._take(group, rank, frame)
         writer.close()
+        await self._lost(group)  # torchrun ends the other ranks
+
+    async def _take(self, group: _Group, rank: int, frame: frames.Frame) -> None:
+        word = frame["word"]
+        if word == "ready":
+            group.ready.add(rank)
+            await self._notify()
+        elif word == "failed":
+            group.fault = frame["fault"]
+            await self._notify()
+        elif word in ("result", "error"):
+            if rank == 0 or word == "error":
+                self._answers.put_nowait(frame)
+        elif word == "trained":
+            if rank in group.trained:  # a task may train twice: to try the model out, and for its answer
+                group.trained.clear()
+            if not group.trained and frame["number"] == self._number:
+                if self._comparing:
+                    self._comparing.cancel()
+                self._comparing = asyncio.create_task(self._compare(group, self._number), name="compare")
+            group.trained[rank] = int(frame["passes"])
+        elif word == "place":
+            self._placed(group, rank, int(frame["passes"]))
+        elif word == "log":
+            if self._limit.allows():
+                self._listener.heard({**frame, "text": str(frame["text"])[:LINE_BYTES]})
+        elif word != "hello":
+            self._patience.moved()
+            self._listener.heard(frame)
+
+    async def _lost(self, group: _Group, *, counts: bool = True) -> None:
+        """The group is no more, unless that is known already; a fault outlives it."""
         if group is self._group and not group.fault:
-            self._group = _Group()  # torchrun ends the other ranks
-            self._deaths += 1
+            self._group = _Group()
+            self._deaths += counts
             self._answers.put_nowait(None)
             await self._notify()
+
+    def _say(self, text: str) -> None:
+        self._listener.heard({"word": "log", "level": "warning", "text": text})
 
     async def _notify(self) -> None:
         async with self._changed:
@@ -266,151 +348,31 @@ class Workers:
             deaths = self._deaths
             if deaths:
                 await asyncio.sleep(RESTART_PAUSE_S[min(deaths, len(RESTART_PAUSE_S)) - 1])
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command(),
-                env=self._environment(),
-                cwd=self._run_dir / "work",
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,
-            )
             connected = self._group
-            assert self._process.stdout is not None
-            listening = asyncio.create_task(self._listen(self._process.stdout))
-            code = await self._process.wait()
-            self._kill()  # what a worker forked holds its pipes and socket open
-            await listening
-            self._listener.heard({"word": "log", "level": "warning", "text": f"The workers ended with code {code}."})
-            if self._group is connected and not self._group.writers:  # died before it could say hello
-                self._deaths += 1
+            try:
+                code = await self._bench.work(self._begin())
+            except (UserError, OSError) as error:  # no port, no interface: starting again would fail in the same way
+                what = "The workers could not be started."
+                connected.fault = _told(UserError("OCT-RUN-WORKERS", what, str(error), "Look at the run's log."))
                 await self._notify()
+                return
+            self._tell_further({"do": "end"})
+            self._say(f"The workers ended with code {code}.")
+            await self._lost(connected)  # it may have died before it could say hello
             async with self._changed:
                 await self._changed.wait_for(lambda: self._deaths <= self._spec.max_restarts)
 
-    async def _find_obstacle(self) -> str:
-        if self._spec.devices:
-            return "Workers with GPUs are not confined yet."
-        return await obstacle(self._confinement(), self._environment(), self._spec.python)
-
-    def _confinement(self) -> Confinement:
-        data = tuple(Path(source.path) for source in self._spec.sources.values())
-        return Confinement(
-            readable=(self._run_dir / "runner.json", Path(self._spec.package), *data, self._given, *self._other()),
-            writable=(self._run_dir / "work", Path(self._folder)),
-            home=self._run_dir / "work",
-        )
-
-    def _other(self) -> list[Path]:
-        """What another interpreter than this one reads: its environment, and where it finds this package."""
-        if not self._spec.python:
-            return []
-        return [*map(Path, self._spec.python_paths), Path(own_code(self._run_dir))]
-
-    def _give(self, files: Sequence[str]) -> dict[str, str]:
-        """Show the workers these files only: each to its place. A link costs nothing, and the folder is read-only on
-        their side."""
-        places = {file: self._given / Path(file).name for file in files}
-        for old in self._given.iterdir():
-            if old not in places.values():
-                old.unlink()
-        for file, place in places.items():
-            if not place.exists():
-                try:
-                    os.link(file, place)
-                except OSError:  # another file system, or one without links
-                    shutil.copyfile(file, place)
-        return {file: str(place) for file, place in places.items()}
-
-    def _command(self) -> list[str]:
-        module, arguments = self._module()
-        if self.sandbox == "none":
-            return list(leashed(module, *arguments, python=self._spec.python))
-        python = self._spec.python or sys.executable
-        return self._confinement().command([python, "-m", module, *arguments], self._environment())
-
-    def _module(self) -> tuple[str, list[str]]:
-        if self._size == 1:
-            return "octopus_desktop.training.worker", [str(self._run_dir)]
-        return "torch.distributed.run", [
-            "--nnodes", "1", "--node-rank", "0", "--master-addr", "127.0.0.1", "--master-port", str(_free_port()),
-            "--nproc-per-node", str(self._size), "--max-restarts", "0",
-            "-m", "octopus_desktop.training.worker", str(self._run_dir),
-        ]  # fmt: skip
-
-    def _environment(self) -> dict[str, str]:
-        passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        threads = str(self._spec.threads)
-        root = str(Path(octopus_desktop.__file__).resolve().parents[1])  # not installed: found by the caller's folder
-        if self._spec.python:
-            for name in ("PYTHONHOME", "VIRTUAL_ENV"):
-                passed.pop(name, None)
-            passed["PYTHONPATH"] = own_code(self._run_dir)
-        elif "-packages" not in root:
-            passed["PYTHONPATH"] = os.pathsep.join(filter(None, (root, passed.get("PYTHONPATH"))))
-        return {
-            **passed,
-            "HOME": str(self._run_dir / "work"),
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "GLOO_SOCKET_IFNAME": "lo",
-            "PYTHONUNBUFFERED": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-            frames.SOCKET_VARIABLE: self._path,
-        }
-
-    async def _listen(self, stream: asyncio.StreamReader) -> None:
-        """Pass the workers' own output on as log lines: cut, and no more than so many a second."""
-        limit = _Limit(lambda left: self._log(f"… {left} lines left out"))
-        rest = b""
-        while chunk := await stream.read(1 << 16):
-            *lines, rest = (rest + chunk).split(b"\n")
-            rest = rest[-LINE_BYTES:]
-            for line in lines:
-                if limit.allows():
-                    self._log(line[:LINE_BYTES].decode(errors="replace"))
-        if rest:
-            self._log(rest[:LINE_BYTES].decode(errors="replace"))
-
-    def _log(self, text: str) -> None:
-        if text.strip():
-            self._listener.heard({"word": "log", "level": "info", "text": text})
-
-    def _kill(self) -> None:
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                kill_group(self._process.pid)
-        if self._confine and self.sandbox == "none":  # a sandbox ends as a whole
-            kill_descendants(self._process.pid if self._process else 0)  # what left the group by its own session
-
-
-class _Limit:
-    """So many a second; tells how many were left out when a new second begins."""
-
-    def __init__(self, left_out: Callable[[int], None]) -> None:
-        self._left_out, self._second, self._count = left_out, 0, 0
-
-    def allows(self) -> bool:
-        second = int(time.monotonic())
-        if second != self._second:
-            if self._count > LINES_A_SECOND:
-                self._left_out(self._count - LINES_A_SECOND)
-            self._second, self._count = second, 0
-        self._count += 1
-        return self._count <= LINES_A_SECOND
-
 
 def _died(times: int) -> dict[str, str]:
-    error = UserError(
-        "OCT-RUN-WORKERS",
-        f"The training workers died {times} times in one task.",
-        "They were killed or crashed; the run's log has their last words.",
-        "Look for too little memory or a crash in native code, then resume or stop the run.",
+    return _told(
+        UserError(
+            "OCT-RUN-WORKERS",
+            f"The training workers died {times} times in one task.",
+            "They were killed or crashed; the run's log has their last words.",
+            "Look for too little memory or a crash in native code, then resume or stop the run.",
+        )
     )
+
+
+def _told(error: UserError) -> dict[str, str]:
     return {**as_fault(error), "public": error.what}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -9,6 +9,7 @@ encoding left out of the update is named in the same transaction, so that it is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -29,6 +30,9 @@ from octopus_desktop.wire.child import ParentLink, decode
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import ANSWER, TASK, Answer, BlobRef, Envelope, Span, Task
 
+MEET_S = 5.0
+LINE_BYTES = 8 << 20
+
 
 class Runner:
     """One run of one silo."""
@@ -43,7 +47,9 @@ class Runner:
         self._private.mkdir(exist_ok=True)
         self._feedback = Feedback(self._private, self._mailbox)
         self._left_out: Path | None = None  # by the encoding, of the update that is to be posted
-        self._workers = Workers(run_dir, self._spec, self, confine=True)
+        ask = self._ask if self._spec.further else None
+        self._workers = Workers(run_dir, self._spec, self, confine=True, ask=ask)
+        self._met = asyncio.Event()  # the parent has said which further machines are up
         self._mail = asyncio.Event()
         self._mail.set()
         self._going = asyncio.Event()
@@ -53,13 +59,16 @@ class Runner:
     async def run(self) -> None:
         """Work until stdin ends or the parent says stop."""
         self._feedback.tidy()
+        orders = asyncio.create_task(self._orders())
+        if self._spec.further:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._met.wait(), MEET_S)
         await self._workers.start()
         self._parent.say("ready", workers=max(1, self._spec.workers), sandbox=self._workers.sandbox)
         if self._workers.sandbox == "none":
             said = f"The job's code runs without a sandbox: {self._workers.obstacle}"
             self._parent.log("warning", "runner", said)
         work = asyncio.create_task(self._work())
-        orders = asyncio.create_task(self._orders())
         try:
             done, _ = await asyncio.wait({work, orders}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -71,11 +80,12 @@ class Runner:
         _end(0)  # at once: there is nothing to tidy that start-up would not
 
     async def _orders(self) -> None:
-        reader = asyncio.StreamReader()
+        reader = asyncio.StreamReader(limit=LINE_BYTES)
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         while line := await reader.readline():
-            word = (decode(line) or {}).get("word")
+            words = decode(line) or {}
+            word = words.get("word")
             if word == "inbox":
                 self._mail.set()
             elif word == "pause":
@@ -83,8 +93,16 @@ class Runner:
                 self._progress("paused", 0.0)
             elif word == "resume":
                 self._going.set()
+            elif word == "nodes":
+                await self._workers.set_up(words["up"])
+                self._met.set()
+            elif word == "node":
+                await self._workers.told(words["node"], words["words"])
             elif word == "stop":
                 return
+
+    def _ask(self, node: str, words: dict[str, Any]) -> None:
+        self._parent.say("node", node=node, words=words)
 
     async def _work(self) -> None:
         while True:

@@ -50,6 +50,16 @@ class DataSource:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Further:
+    """A further machine's share of a run: the node's id, how many workers, on which of its GPUs."""
+
+    node: str
+    name: str
+    workers: int
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunnerSpec(_Json):
     """A silo's share of a run. ``package`` is the unpacked, verified package directory (holding ``code/``)."""
 
@@ -67,6 +77,9 @@ class RunnerSpec(_Json):
     python: str = ""  # the interpreter of the workers; empty: this one
     python_paths: tuple[str, ...] = ()  # what that interpreter must be able to read
     shares: tuple[float, ...] | str = ()  # of each step's examples, by rank; "measured"; empty: as the job says
+    package_digest: str = ""  # of the package's file: further machines get it by that
+    further: tuple[dict[str, Any], ...] = ()  # Further as dicts, in the order of their ranks, which follow our own
+    address: str = ""  # this machine's IP address as the further ones reach it
 
     @property
     def run_config(self) -> RunConfig:
@@ -75,6 +88,16 @@ class RunnerSpec(_Json):
     @property
     def sources(self) -> dict[str, DataSource]:
         return {item["alias"]: DataSource(**item) for item in self.data}
+
+    @property
+    def machines(self) -> list[Further]:
+        return [Further(**{**item, "devices": tuple(item["devices"])}) for item in self.further]
+
+    def for_machine(self, machine: Further) -> dict[str, Any]:
+        """This specification as a further machine needs it; its own places come there."""
+        return {
+            **asdict(self), "package": "", "blobs": "", "workers": machine.workers, "devices": machine.devices
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from octopus_desktop.system.sandbox import scope_itself
 from octopus_desktop.training import frames
 from octopus_desktop.training.spec import RunnerSpec
 from octopus_desktop.wire.errors import UserError
@@ -83,13 +84,16 @@ def work(run_dir: Path) -> None:
     """Serve tasks until the runner goes."""
     spec = RunnerSpec.read(run_dir / "runner.json")
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if spec.further:  # the process group's network is shared: what is no file there is closed as well
+        scope_itself()
     link = Link(os.environ[frames.SOCKET_VARIABLE])
     link.say("hello", rank=rank, pid=os.getpid(), restart=os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     import torch
 
     from octopus_desktop.training.engine import Engine, TaskInput
 
-    device = spec.devices[rank % len(spec.devices)] if spec.devices else "cpu"
+    here = int(os.environ.get("LOCAL_RANK", rank))
+    device = spec.devices[here % len(spec.devices)] if spec.devices else "cpu"
     if size > 1:
         torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     number = 0

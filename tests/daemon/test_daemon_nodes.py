@@ -13,20 +13,31 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
+import psutil
 import pytest
 
 from octopus_desktop import __version__
+from octopus_desktop.communication.grpc_wire import client_channel, to_user_error
+from octopus_desktop.daemon.services.spread import split
 from octopus_desktop.identity import invitations
 from octopus_desktop.identity.authority import Authority
 from octopus_desktop.identity.secrets import open_store
-from octopus_desktop.nodes import PROTOCOL
+from octopus_desktop.nodes import PROTOCOL, SERVICE
 from octopus_desktop.nodes.agent import Agent
 from octopus_desktop.nodes.join import Place, credentials, join
+from octopus_desktop.nodes.shares import check_data
+from octopus_desktop.storage.content import content_digest
 from octopus_desktop.system.paths import NodeHome
+from octopus_desktop.training.spec import DataSource
 from octopus_desktop.wire.canonical import new_id
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
+from octopus_desktop.wire.pb.envelope_pb2 import BlobRef
+from octopus_desktop.wire.pb.federation_pb2 import GetRequest
+from tests.daemon.scripted import scripted_federation, write_job
 from tests.daemon.silo_process import SiloProcess, silo_process
+from tests.daemon.test_daemon_runs import write_model
 
 
 def free_port() -> int:
@@ -48,12 +59,14 @@ class Machine:
             **os.environ, "OCTOPUS_PASSPHRASE_FILE": str(self.passphrase), "OCTOPUS_NODE_HOME": str(self.home.root)
         }  # fmt: skip
         self.log = root / "agent.log"
+        self.enter: tuple[str, ...] = ()  # words before each command: into another network
         self.process: asyncio.subprocess.Process | None = None
 
     async def octopus(self, *words: str, stdin: str = "") -> tuple[int, str]:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "octopus_desktop.cli.main", "--json", "node", *words, env=self.environment,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            *self.enter, sys.executable, "-m", "octopus_desktop.cli.main", "--json", "node", *words,
+            env=self.environment, stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         out, _ = await process.communicate(stdin.encode())
         assert process.returncode is not None
@@ -72,7 +85,7 @@ class Machine:
     async def runs(self) -> asyncio.subprocess.Process:
         with open(self.log, "ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "octopus_desktop.nodes.agent", "--home", str(self.home.root),
+                *self.enter, sys.executable, "-m", "octopus_desktop.nodes.agent", "--home", str(self.home.root),
                 env=self.environment, stdout=log, stderr=log,
             )  # fmt: skip
         return self.process
@@ -250,6 +263,114 @@ async def test_an_agent_without_a_place_and_a_second_one_say_so(tmp_path: Path) 
         assert await second.wait() == 1 and "OCT-STATE-LOCKED" in further.log.read_text()
         first.terminate()
         assert await first.wait() == 0
+
+
+async def test_a_run_spans_the_nodes_that_its_approval_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCTOPUS_SANDBOX", "off")  # the trainer waits for a file outside of what it may see
+    gate = tmp_path / "gate"
+    async with scripted_federation(tmp_path / "fed") as federation, silo_with(tmp_path, "further") as (silo, [further]):
+        silo_data = tmp_path / "patients.csv"
+        await silo.set_up(federation, data=silo_data)
+        joined = await further.joins(await invite(silo, "gpu-2", free_port()))
+        await silo.call("Nodes.Accept", pb.ById(id=joined["node_id"]))
+        agent = await further.runs()
+        await in_state(silo, "gpu-2", "ready")
+        local = next(n for n in (await silo.snapshot()).nodes if n.local)
+        config = {"hyperparameters": {"wait_for_removal": str(gate)}, "resources": {"workers": 3}}
+        job = federation.package(write_job(tmp_path / "job"))
+        run_id = federation.offer("north", job, rounds=3, config=config)
+        offer = await silo.offer(run_id, "offered")
+        with pytest.raises(UserError) as error:
+            await silo.decide(offer, limits={"nodes": (joined["node_id"],)})
+        assert error.value.code == "OCT-NODE-FURTHER"
+        await silo.decide(offer, limits={"nodes": (local.id, joined["node_id"])})
+        federation.task("north", run_id, 1, write_model(tmp_path / "m1", 1.0))
+
+        async def answered(round_: int) -> Any:
+            answers = await federation.until(lambda: len(a := federation.answers(run_id)) == round_ and a, 60)
+            assert answers[-1][1].error == ""
+            return answers[-1][1]
+
+        assert (await answered(1)).examples == 30, "three workers, on two machines"
+        assert [r.workers for r in (await silo.snapshot()).runs] == [3]
+        workers = _workers_of(agent.pid)
+        assert workers
+
+        gate.touch()  # the agent is killed in the middle of the second round, with what it started
+        federation.task("north", run_id, 2, write_model(tmp_path / "m2", 2.0))
+        await silo.run(run_id, "training")
+        agent.kill()
+        assert not psutil.wait_procs(workers, 10)[1], "no worker outlives its agent"
+        await silo.until(lambda s: [n for n in s.nodes if n.name == "gpu-2" and n.state == "offline"])
+        gate.unlink()
+        assert (await answered(2)).examples == 20, "the round was begun again by the workers that are left"
+
+        agent = await further.runs()
+        await in_state(silo, "gpu-2", "ready")
+        federation.task("north", run_id, 3, write_model(tmp_path / "m3", 3.0))
+        assert (await answered(3)).examples == 30, "a machine that is back takes part again"
+        shown, place = credentials(Place.read(further.home), further.store), Place.read(further.home)
+        assert await _asks_for(place, shown, run_id, "0" * 64) == "OCT-BLOB-FORBIDDEN"
+        foreign = await federation.until(lambda: federation.answers(run_id)[-1][1].update.digest)
+        assert await _asks_for(place, shown, run_id, foreign) == "OCT-BLOB-FORBIDDEN", (
+            "updates are none of its business"
+        )
+        assert await _asks_for(place, shown, "another", federation.blobs().adopt(write_model(tmp_path / "m4"))) == (
+            "OCT-BLOB-FORBIDDEN"
+        )
+        workers = _workers_of(agent.pid)
+        await silo.call("Nodes.Remove", pb.ById(id=joined["node_id"]))
+        assert not psutil.wait_procs(workers, 10)[1], "a removed node's workers end"
+
+
+def test_data_that_is_not_on_the_node_or_is_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "patients.csv"
+    path.write_text("age,sick\n1,0\n")
+    digest, size = content_digest(path, "csv")
+    assert size == 13
+    source = DataSource(alias="patients", path=str(path), kind="csv", digest=digest)
+    check_data(source)
+    path.write_text("age,sick\n2,0\n")
+    with pytest.raises(UserError, match="OCT-DATA-CHANGED"):
+        check_data(source)
+    path.unlink()
+    with pytest.raises(UserError, match="OCT-DATA-MISSING"):
+        check_data(source)
+
+
+def test_workers_are_split_by_cores_and_gpus() -> None:
+    def node(name: str, cpus: int, gpus: int = 0) -> pb.Node:
+        return pb.Node(id=name, name=name, cpu_count=cpus, gpus=[pb.Gpu(index=i) for i in range(gpus)])
+
+    def parts(workers: int, devices: tuple[str, ...], wanted: int, *nodes: pb.Node) -> list[int]:
+        own, further = split(workers, devices, wanted, nodes[0], nodes[1:])
+        return [own, *(f.workers for f in further)]
+
+    assert parts(1, (), 0, node("a", 2), node("b", 64)) == [1, 1], "one each where the job asks for nothing"
+    assert parts(3, (), 3, node("a", 2), node("b", 2)) == [2, 1]
+    assert parts(9, (), 9, node("a", 4), node("b", 32)) == [1, 8]
+    assert parts(1, (), 1, node("a", 2), node("b", 2)) == [1], "no worker is left for the second"
+    devices = ("cuda:0", "cuda:1")
+    assert parts(2, devices, 2, node("a", 8, 2), node("b", 8, 1), node("c", 8)) == [2, 1]
+
+
+async def _asks_for(place: Place, shown: Any, run_id: str, digest: str) -> str:
+    """What the port answers to a node that asks for a blob; "" when it gives it."""
+    channel = client_channel(place.address, shown)
+    get = channel.unary_stream(f"/{SERVICE}/Get", request_serializer=GetRequest.SerializeToString)
+    try:
+        async for _ in get(GetRequest(blob=BlobRef(digest=digest, size=1), run_id=run_id)):
+            pass
+    except grpc.RpcError as error:
+        return to_user_error(error, place.address).code
+    finally:
+        await channel.close(None)
+    return ""
+
+
+def _workers_of(pid: int) -> list[psutil.Process]:
+    found = psutil.Process(pid).children(recursive=True)
+    return [p for p in found if p.status() != psutil.STATUS_ZOMBIE and "training.worker" in " ".join(p.cmdline())]
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from octopus_desktop.cli.local_federation import LocalFederation, octopus
+from octopus_desktop.storage.blobs import file_digest
 from octopus_desktop.wire.errors import UserError
 from tests.e2e.house import below, finish, heart_job, make_federation, running, server_process
 
@@ -111,6 +112,9 @@ def test_layers_that_stay_are_nobody_elses_and_the_simulation_has_the_same_bits(
     assert {row["round"]: row["metrics"] for row in told["rounds"]} == {h.round: dict(h.metrics) for h in run.history}
     assert run.history[-1].metrics["eval_personal/accuracy"] > 0.5
     at_server(federation, "export", run.id, str(tmp_path / "first"), "--round", "1")
+    for number in (2, 3):
+        federation.silos[0].command("runs", "export", run.id, str(tmp_path / f"{number}"), "--round", f"{number}")
+        assert file_digest(tmp_path / f"{number}") == run.history[number - 1].model.digest
     last, first = load_file(tmp_path / "last"), load_file(tmp_path / "first")
     assert last["bias"].tobytes() == first["bias"].tobytes(), "no silo's own layer ever left"
     assert last["weight"].tobytes() != first["weight"].tobytes()

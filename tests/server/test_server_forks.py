@@ -100,3 +100,20 @@ async def test_only_the_last_rounds_models_and_the_best_one_are_kept_where_a_run
         again = await finished(server, rounds=7, keep_models=3)
         assert again.model.digest == done.model.digest
         assert store.has(done.best.digest), "another run of the same job came to the same bytes, and leaves them"
+
+
+async def test_an_answer_that_comes_after_its_round_counts_in_the_next_where_the_run_says_so(tmp_path: Path) -> None:
+    async with federation(tmp_path, "aa", "bbbb") as (server, silos):
+        server.submit()
+        silos[1].answer_up_to(0)
+        wish = {"rounds": 3, "quorum": 1, "update": "difference", "late": "next", "round_deadline_s": 3, "lease_s": 60}
+        run = server.start_run(**wish)
+        await server.until_run(run.id, lambda r: r.round >= 1)  # closed at its deadline, without the slow silo
+        silos[1].answer_up_to(1)
+        await server.until_run(run.id, lambda r: r.round >= 2)
+        silos[1].answer_up_to(9)
+        done = await server.until_run(run.id, lambda r: r.state in ENDED)
+        assert done.state == "completed", f"{done.code} {done.reason}"
+        assert [(list(h.answered), list(h.late)) for h in done.history[:2]] == [(["aa"], []), (["aa"], ["bbbb"])]
+        assert list(done.history[1].missing) == ["bbbb"], "to its own round it did not answer"
+        assert "bbbb" in (*done.history[2].answered, *done.history[2].late)

@@ -9,11 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from octopus_desktop import __version__
-from octopus_desktop.communication.links import protocol_differs
+from octopus_desktop.communication.links import blob_forbidden, protocol_differs
 from octopus_desktop.daemon.core import Silo, when_possible
 from octopus_desktop.daemon.services.signing import SiloKeys
 from octopus_desktop.identity import certificates, invitations
@@ -22,10 +26,12 @@ from octopus_desktop.identity.certificates import Peer
 from octopus_desktop.nodes import PROTOCOL
 from octopus_desktop.nodes.port import NodePort
 from octopus_desktop.nodes.report import TEXT_LIMIT, take
+from octopus_desktop.nodes.shares import words_of
 from octopus_desktop.wire.canonical import canonical_json, fingerprint, new_id
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
 from octopus_desktop.wire.pb import node_pb2 as npb
+from octopus_desktop.wire.pb.federation_pb2 import GetRequest
 
 LISTEN = "127.0.0.1:7470"
 VALID_S = DAY_S
@@ -47,17 +53,50 @@ class Where:
 
 
 class Agents:
-    """Further machines. Implements the port's ``Desk``."""
+    """Further machines. Implements the port's ``Desk``.
+
+    Attributes, set by ``app``:
+        up_changed: called when another set of machines can be given work.
+        heard: (node, run, words) of a run's part on a machine.
+        may_read: (node, run, digest) -> where the blob lies, None when it is none of theirs.
+    """
 
     def __init__(self, silo: Silo, keys: SiloKeys) -> None:
         self._silo, self._keys = silo, keys
         self._port = NodePort(self)
         self._opening = asyncio.Lock()
+        self.up_changed: Callable[[], None] = lambda: None
+        self.heard: Callable[[str, str, dict[str, Any]], None] = lambda node, run, words: None
+        self.may_read: Callable[[str, str, str], Path | None] = lambda node, run, digest: None
         self._members = {m.id: m for m in silo.db.all(MEMBER, npb.NodeMember)}
         self._invitations = {i.id: i for i in silo.db.all(INVITATION, npb.NodeInvitation)}
 
     def knows(self, node_id: str) -> bool:
         return node_id in self._members
+
+    def up(self) -> list[str]:
+        """The machines that can be given work now: accepted, linked, of our version, not drained."""
+        return [n.id for n in self._silo.all("node") if n.id in self._members and n.state == "ready" and not n.fault]
+
+    def say(self, node_id: str, run_id: str, words: dict[str, Any]) -> None:
+        """To a run's part on a machine; lost when it is not linked."""
+        self._port.say(node_id, npb.RunWords(run_id=run_id, json=json.dumps(words)))
+
+    async def own_address(self) -> str:
+        """This machine's IP address as its nodes dial it. Raises OCT-NODE-FURTHER."""
+        where = self._where()
+        assert where is not None
+        host = check_address(where.address)[0]
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise UserError(
+                "OCT-NODE-FURTHER",
+                f"{host} is not known on this machine, so its nodes' workers cannot be told where to meet.",
+                str(error),
+                "Invite nodes with an --address that this machine knows too.",
+            ) from error
+        return str(found[0][4][0])
 
     def begin(self) -> None:
         """After a start nobody is linked yet."""
@@ -148,6 +187,7 @@ class Agents:
             self._silo.drop("node", node_id)
             self._silo.answer(pb.Ack())
             self._silo.afterwards(lambda: self._forget(node_id))
+            self._silo.afterwards(self.up_changed)
 
     def _forget(self, node_id: str) -> None:
         self._members.pop(node_id, None)
@@ -223,6 +263,7 @@ class Agents:
             node.state = self._state(self._members[node_id], linked=True)
         with self._silo.change():
             self._silo.put("node", node)
+            self._silo.afterwards(self.up_changed)
         if hello.protocol != PROTOCOL:
             log.warning("node %s was not let in: %s", node.name, node.fault)
             raise protocol_differs(hello.protocol, PROTOCOL, "node")
@@ -234,6 +275,17 @@ class Agents:
         if node is not None:
             take(node, machine)
             self._silo.hub.soon("node", node)
+
+    def said(self, node_id: str, words: npb.RunWords) -> None:
+        value = words_of(words.json)
+        if value is not None and self._members[node_id].accepted:
+            self.heard(node_id, words.run_id, value)
+
+    def blob(self, node_id: str, request: GetRequest) -> Path:
+        path = self.may_read(node_id, request.run_id, request.blob.digest)
+        if path is None or not self._members[node_id].accepted:
+            raise blob_forbidden(request.blob)
+        return path
 
     def gone(self, node_id: str, fault: UserError | None) -> None:
         if node_id in self._members:
@@ -261,6 +313,7 @@ class Agents:
         node.state = state
         with self._silo.change():
             self._silo.put("node", node)
+            self._silo.afterwards(self.up_changed)
 
     def _keep(self, member: npb.NodeMember) -> None:
         """Inside ``change``."""
@@ -270,6 +323,7 @@ class Agents:
         self._silo.put("node", node)
         self._silo.db.put(MEMBER, member.id, member)
         self._silo.afterwards(lambda: self._members.update({member.id: member}))
+        self._silo.afterwards(self.up_changed)
         self._silo.afterwards(lambda: self._port.greet(member.id, self._greeting(node.state)))
 
     def _greeting(self, state: str) -> npb.PortHello:

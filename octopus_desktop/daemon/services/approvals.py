@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from octopus_desktop.daemon import reducer
 from octopus_desktop.daemon.core import Silo
@@ -19,12 +20,13 @@ from octopus_desktop.daemon.services.lives import Lives
 from octopus_desktop.daemon.services.matching import problem
 from octopus_desktop.daemon.services.nodes import Nodes
 from octopus_desktop.daemon.services.packages import Packages
-from octopus_desktop.daemon.services.runtimes import Interpreter, Runtimes
+from octopus_desktop.daemon.services.runtimes import Runtimes
 from octopus_desktop.daemon.services.setup import Setup
 from octopus_desktop.identity.keys import verify
 from octopus_desktop.jobs.approval import Statement
 from octopus_desktop.jobs.manifest import JobManifest, RunConfig
 from octopus_desktop.jobs.package import VerifiedPackage
+from octopus_desktop.system.interpreters import Interpreter
 from octopus_desktop.training.spec import DataSource, RunnerSpec
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
@@ -43,7 +45,8 @@ class Approvals:
     """
     Attributes:
         agree: raises OCT-CARRIER-REFUSED when the offered run cannot be carried here.
-        forbidden: why a standing rule of the silo forbids the offer, or ""; both are set by ``app``.
+        forbidden: why a standing rule of the silo forbids the offer, or "".
+        spread: who trains, as ``Spread.plan``; all are set by ``app``.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Approvals:
         self._silo, self._lives, self._setup = silo, lives, setup
         self._nodes, self._datasets, self._packages, self._runtimes = nodes, datasets, packages, runtimes
         self.agree: Callable[[pb.SiloOffer], str] = lambda offer: ""
+        self.spread: Callable[..., Awaitable[dict[str, Any]]]
         self.forbidden: Callable[[pb.SiloOffer, VerifiedPackage], str] = lambda offer, package: ""
 
     async def decide(self, run_id: str, decision: Decision) -> pb.SiloOffer:
@@ -237,7 +241,8 @@ class Approvals:
         verified = await self._packages.unpack(offer.offer, place / "package")
         config = RunConfig.from_dict(json.loads(offer.offer.config_json))
         federation = self._silo.need("federation", offer.federation_id)
-        workers, devices = self._share(config)
+        named = statement.conditions.nodes
+        who = await self.spread(run_id, config, named, self._share(config), elsewhere=bool(interpreter.python))
         needs = {need.alias: need for need in manifest.data}
         return RunnerSpec(
             run_id=run_id,
@@ -246,11 +251,11 @@ class Approvals:
             trainer=verified.manifest.trainer,
             config=config.to_dict(),
             blobs=str(self._silo.home.blobs),
-            workers=workers,
             threads=max(1, config.resources.threads_per_worker),
-            devices=devices,
+            package_digest=offer.offer.package.digest,
             python=interpreter.python,
             python_paths=interpreter.paths,
+            **who,
             data=tuple(
                 _source(alias, self._silo.need("dataset", dataset_id), needs[alias].columns)
                 for alias, dataset_id in sorted(statement.conditions.datasets.items())

@@ -19,9 +19,10 @@ class BlobUses:
         self._silo.db.execute("INSERT OR IGNORE INTO blob_uses VALUES(?,?,?,?)", digest, run_id, kind, round_)
 
     def drop_before(self, run_id: str, round_: int) -> None:
-        """Keep the newest MODELS_KEPT rounds' models of a run, and this round's update: a new lease may ask for it."""
+        """Keep the newest MODELS_KEPT rounds' models of a run, this round's update, for which a new lease may ask, and
+        the one before, which may still be on its way: a late answer may count."""
         self._drop("run_id=? AND kind='model' AND round<=?", run_id, round_ - MODELS_KEPT)
-        self._drop("run_id=? AND kind='update' AND round<?", run_id, round_)
+        self._drop("run_id=? AND kind='update' AND round<?", run_id, round_ - 1)
 
     def drop_updates(self, run_id: str) -> None:
         self._drop("run_id=? AND kind='update'", run_id)

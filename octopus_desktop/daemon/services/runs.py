@@ -23,6 +23,7 @@ from octopus_desktop.daemon.services.lives import Lives
 from octopus_desktop.daemon.services.logs import Logs
 from octopus_desktop.daemon.services.nodes import Nodes
 from octopus_desktop.daemon.services.record import Record
+from octopus_desktop.daemon.services.spread import Spread
 from octopus_desktop.daemon.services.words import Words
 from octopus_desktop.daemon.supervisor import Runner
 from octopus_desktop.jobs.approval import Conditions
@@ -60,9 +61,11 @@ class Runs:
         blobs: BlobStore,
         uses: BlobUses,
         words: Words,
+        spread: Spread,
     ) -> None:
         self._silo, self._lives, self._record, self._logs = silo, lives, record, logs
         self._nodes, self._mailboxes, self._blobs, self._uses, self._words = nodes, mailboxes, blobs, uses, words
+        self._spread = spread
         self.lawful: Callable[[str, Path], Awaitable[RunnerSpec]]
         self._runners: dict[str, Runner] = {}
         self._launching: dict[str, asyncio.Task[None]] = {}
@@ -169,10 +172,11 @@ class Runs:
         with self._silo.change():  # the model is spoken for before the task can be seen
             for blob in (task.model, *task.shared.values()):
                 self._uses.add(envelope.run_id, "model", envelope.round, blob.digest)
-            if envelope.round > 1:
-                row = self._record.round(envelope.run_id, envelope.round - 1)
+            made_by = envelope.round - (task.task == "train")  # after the last round its own model is evaluated
+            if made_by:
+                row = self._record.round(envelope.run_id, made_by)
                 row.model_digest, row.model_size = task.model.digest, task.model.size
-                self._record.touch(envelope.run_id, envelope.round - 1)
+                self._record.touch(envelope.run_id, made_by)
         new = self._mailboxes.get(envelope.run_id).accept(envelope)
         runner = self._runners.get(envelope.run_id)
         if runner:
@@ -318,7 +322,7 @@ class Runs:
         self._mailboxes.get(run_id)  # its tables are there before the child looks
         with self._silo.change():
             run = self._silo.need("run", run_id)
-            run.workers = spec.workers
+            run.workers = spec.workers + sum(machine.workers for machine in spec.machines)
             self._silo.put("run", run)
             self._lives.apply(run_id, reducer.RunnerUp())
         self._runners[run_id] = runner
@@ -328,6 +332,7 @@ class Runs:
         except OSError:
             self._runners.pop(run_id, None)
             raise
+        self._spread.begin(run_id, spec, runner.say)
         self._watch_time(run_id)
 
     def _launch_failed(self, run_id: str, error: UserError) -> None:
@@ -342,6 +347,8 @@ class Runs:
         try:
             if word["word"] == "ended":
                 self._ended(run_id, word)
+            elif word["word"] == "node":
+                self._spread.asked(run_id, word["node"], word["words"])
             else:
                 self._words.heard(run_id, word)
         except UserError as error:  # the database's disk is full: the words are hints, rows are looked at again
@@ -361,6 +368,7 @@ class Runs:
     def _gone(self, run_id: str, runner: Runner, why: str) -> None:
         if self._runners.get(run_id) is runner:
             del self._runners[run_id]
+            self._spread.end(run_id)
         life = self._lives.get(run_id)
         if life.active and "disk" not in life.held:
             self._logs.add("warning", "daemon", f"The runner ended: {why}", run_id)
@@ -375,6 +383,7 @@ class Runs:
     def end(self, run_id: str, reason: str) -> None:
         """The run is over here: end its processes, close its mail."""
         runner = self._runners.pop(run_id, None)
+        self._spread.end(run_id)
         clock = self._clocks.pop(run_id, None)
         if clock:
             clock.cancel()

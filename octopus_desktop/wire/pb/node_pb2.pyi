@@ -50,22 +50,34 @@ class PortHello(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., state: _Optional[str] = ...) -> None: ...
 
 class AgentFrame(_message.Message):
-    __slots__ = ("hello", "machine")
+    __slots__ = ("hello", "words", "machine")
     HELLO_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
     MACHINE_FIELD_NUMBER: _ClassVar[int]
     hello: AgentHello
+    words: RunWords
     machine: _local_pb2.Node
-    def __init__(self, hello: _Optional[_Union[AgentHello, _Mapping]] = ..., machine: _Optional[_Union[_local_pb2.Node, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[AgentHello, _Mapping]] = ..., words: _Optional[_Union[RunWords, _Mapping]] = ..., machine: _Optional[_Union[_local_pb2.Node, _Mapping]] = ...) -> None: ...
 
 class PortFrame(_message.Message):
-    __slots__ = ("hello", "heartbeat", "fault")
+    __slots__ = ("hello", "heartbeat", "fault", "words")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
     hello: PortHello
     heartbeat: _federation_pb2.Heartbeat
     fault: _federation_pb2.Fault
-    def __init__(self, hello: _Optional[_Union[PortHello, _Mapping]] = ..., heartbeat: _Optional[_Union[_federation_pb2.Heartbeat, _Mapping]] = ..., fault: _Optional[_Union[_federation_pb2.Fault, _Mapping]] = ...) -> None: ...
+    words: RunWords
+    def __init__(self, hello: _Optional[_Union[PortHello, _Mapping]] = ..., heartbeat: _Optional[_Union[_federation_pb2.Heartbeat, _Mapping]] = ..., fault: _Optional[_Union[_federation_pb2.Fault, _Mapping]] = ..., words: _Optional[_Union[RunWords, _Mapping]] = ...) -> None: ...
+
+class RunWords(_message.Message):
+    __slots__ = ("run_id", "json")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    json: str
+    def __init__(self, run_id: _Optional[str] = ..., json: _Optional[str] = ...) -> None: ...
 
 class NodeInvitation(_message.Message):
     __slots__ = ("id", "name", "expires_at", "node_id", "made_at")

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from octopus_desktop.wire.pb import federation_pb2 as octopus__desktop_dot_wire_dot_pb_dot_federation__pb2
 from octopus_desktop.wire.pb import node_pb2 as octopus__desktop_dot_wire_dot_pb_dot_node__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -44,6 +45,11 @@ class NodePortStub:
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_node__pb2.AgentFrame.SerializeToString,
                 response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_node__pb2.PortFrame.FromString,
                 _registered_method=True)
+        self.Get = channel.unary_stream(
+                '/octopus.v1.NodePort/Get',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_federation__pb2.GetRequest.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_federation__pb2.Chunk.FromString,
+                _registered_method=True)
 
 
 class NodePortServicer:
@@ -63,6 +69,13 @@ class NodePortServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Get(self, request, context):
+        """blobs of the runs that the node has a part in
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodePortServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +88,11 @@ def add_NodePortServicer_to_server(servicer, server):
                     servicer.Link,
                     request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_node__pb2.AgentFrame.FromString,
                     response_serializer=octopus__desktop_dot_wire_dot_pb_dot_node__pb2.PortFrame.SerializeToString,
+            ),
+            'Get': grpc.unary_stream_rpc_method_handler(
+                    servicer.Get,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_federation__pb2.GetRequest.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_federation__pb2.Chunk.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +149,33 @@ class NodePort:
             '/octopus.v1.NodePort/Link',
             octopus__desktop_dot_wire_dot_pb_dot_node__pb2.AgentFrame.SerializeToString,
             octopus__desktop_dot_wire_dot_pb_dot_node__pb2.PortFrame.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Get(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/octopus.v1.NodePort/Get',
+            octopus__desktop_dot_wire_dot_pb_dot_federation__pb2.GetRequest.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_federation__pb2.Chunk.FromString,
             options,
             channel_credentials,
             insecure,
