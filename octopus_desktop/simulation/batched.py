@@ -80,6 +80,7 @@ class Batched:
         self._loss = _Loss(self._trainer, self._model)
         self._models = Models()
         self._rows: dict[str, local.Rows] = {}
+        self._counts: dict[str, tuple[int, int]] = {}  # of rows to train on, and to test; asking tensors is slow
         self._places: Places | None = None
         torch.set_num_threads(os.cpu_count() or 1)
 
@@ -103,7 +104,7 @@ class Batched:
                 return
             able = []
             for order, place in ready:
-                if len(self._rows[order.silo].train[0]):
+                if self._counts[order.silo][0]:
                     able.append((order, place))
                 else:
                     error = no_weight("The training data is empty.")
@@ -138,7 +139,8 @@ class Batched:
                 if order.silo not in self._rows:
                     ctx = self._context(order, tasks.words, order.task)
                     seed_everything(ctx.seed)
-                    self._rows[order.silo] = self._call("rows", partial(self._trainer.rows, ctx))
+                    rows = self._rows[order.silo] = self._call("rows", partial(self._trainer.rows, ctx))
+                    self._counts[order.silo] = len(rows.train[0]), len(rows.test[0]) if rows.test else 0
                 yield order, place
             except UserError as error:
                 done(Outcome(order=order, facts=AnswerFacts(silo=order.silo), error=error, place=place))
@@ -149,7 +151,7 @@ class Batched:
     ) -> dict[str, dict[str, float]]:
         """Of one model on the rows of all silos at once, each silo's own means."""
         metrics: dict[str, dict[str, float]] = {order.silo: {} for order in orders}
-        having = [o.silo for o in orders if self._rows[o.silo].test and len(self._rows[o.silo].test[0])]
+        having = [o.silo for o in orders if self._counts[o.silo][1]]
         if not having or type(self._trainer).scores is ClientTrainer.scores:
             return metrics
         for name, tensor in self._model.state_dict().items():
@@ -161,7 +163,7 @@ class Batched:
             self._call("scores", partial(self._trainer.scores, ctx, self._model, piece))
             for piece in zip(*(t.split(EVALUATED_ROWS) for t in whole), strict=True)
         ]
-        counts = torch.tensor([len(self._rows[s].test[0]) for s in having])
+        counts = torch.tensor([self._counts[s][1] for s in having])
         ends = counts.cumsum(0)
         for name in pieces[0]:
             sums = torch.cat([torch.zeros(1, dtype=torch.float64), *(p[name].double() for p in pieces)]).cumsum(0)
@@ -174,7 +176,7 @@ class Batched:
 
     def _stacks(self, able: list[tuple[ev.Dispatch, int]], held: Held) -> Iterator[list[tuple[ev.Dispatch, int]]]:
         """Silos that are computed together, those with most examples first, so that little is padded."""
-        able = sorted(able, key=lambda one: -len(self._rows[one[0].silo].train[0]))
+        able = sorted(able, key=lambda one: -self._counts[one[0].silo][0])
         most = max(1, min(MOST_STACKED, MOST_STACK_BYTES // max(1, held.body.numel())))
         for start in range(0, len(able), most):
             yield able[start : start + most]
@@ -182,7 +184,7 @@ class Batched:
     def _train(self, orders: Sequence[ev.Dispatch], held: Held, words: Mapping[str, Any]) -> _Trained:
         """``orders``: by falling numbers of examples."""
         recipe, rows = self._recipe, [self._rows[order.silo].train for order in orders]
-        counts = [len(own[0]) for own in rows]
+        counts = [self._counts[order.silo][0] for order in orders]
         size = counts[0] if words.get("full_batch") else min(recipe.batch_size, counts[0])
         passes = [-(-count // size) for count in counts]
         limit = int(words.get("steps", 0)) or max(passes) * recipe.epochs
@@ -271,8 +273,7 @@ class Batched:
         if held is not None:
             name = digest(f"{order.silo} {order.round} {order.epoch}".encode())
             update = Blob(digest=name, size=held.layout.size)
-        rows = self._rows[order.silo]
-        examples = len(rows.train[0]) if held is not None else (len(rows.test[0]) if rows.test else 0)
+        examples = self._counts[order.silo][0 if held is not None else 1]
         return AnswerFacts(
             silo=order.silo, examples=examples, steps=steps, metrics=metrics, update=update, train_seconds=seconds
         )
