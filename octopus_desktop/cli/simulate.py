@@ -58,6 +58,7 @@ MOST_ROWS = 40
 @click.option("--batched", is_flag=True, help="Train a round's silos in one go; equal to one by one up to rounding.")
 @click.option("--compare", metavar="sync,async", help="Run the job in these modes, and show them in simulated time.")
 @click.option("--from", "first", type=click.Path(path_type=Path, exists=True), help="Begin with this model.")
+@click.option("--runtime", type=_PATH, help="Train in the Python environment at this path.")
 @click.option("--central-data", "central", multiple=True, metavar="ALIAS=FILE", help="The server's own data.")
 @click.option("--metrics", "--csv", "metrics", type=_PATH, help="Write every round's metrics: .csv or .parquet.")
 @click.option("--tensorboard", type=_PATH, metavar="DIR", help="Write events for TensorBoard below this folder.")
@@ -81,6 +82,7 @@ def cli(
     batched: bool,
     compare: str | None,
     first: Path | None,
+    runtime: Path | None,
     central: tuple[str, ...],
     metrics: Path | None,
     tensorboard: Path | None,
@@ -101,10 +103,12 @@ def cli(
             "--silo names each silo with its data; --silos, --data and --partition make silos.",
             "Use one of them.",
         )
+    if runtime and (baselines or batched):
+        raise _usage("--baselines and --batched cannot be had with --runtime.", "They train in this process.")
     overrides = _overrides(**wishes)
     _check_files(metrics, tensorboard, plot)
     from octopus_desktop.simulation import layout
-    from octopus_desktop.simulation.jobs import open_job
+    from octopus_desktop.simulation.jobs import open_job, runtime_for
 
     with tempfile.TemporaryDirectory(prefix="octopus-simulate-") as folder, open_job(job, Path(folder)) as opened:
         work = Path(folder)
@@ -119,6 +123,7 @@ def cli(
             "workers": _workers(workers, len(chosen), batched, overrides, opened.manifest.config),
             "batched": batched,
             "first": first,
+            "runtime": runtime_for(opened, runtime) if runtime else None,
             "central": layout.explicit(opened, [f"server:{w}" for w in central])["server"] if central else None,
         }
         if compare:
@@ -207,8 +212,9 @@ def _compare(
 
     with _bars(list(data)) as progress:
         results = both.compare(job, data, overrides, modes, work=work / "compare", progress=progress, **options)
-    metric = both.common_metric(results)
-    curves = both.against_time(results, metric)
+    judged = both.judge(job, data, results, work / "compare")
+    metric = both.common_metric(judged)
+    curves = both.against_time(judged, metric)
     if plot:
         reports.plot(plot, {metric: curves}, "simulated seconds")
     ends = {mode: result.virtual_seconds for mode, result in results.items()}

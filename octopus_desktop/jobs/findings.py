@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from octopus_desktop.jobs import applications, requirements
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.local_pb2 import Finding
 
@@ -173,6 +174,9 @@ def check_trainer(files: Mapping[str, bytes], trainer: str) -> None:
     """Raises UserError OCT-JOB-TRAINER unless ``module:Class`` is there and derives from ClientTrainer, as far as can
     be told without running it."""
     module, _, name = trainer.partition(":")
+    if module in requirements.IMPLIED and f"{CODE}{module}.py" not in files:
+        applications.check(files, module, name)
+        return
     base = CODE + module.replace(".", "/")
     path = base + ".py" if base + ".py" in files else base + "/__init__.py"
     try:

@@ -154,16 +154,18 @@ class RunConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobManifest:
-    """job.toml. ``trainer`` is ``module:Class`` below ``code/``. Tables: [job] name, version, purpose, trainer,
-    requirements; [[data]]; [resources]; [training]; [run] rounds, seed, mode, quorum, per_round, round_deadline_s,
-    lease_s, update, encoding, best, patience, min_delta, late, keep_models; [encoding] its parameters; [strategy] name
-    + parameters; [personal] layers, finetune_steps; [evaluation] central; [communication] carrier; [privacy];
-    [hyperparameters]."""
+    """job.toml. ``trainer`` is ``module:Class`` below ``code/``, or ``flower:MODULE`` or ``fedml:CLASS`` for an
+    application of another framework, of which ``model`` names the model as ``module:Class``. Tables: [job] name,
+    version, purpose, trainer, requirements, model; [[data]]; [resources]; [training]; [run] rounds, seed, mode, quorum,
+    per_round, round_deadline_s, lease_s, update, encoding, best, patience, min_delta, late, keep_models; [encoding] its
+    parameters; [strategy] name + parameters; [personal] layers, finetune_steps; [evaluation] central; [communication]
+    carrier; [privacy]; [hyperparameters]."""
 
     name: str
     version: str
     trainer: str
     purpose: str = ""
     requirements: tuple[str, ...] = ()
+    model: str = ""
     data: tuple[DataNeed, ...] = ()
     config: RunConfig = field(default_factory=RunConfig)

@@ -70,6 +70,11 @@ _JOB = {
     ),
     "purpose": _Field(kind="text", high=2000),
     "requirements": _Field(kind="texts"),
+    "model": _Field(
+        kind="text",
+        pattern=r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*",
+        hint='"module:Class", such as "task:Net" for class Net in code/task.py',
+    ),
 }
 _DATA = {
     "alias": _Field(
@@ -343,6 +348,11 @@ def _manifest(reader: _Reader, value: dict[str, Any], strategies: Collection[str
     for requirement in job.get("requirements", ()):
         if why := requirements.mistake(requirement):
             reader.mistake(("job", "requirements"), f"{requirement!r}: {why}", 'Write it like "scipy>=1.11"')
+    kind = str(job.get("trainer", "")).partition(":")[0]
+    if kind in requirements.IMPLIED and "model" not in job:
+        reader.mistake(
+            ("job", "trainer"), f"a {kind} application's model is not named", 'Add model = "task:Net" to [job]'
+        )
     needs = _needs(reader, value.get("data", []))
     config = _config(reader, {k: v for k, v in value.items() if k in _KNOWN[2:]}, strategies, RunConfig())
     if reader.mistakes:

@@ -23,6 +23,7 @@ from octopus_desktop.aggregation.facts import AnswerFacts, Blob
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.simulation.memory import Models, Places
 from octopus_desktop.simulation.silos import VirtualSilo, make_silo
+from octopus_desktop.system.interpreters import Interpreter
 from octopus_desktop.training.spec import DataSource
 from octopus_desktop.wire.errors import UserError
 
@@ -72,8 +73,15 @@ class Here:
     """Silos of this process, one after the other."""
 
     def __init__(
-        self, package: Path, trainer: str, config: RunConfig, data: Mapping[str, Mapping[str, DataSource]], work: Path
+        self,
+        package: Path,
+        trainer: str,
+        config: RunConfig,
+        data: Mapping[str, Mapping[str, DataSource]],
+        work: Path,
+        runtime: Interpreter | None = None,
     ) -> None:
+        self._runtime = runtime
         self._package, self._trainer, self._config, self._data, self._work = package, trainer, config, data, work
         self._silos: dict[str, VirtualSilo] = {}
         self._models = Models()
@@ -92,7 +100,14 @@ class Here:
         try:
             if name not in self._silos:
                 self._silos[name] = make_silo(
-                    name, self._package, self._trainer, self._config, self._data[name], self._work, self._models
+                    name,
+                    self._package,
+                    self._trainer,
+                    self._config,
+                    self._data[name],
+                    self._work,
+                    self._models,
+                    self._runtime,
                 )
             out = self.places.held(place) if self.places and place >= 0 and order.task == "train" else None
             return Outcome(order=order, facts=self._silos[name].run(order, words, shared, out), place=place)

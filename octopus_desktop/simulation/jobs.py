@@ -10,6 +10,9 @@ from pathlib import Path
 from octopus_desktop.aggregation.strategies import STRATEGIES
 from octopus_desktop.jobs import package, toml
 from octopus_desktop.jobs.manifest import JobManifest
+from octopus_desktop.jobs.requirements import lacking, needed
+from octopus_desktop.system import interpreters
+from octopus_desktop.system.interpreters import Interpreter
 from octopus_desktop.wire.errors import UserError
 
 
@@ -21,6 +24,32 @@ class Job:
     folder: Path
     manifest: JobManifest
     home: Path | None = None
+
+
+def runtime_for(job: Job, place: Path) -> Interpreter:
+    """The Python environment at ``place``, when it has what the job needs.
+
+    Raises:
+        UserError: OCT-RUNTIME-BROKEN, OCT-PACKAGE-MISSING.
+    """
+    python = interpreters.interpreter(place.expanduser().absolute())
+    facts = interpreters.examine(python, whole=True) if python else None
+    if python is None or facts is None or facts.fault:
+        raise UserError(
+            "OCT-RUNTIME-BROKEN",
+            f"The runtime {place} cannot be used.",
+            facts.fault if facts else "There is no Python at that place.",
+            "Give the folder of a virtual environment with PyTorch, or its interpreter.",
+        )
+    lacks = lacking(needed(job.manifest.trainer, job.manifest.requirements), facts.packages, facts.python)
+    if lacks:
+        raise UserError(
+            "OCT-PACKAGE-MISSING",
+            f"The runtime {place} lacks what the job needs: {', '.join(map(str, lacks))}.",
+            "The job names it under 'requirements'.",
+            f"Install it there: {python} -m pip install …",
+        )
+    return Interpreter(python=str(python), paths=facts.paths)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from octopus_desktop.aggregation.facts import AnswerFacts, Blob
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.simulation.memory import Models
 from octopus_desktop.storage.blobs import BlobStore
+from octopus_desktop.system.interpreters import Interpreter
 from octopus_desktop.training import frames, leaving
 from octopus_desktop.training.spec import PRIVATE, DataSource, RunnerSpec
 from octopus_desktop.training.state import Held
@@ -46,10 +47,12 @@ def make_silo(
     sources: Mapping[str, DataSource],
     work: Path,
     models: Models,
+    runtime: Interpreter | None = None,
 ) -> VirtualSilo:
-    """``config.resources.workers`` decides: one worker is an engine here, several are processes as in deployment."""
-    if config.resources.workers > 1:
-        return ManyWorkers(name, package, trainer, config, sources, work)
+    """``config.resources.workers`` decides: one worker is an engine here, several are processes as in deployment, and
+    so is whatever trains in another ``runtime``."""
+    if config.resources.workers > 1 or runtime is not None:
+        return ManyWorkers(name, package, trainer, config, sources, work, runtime or Interpreter())
     return OneWorker(name, package, trainer, config, sources, work, models)
 
 
@@ -123,6 +126,7 @@ class ManyWorkers:
         config: RunConfig,
         sources: Mapping[str, DataSource],
         work: Path,
+        runtime: Interpreter,
     ) -> None:
         from octopus_desktop.training.launcher import Workers
 
@@ -138,7 +142,9 @@ class ManyWorkers:
             trainer=trainer,
             config=config.to_dict(),
             blobs=str(work / "blobs"),
-            workers=config.resources.workers,
+            workers=max(1, config.resources.workers),
+            python=runtime.python,
+            python_paths=runtime.paths,
             threads=max(1, config.resources.threads_per_worker),
             data=tuple(asdict(source) for source in sources.values()),
         )

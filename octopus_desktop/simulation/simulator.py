@@ -30,9 +30,11 @@ from octopus_desktop.simulation.cohort import Here, Outcome, Silos, Tasks, Toget
 from octopus_desktop.simulation.jobs import Job
 from octopus_desktop.simulation.memory import Places
 from octopus_desktop.storage.blobs import BlobStore
+from octopus_desktop.system.interpreters import Interpreter
+from octopus_desktop.training import initial
 from octopus_desktop.training.central import central_metrics, evaluator_config
 from octopus_desktop.training.spec import DataSource
-from octopus_desktop.wire.canonical import derive_seed
+from octopus_desktop.wire.canonical import canonical_json, derive_seed
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import read_layout, require_same
 
@@ -153,6 +155,7 @@ def simulate(
     progress: Callable[[Step], None] = lambda step: None,
     first: Path | None = None,
     central: Mapping[str, DataSource] | None = None,
+    runtime: Interpreter | None = None,
 ) -> SimulationResult:
     """Run the job. The order of ``data`` is the order of sums: give the silos in the order that a deployment has.
 
@@ -169,6 +172,7 @@ def simulate(
         work: an empty folder, which afterwards holds the models of all rounds.
         first: the model to begin with, in place of a fresh one; its bytes are the same wherever a run begins with it.
         central: the server's own data, for a job that evaluates there as well ([evaluation] central).
+        runtime: another Python environment that each silo trains in, in a process of its own.
 
     Raises:
         UserError: what ended the run: of a silo's own code or data when the quorum fails by it, OCT-STRATEGY-PARAMETER,
@@ -196,13 +200,14 @@ def simulate(
     store = BlobStore(work / "blobs", durable=False)
     server = _server(job, settings, central)
     parts = (job.folder, job.manifest.trainer, settings, data, work)
-    run = _Run(job, settings, data, work, progress, _silos(parts, min(workers, len(order)) - 1, batched))
+    run = _Run(job, settings, data, work, progress, _silos(parts, min(workers, len(order)) - 1, batched, runtime))
     run.dropout = dropout
     run.total = len(order) + settings.rounds * min(asked, len(order))
     clock = Clock(speeds or {}, link_mbit, virtual=bool(speeds or link_mbit or virtual) or settings.mode == "async")
     try:
-        began_with = _first_model(job, settings, store, work, first)
-        _make_places(run, store.path(began_with.digest), min(asked, len(order)))
+        began_with = _first_model(job, settings, store, work, first, runtime)
+        if runtime is None:  # another environment's workers write files
+            _make_places(run, store.path(began_with.digest), min(asked, len(order)))
         opened = time.time()
         todo = deque(loop.apply(ev.Started(model=began_with, now=clock.now())))
         while True:
@@ -298,29 +303,39 @@ def _central(server: Engine, run: _Run, event: ev.Aggregated, store: BlobStore) 
         return {}
 
 
-def _first_model(job: Job, config: RunConfig, store: BlobStore, work: Path, first: Path | None) -> Blob:
+def _first_model(
+    job: Job, config: RunConfig, store: BlobStore, work: Path, first: Path | None, runtime: Interpreter | None
+) -> Blob:
     import torch
 
     from octopus_desktop.training.engine import initial_model
 
     torch.set_num_threads(1)  # as in the process that builds it for a coordinator
     out = work / "initial.safetensors"
-    written = initial_model(job.folder, job.manifest.trainer, config, out)
+    if runtime is None:
+        digest = initial_model(job.folder, job.manifest.trainer, config, out).digest
+    else:
+        spec = work / "initial.json"
+        told = {"package": str(job.folder), "trainer": job.manifest.trainer, "config": config.to_dict()}
+        spec.write_bytes(canonical_json(told))
+        digest, _ = initial.build(spec, out, runtime.python)
     built = read_layout(out)
     personal(config.personal_layers, (spec.name for spec in built))
     if first:
         require_same(built, read_layout(first), f"The model in {first.name}")
         out.unlink()
         return Blob(digest=store.adopt(first), size=first.stat().st_size)
-    return Blob(digest=store.adopt_hashed(out, written.digest), size=written.size)
+    return Blob(digest=store.adopt_hashed(out, digest), size=store.path(digest).stat().st_size)
 
 
-def _silos(parts: tuple[Path, str, RunConfig, SiloData, Path], helpers: int, batched: bool) -> Silos:
+def _silos(
+    parts: tuple[Path, str, RunConfig, SiloData, Path], helpers: int, batched: bool, runtime: Interpreter | None
+) -> Silos:
     if batched:
         from octopus_desktop.simulation.batched import Batched
 
         return Batched(*parts)
-    return Together(helpers, *parts) if helpers > 0 else Here(*parts)
+    return Together(helpers, *parts) if helpers > 0 and runtime is None else Here(*parts, runtime)
 
 
 def _make_places(run: _Run, model: Path, at_once: int) -> None:

@@ -62,6 +62,14 @@ class InterpreterFacts:
     fault: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interpreter:
+    """What workers are started with: ``python`` "" for this process's own, ``paths`` what another one reads."""
+
+    python: str = ""
+    paths: tuple[str, ...] = ()
+
+
 def own() -> InterpreterFacts:
     """This process's own environment, as a quick look sees it."""
     found: dict[str, str] = {}

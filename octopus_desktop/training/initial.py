@@ -13,15 +13,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+from octopus_desktop.system.interpreters import own_code
 from octopus_desktop.wire.errors import UserError
 
 FAILED = 3
 TIMEOUT_S = 600.0
 
 
-def command(spec: Path, out: Path) -> list[str]:
-    """What to start."""
-    return [sys.executable, "-m", "octopus_desktop.training.initial", str(spec), str(out)]
+def command(spec: Path, out: Path, python: str = "") -> list[str]:
+    """What to start; with another interpreter than this one, which finds this package."""
+    return [python or sys.executable, "-m", "octopus_desktop.training.initial", str(spec), str(out)]
 
 
 def environment() -> dict[str, str]:
@@ -48,11 +49,12 @@ def outcome(returncode: int, stdout: bytes, stderr: bytes = b"") -> tuple[str, i
     )
 
 
-def build(spec: Path, out: Path) -> tuple[str, int]:
+def build(spec: Path, out: Path, python: str = "") -> tuple[str, int]:
     """Start it, wait for it, and give (digest, size)."""
+    given = environment() | ({"PYTHONPATH": own_code(out.parent)} if python else {})
     try:
         done = subprocess.run(
-            command(spec, out), env=environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S
+            command(spec, out, python), env=given, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S
         )
     except subprocess.TimeoutExpired as error:
         raise UserError(

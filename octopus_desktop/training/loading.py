@@ -19,6 +19,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+from octopus_desktop.training import adapters
 from octopus_desktop.wire.errors import UserError
 
 _RESERVED = frozenset({"torch", "numpy", "octopus_desktop", "safetensors", "pyarrow"})
@@ -155,6 +156,8 @@ class PackageCode:
         name, colon, attribute = self.trainer.partition(":")
         if not colon or not name or not attribute.isidentifier():
             raise _unusable(self.trainer, "It must read module:Class.")
+        if maker := adapters.made(self.root, self.trainer, self._tops):
+            return maker
         with self.active():
             if not self._owns(name):
                 raise _unusable(self.trainer, f"code/ holds no module {name!r}.")

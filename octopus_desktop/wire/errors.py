@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from octopus_desktop.wire.pb import federation_pb2
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from octopus_desktop.wire.pb import federation_pb2
 
 FAULT_METADATA = "x-octopus-error-bin"
 
@@ -27,6 +30,8 @@ class UserError(Exception):
         return "\n".join(parts)
 
     def to_fault(self) -> federation_pb2.Fault:
+        from octopus_desktop.wire.pb import federation_pb2  # a worker in another environment may have another protobuf
+
         return federation_pb2.Fault(code=self.code, what=self.what, why=self.why, next_step=self.next_step)
 
     @classmethod

@@ -20,12 +20,13 @@ from octopus_desktop.daemon.services.lives import Lives
 from octopus_desktop.daemon.services.matching import problem
 from octopus_desktop.daemon.services.nodes import Nodes
 from octopus_desktop.daemon.services.packages import Packages
-from octopus_desktop.daemon.services.runtimes import Interpreter, Runtimes
+from octopus_desktop.daemon.services.runtimes import Runtimes
 from octopus_desktop.daemon.services.setup import Setup
 from octopus_desktop.identity.keys import verify
 from octopus_desktop.jobs.approval import Statement
 from octopus_desktop.jobs.manifest import JobManifest, RunConfig
 from octopus_desktop.jobs.package import VerifiedPackage
+from octopus_desktop.system.interpreters import Interpreter
 from octopus_desktop.training.spec import DataSource, RunnerSpec
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb

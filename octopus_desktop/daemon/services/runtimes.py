@@ -10,26 +10,18 @@ import functools
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from octopus_desktop.daemon.core import Silo
 from octopus_desktop.jobs.manifest import JobManifest
 from octopus_desktop.jobs.requirements import Lack, lacking, needed
 from octopus_desktop.system import interpreters
+from octopus_desktop.system.interpreters import Interpreter
 from octopus_desktop.wire.canonical import new_id
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
 
 BUILT_IN = "built-in"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interpreter:
-    """What the workers are started with: "" and no paths for the built-in one."""
-
-    python: str = ""
-    paths: tuple[str, ...] = ()
 
 
 class Runtimes:
