@@ -212,8 +212,9 @@ def _compare(
 
     with _bars(list(data)) as progress:
         results = both.compare(job, data, overrides, modes, work=work / "compare", progress=progress, **options)
-    metric = both.common_metric(results)
-    curves = both.against_time(results, metric)
+    judged = both.judge(job, data, results, work / "compare")
+    metric = both.common_metric(judged)
+    curves = both.against_time(judged, metric)
     if plot:
         reports.plot(plot, {metric: curves}, "simulated seconds")
     ends = {mode: result.virtual_seconds for mode, result in results.items()}

@@ -12,12 +12,15 @@ from typing import Any
 
 from octopus_desktop.aggregation import strategies
 from octopus_desktop.jobs.toml import apply_overrides
+from octopus_desktop.simulation.baselines import evaluate
 from octopus_desktop.simulation.jobs import Job
 from octopus_desktop.simulation.reports import Curve, rows
 from octopus_desktop.simulation.simulator import SiloData, SimulationResult, simulate
+from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.wire.errors import UserError
 
 MODES = ("sync", "async")
+POINTS = 12  # models of each run that are judged
 IN_PLACE = {"sync": "fedavg", "async": "fedbuff"}  # of a strategy that the mode does not have
 
 
@@ -49,17 +52,40 @@ def compare(
     return done
 
 
-def against_time(results: Mapping[str, SimulationResult], metric: str) -> dict[str, Curve]:
+def judge(
+    job: Job, data: SiloData, results: Mapping[str, SimulationResult], work: Path
+) -> dict[str, list[dict[str, float]]]:
+    """Some models of each run, in their order, judged on all silos' test rows: metrics, and ``time`` in simulated
+    seconds. Afterwards, since in async mode few answers speak of the newest model."""
+    judged: dict[str, list[dict[str, float]]] = {}
+    for mode, result in results.items():
+        table = rows(result)[1:]
+        some = [table[i] for i in sorted({round(k * (len(table) - 1) / (POINTS - 1)) for k in range(POINTS)})]
+        store = BlobStore(work / mode / "blobs", durable=False)
+        models = {row["model"]: store.path(row["model"]) for row in some}
+        metrics = evaluate(job, data, result.config, models, work)
+        judged[mode] = [{**metrics[row["model"]], "time": row["time"]} for row in some]
+    return judged
+
+
+def against_time(judged: Mapping[str, Sequence[Mapping[str, float]]], metric: str) -> dict[str, Curve]:
     """Mode to (simulated seconds, value)."""
-    return {
-        mode: [(row["time"], row[metric]) for row in rows(result) if row.get(metric) is not None]
-        for mode, result in results.items()
-    }
+    return {mode: [(row["time"], row[metric]) for row in points if metric in row] for mode, points in judged.items()}
 
 
-def common_metric(results: Mapping[str, SimulationResult]) -> str:
-    """Accuracy where there is one, else the first that all of them evaluate, else their training's loss."""
-    there = [{name for row in result.rounds for name in row.metrics} for result in results.values()]
-    common = sorted(set.intersection(*there))
-    wanted = ["eval/accuracy", *(n for n in common if n.startswith("eval/") and not n.endswith("/examples"))]
-    return next((name for name in [*wanted, "train/loss", *common] if name in common), "")
+def common_metric(judged: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    """Accuracy where there is one, else the first that there is in all modes.
+
+    Raises:
+        UserError: OCT-CLI-USAGE, when the trainer evaluates nothing.
+    """
+    there = [{name for row in points for name in row} for points in judged.values()]
+    common = sorted(n for n in set.intersection(*there) if "/" in n and not n.endswith("/examples"))
+    if not common:
+        raise UserError(
+            "OCT-CLI-USAGE",
+            "There is nothing to compare by.",
+            "The job's trainer evaluates nothing.",
+            "Give it an evaluate that returns a metric.",
+        )
+    return "eval/accuracy" if "eval/accuracy" in common else common[0]

@@ -128,9 +128,10 @@ def panels_of(result: SimulationResult) -> dict[str, dict[str, Curve]]:
 
 
 def svg(panels: Mapping[str, Mapping[str, Curve]], across: str) -> str:
+    size = f'width="{WIDTH}" height="{HEIGHT * max(1, len(panels))}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT * max(1, len(panels))}" '
-        'font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="#ffffff"/>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">'
+        f'<rect {size} fill="#ffffff"/>'
     ]
     for number, (title, lines) in enumerate(panels.items()):
         parts.append(f'<g transform="translate(0 {number * HEIGHT})">{_panel(title, lines, across)}</g>')

@@ -39,6 +39,7 @@ from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import read_layout
 
 MOST_METRICS = 200
+Spans = list[tuple[str, str, float, float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,21 +147,14 @@ class Engine:
         ``digest``: hash the update while it is written. ``durable``: it is on the disk when this returns.
         """
         self._fix_numerics()
-        spans: list[tuple[str, str, float, float]] = []
+        spans: Spans = []
         with self._code.active():
             try:
                 return self._run(task, out, spans, digest, durable)
             finally:
                 self._forget()
 
-    def _run(
-        self,
-        task: TaskInput,
-        out: Path | files.Held,
-        spans: list[tuple[str, str, float, float]],
-        digest: bool,
-        durable: bool,
-    ) -> TaskResult:
+    def _run(self, task: TaskInput, out: Path | files.Held, spans: Spans, digest: bool, durable: bool) -> TaskResult:
         started = time.time()
         self._parallel.require_plain(task.config, self.shares)
         layout = task.held.layout if task.held else read_layout(task.model)
@@ -211,9 +205,7 @@ class Engine:
             size=written.size if written else 0,
         )
 
-    def _evaluate(
-        self, task: TaskInput, model: nn.Module, metrics: dict[str, float], spans: list[tuple[str, str, float, float]]
-    ) -> int:
+    def _evaluate(self, task: TaskInput, model: nn.Module, metrics: dict[str, float], spans: Spans) -> int:
         started = time.time()
         ctx = self._context(task, "evaluate")
         seed_everything(derive_seed(ctx.seed, "evaluate"))
@@ -235,9 +227,7 @@ class Engine:
         own.put_in(state, task.round if task.task == "train" else task.round + 1)
         return own
 
-    def _try_out(
-        self, task: TaskInput, model: nn.Module, metrics: dict[str, float], spans: list[tuple[str, str, float, float]]
-    ) -> None:
+    def _try_out(self, task: TaskInput, model: nn.Module, metrics: dict[str, float], spans: Spans) -> None:
         """``eval_personal/…``: of the model after some training steps of this silo alone; then the model as it came."""
         started = time.time()
         with torch.no_grad():
@@ -265,7 +255,7 @@ class Engine:
         task: TaskInput,
         model: nn.Module,
         metrics: dict[str, float],
-        spans: list[tuple[str, str, float, float]],
+        spans: Spans,
         own: Collection[str] = (),
     ) -> tuple[int, int, float]:
         started = time.time()
@@ -403,7 +393,7 @@ class Engine:
                 self._report.log("warning", f"The metric {str(name)[:100]!r} is not a finite number and was left out.")
         return numbers
 
-    def _span(self, task: TaskInput, spans: list[tuple[str, str, float, float]], step: str, started: float) -> None:
+    def _span(self, task: TaskInput, spans: Spans, step: str, started: float) -> None:
         ended = time.time()
         spans.append((f"worker {self.rank}", step, started, ended))
         self._report.span(task.round, step, started, ended)

@@ -60,7 +60,11 @@ def test_async_gets_ahead_of_sync_where_one_silo_is_slow(lab: Lab, job: Job) -> 
     results = modes.compare(
         job, data, {"run": {"rounds": 10}}, ["sync", "async"], work=lab.root / "both", speeds={"cyd": 15.0}
     )
-    curves = modes.against_time(results, modes.common_metric(results))
+    judged = modes.judge(job, data, results, lab.root / "both")
+    assert modes.common_metric(judged) == "eval/loss"
+    curves = modes.against_time(judged, "eval/loss")
+    assert curves["sync"][-1][1] == pytest.approx(results["sync"].metrics["eval/loss"])
+    assert len(curves["async"]) > 8
     assert results["sync"].virtual_seconds > 2 * results["async"].virtual_seconds
     assert curves["async"][-1][1] < 0.7 * curves["async"][0][1]
     with pytest.raises(UserError):
