@@ -114,7 +114,12 @@ def file(offer: str, path: str) -> None:
 @cli.command("approve")
 @click.argument("offer")
 @click.option("--data", multiple=True, metavar="NEED=DATASET", help="Which dataset serves which need of the job.")
-@click.option("--node", "nodes", multiple=True, help="Only on this node; may be given more than once.")
+@click.option(
+    "--node",
+    "nodes",
+    multiple=True,
+    help="Only on this node. Given more than once, one group of workers spans them, unencrypted.",
+)
 @click.option("--runtime", default="", help="Train in this Python environment (octopus runtime list).")
 @click.option("--hours", metavar="FROM-TO", multiple=True, help="Only within these hours of the day, e.g. 18-6.")
 @click.option("--max-rounds", type=click.IntRange(0), default=0)

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from octopus_desktop.identity.secrets import SecretStore
     from octopus_desktop.system.paths import NodeHome
 
-AGENT = "octopus_desktop.nodes.agent"
-
 
 @click.group("node")
 def cli() -> None:
@@ -184,8 +182,24 @@ def join(code: str, place: Path | None) -> None:
 def run(place: Path | None) -> None:
     """On a further machine: be a node of the silo, until stopped. For service managers too."""
     from octopus_desktop.system.paths import node_home
+    from octopus_desktop.system.service import AGENT_MODULE
 
-    os.execv(sys.executable, [sys.executable, "-m", AGENT, "--home", str(node_home(place).root)])
+    os.execv(sys.executable, [sys.executable, "-m", AGENT_MODULE, "--home", str(node_home(place).root)])
+
+
+@cli.command("install")
+@node_home_option
+@json_option
+def install(place: Path | None) -> None:
+    """On a further machine: be its node from each login on, as a systemd user unit."""
+    from octopus_desktop.nodes.join import Place
+    from octopus_desktop.system.paths import node_home
+    from octopus_desktop.system.service import install_agent_unit
+
+    home = node_home(place)
+    Place.read(home)
+    text = install_agent_unit(home)
+    emit({"done": text}, lambda: say(text))
 
 
 def _store(home: NodeHome) -> SecretStore:

@@ -8,6 +8,7 @@ How it fits together::
     core.py      Silo: the open database, the audit chain, the hub; one ``change()`` is one transaction and its events
     hub.py       numbers events, keeps the last ones, feeds each watcher; coalesces the frequent ones at 10 Hz
     mail.py      the silo's mail with one federation; mail_view.py each carrier's part of it (MailOwner)
+    services/agents.py  further machines of the silo, by the port of ``nodes``; services/spread.py  runs that span them
     supervisor.py  one runner process per approved run
     inspect.py   reads a dataset in a short-lived process of its own
 

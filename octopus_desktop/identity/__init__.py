@@ -14,7 +14,8 @@ signature in place); ``check(Envelope, public: bytes) -> None`` raises OCT-LINK-
 ``authority.py`` — the federation's CA (ECDSA P-256, X.509 v3): ``Authority.create(federation)``, ``.load(pem, pem)``,
 ``.issue(csr_der, name, role, valid_s) -> bytes DER``, ``.issue_server(hosts) -> (key_pem, cert_pem)``,
 ``.invite(address, role, valid_s) -> pb Invitation``; ``read_peer(cert DER or PEM) -> Peer(name, role, serial,
-not_after, fingerprint)``. Roles: server | silo | author | invitation. The role is the subject's OU, the name its CN.
+not_after, fingerprint)``. Roles: server | silo | author | invitation, and node, which a silo's own CA gives to
+its further machines (``roles=(NODE,)``). The role is the subject's OU, the name its CN.
 
 ``member.py`` — the other side: ``make_request(name) -> (key_pem, csr_der)``; ``renew_request(key_pem, name)``;
 ``enrol_request(csr_der, name, key, organisation, contact) -> pb EnrolRequest``; ``accept_certificate(cert_der, ca_der,

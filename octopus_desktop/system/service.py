@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from octopus_desktop.system.lock import lock_holder
-from octopus_desktop.system.paths import SiloHome, private_dir
+from octopus_desktop.system.paths import NodeHome, SiloHome, private_dir
 from octopus_desktop.wire.errors import UserError
 
 DAEMON_MODULE = "octopus_desktop.daemon.main"
 UNIT = "octopus-daemon.service"
+AGENT_MODULE, AGENT_UNIT = "octopus_desktop.nodes.agent", "octopus-node.service"
 START_S = 30.0
 
 
@@ -201,28 +202,36 @@ def _wait_gone(pid: int, home: SiloHome, wait_s: float) -> bool:
 # systemd user units
 
 
-def unit_path() -> Path:
+def unit_path(unit: str = UNIT) -> Path:
     base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return base / "systemd" / "user" / UNIT
+    return base / "systemd" / "user" / unit
 
 
 def unit_text(home: SiloHome) -> str:
     """A systemd user unit that keeps this home's daemon running."""
+    return _unit_text("the silo's daemon", DAEMON_MODULE, home.root)
 
+
+def agent_unit_text(home: NodeHome) -> str:
+    """A systemd user unit that keeps a further machine's agent running. One that the silo has removed stays ended."""
+    return _unit_text("a node of a silo", AGENT_MODULE, home.root, restart="on-abnormal")
+
+
+def _unit_text(what: str, module: str, root: Path, restart: str = "always") -> str:
     def quoted(text: str) -> str:
         return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$") + '"'
 
     return "\n".join(
         [
             "[Unit]",
-            "Description=Octopus Desktop: the silo's daemon",
+            f"Description=Octopus Desktop: {what}",
             "After=network-online.target",
             "",
             "[Service]",
-            f"ExecStart={quoted(sys.executable)} -m {DAEMON_MODULE} --home {quoted(str(home.root))}",
+            f"ExecStart={quoted(sys.executable)} -m {module} --home {quoted(str(root))}",
             *(f"Environment={quoted(f'{n}={os.environ[n]}')}" for n in ("PYTHONPATH", "OCTOPUS_PASSPHRASE_FILE")
               if os.environ.get(n)),
-            "Restart=always",
+            f"Restart={restart}",
             "RestartSec=2",
             "UMask=0077",
             "NoNewPrivileges=yes",
@@ -236,7 +245,15 @@ def unit_text(home: SiloHome) -> str:
 
 def install_unit(home: SiloHome) -> str:
     """Install and say what was done and what is left to do, in lines for a person."""
-    answer = install(home)
+    return _lines(install(home))
+
+
+def install_agent_unit(home: NodeHome) -> str:
+    """The same for a further machine's agent."""
+    return _lines(_install(AGENT_UNIT, agent_unit_text(home)))
+
+
+def _lines(answer: ServiceAnswer) -> str:
     return "\n".join([f"{answer.text} ({answer.unit})", *(f"  {command}" for command in answer.commands)])
 
 
@@ -248,11 +265,15 @@ def uninstall_unit(home: SiloHome) -> str:
 
 def install(home: SiloHome) -> ServiceAnswer:
     """Write the unit; enable and start it where a user's systemd answers, else say which commands are left to run."""
-    path = unit_path()
+    return _install(UNIT, unit_text(home))
+
+
+def _install(unit: str, text: str) -> ServiceAnswer:
+    path = unit_path(unit)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(unit_text(home))
-    commands = ("systemctl --user daemon-reload", f"systemctl --user enable --now {UNIT}")
-    if _systemctl("daemon-reload") and _systemctl("enable", "--now", UNIT):
+    path.write_text(text)
+    commands = ("systemctl --user daemon-reload", f"systemctl --user enable --now {unit}")
+    if _systemctl("daemon-reload") and _systemctl("enable", "--now", unit):
         return ServiceAnswer(unit=path, active=True, text="Installed and started; it starts at each login.")
     return ServiceAnswer(
         unit=path,

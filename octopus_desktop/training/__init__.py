@@ -35,6 +35,9 @@ TASK envelopes from the inbox, drives the warm workers through a Unix socket in 
 stores the update as a blob, posts the ANSWER with ``dedupe = "{round}/{silo}/{task}"``, and marks the inbox row done,
 the last two in one transaction. A task whose answer is in the outbox is never trained again; a newer lease epoch for it
 reposts that answer with the new epoch. ``leaving.py`` checks, filters and encodes what leaves, ``feedback.py`` keeps
-what an encoding left out. ``initial.py`` — ``python -m octopus_desktop.training.initial SPEC OUT`` runs the package's
-``build_model`` in a process of its own for coordinator and simulator.
+what an encoding left out. ``launcher.py`` keeps the group of workers, ``bench.py`` the worker processes of one
+machine; where a run spans machines, ``share.py`` is a further one's part, started by its agent (``nodes``).
+
+``initial.py`` — ``python -m octopus_desktop.training.initial SPEC OUT`` runs the package's ``build_model`` in a process
+of its own for coordinator and simulator.
 """

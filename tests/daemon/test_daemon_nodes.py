@@ -253,6 +253,9 @@ async def test_agents_of_another_version(tmp_path: Path) -> None:
 
 async def test_an_agent_without_a_place_and_a_second_one_say_so(tmp_path: Path) -> None:
     async with silo_with(tmp_path, "further") as (silo, [further]):
+        further.environment["XDG_CONFIG_HOME"] = str(tmp_path / "config")
+        status, out = await further.octopus("install")
+        assert status == 1 and "OCT-STATE-MISSING" in out
         agent = await further.runs()
         assert await agent.wait() == 1 and "OCT-STATE-MISSING" in further.log.read_text()
         await further.joins(await invite(silo, "gpu-2", free_port()))
@@ -263,6 +266,9 @@ async def test_an_agent_without_a_place_and_a_second_one_say_so(tmp_path: Path) 
         assert await second.wait() == 1 and "OCT-STATE-LOCKED" in further.log.read_text()
         first.terminate()
         assert await first.wait() == 0
+        status, out = await further.octopus("install")
+        [unit] = (tmp_path / "config").rglob("octopus-node.service")
+        assert status == 0 and f'-m octopus_desktop.nodes.agent --home "{further.home.root}"' in unit.read_text()
 
 
 async def test_a_run_spans_the_nodes_that_its_approval_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

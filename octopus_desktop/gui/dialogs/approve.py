@@ -209,10 +209,16 @@ class ApproveDialog(QDialog):
         column = QVBoxLayout()
         column.setSpacing(2)
         column.addWidget(self._some)
+        several = self.tr(
+            "With more than one node, one group of workers spans them; they speak to one another unencrypted."
+        )
         for node in sorted(nodes.values(), key=lambda n: n.name):
+            if node.state == "asking":
+                continue
             gpus = self.tr("GPUs: {0}").format(len(node.gpus)) if node.gpus else self.tr("no GPU")
             box = QCheckBox(f"{node.name} · {self.tr('CPUs: {0}').format(node.cpu_count)} · {gpus}")
             box.setVisible(False)
+            box.setToolTip(several)
             box.setStyleSheet("margin-left: 24px;")
             box.toggled.connect(self._judge)
             self._some.toggled.connect(box.setVisible)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-KINDS = ("flower",)
+KINDS = ("flower", "fedml")
 
 
 def made(root: Path, trainer: str, tops: Collection[str]) -> Callable[[], Any] | None:
@@ -24,6 +24,10 @@ def made(root: Path, trainer: str, tops: Collection[str]) -> Callable[[], Any] |
     from octopus_desktop.training.adapters.package import Application
 
     application = Application(root, name)
-    from octopus_desktop.training.adapters.flower import FlowerTrainer
+    if kind == "flower":
+        from octopus_desktop.training.adapters.flower import FlowerTrainer
 
-    return partial(FlowerTrainer, application)
+        return partial(FlowerTrainer, application)
+    from octopus_desktop.training.adapters.fedml import FedmlTrainer
+
+    return partial(FedmlTrainer, application)
