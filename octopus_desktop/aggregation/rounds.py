@@ -497,5 +497,4 @@ class RoundLoop:
         self.state.story = [*self.state.story, text][-STORY_LINES:]
 
     def _illegal(self, event: ev.Event) -> IllegalMove:
-        where = f"{self.state.phase}, round {self.state.round}"
-        return IllegalMove("The round loop", where, event, self.state.story)
+        return IllegalMove("The round loop", f"{self.state.phase}, round {self.state.round}", event, self.state.story)

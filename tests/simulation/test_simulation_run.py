@@ -334,5 +334,7 @@ def test_silos_of_two_workers_keep_their_layers_and_try_the_model_out(lab: Lab, 
     for name, value in load_file(done.model).items():
         same = np.array_equal(value, load_file(begun.model)[name])
         assert same == name.startswith("1."), "the federation's own values are those that it began with"
-    kept = [load_file(lab.root / "two" / f"silo-{silo}/work/memory/layers/2.safetensors") for silo in data]
+    kept = [
+        load_file(lab.root / "two" / f"silo-{silo}" / "work" / "memory" / "layers" / "2.safetensors") for silo in data
+    ]
     assert not np.array_equal(kept[0]["1.running_mean"], kept[1]["1.running_mean"])
