@@ -158,7 +158,7 @@ class OperatorDoor:
 
     async def ExportModel(self, request: pb.ExportModelRequest, _: str) -> AsyncIterator[fed.Chunk]:
         run = self._f.runs.find(request.run_id)
-        _, digest = self._f.runs.model(run, request.round, best=request.best)
+        digest = self._f.runs.model(run, request.round, best=request.best)[1]
         store: BlobStore = self._f.blobs
         path, size = store.path(digest), store.size(digest)
         first: BlobRef | None = BlobRef(digest=digest, size=size)

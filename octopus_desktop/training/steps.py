@@ -201,10 +201,11 @@ class Steps:
     def _unscale(self, parameters: list[torch.Tensor]) -> bool:
         """Gradients of the loss itself; False, and a smaller scale from now on, when float16 overflowed. The rule is
         that of Micikevicius et al. 2018, Mixed Precision Training, section 3.2."""
+        largest = 0.0
         for parameter in parameters:
             assert parameter.grad is not None
-            parameter.grad.mul_(1.0 / self.scale)
-        if parameters and not math.isfinite(float(sum(p.grad.abs().max() for p in parameters))):  # type: ignore[union-attr]
+            largest += float(parameter.grad.mul_(1.0 / self.scale).abs().max())
+        if not math.isfinite(largest):
             self.scale, self._good = max(1.0, self.scale / 2), 0
             return False
         self._good += 1
