@@ -298,7 +298,8 @@ class Engine:
 
     def _structure(self) -> nn.Module:
         if self._model is None:
-            self._model = build_model(self._trainer(), self.config, self._shelf, self._code.root).to(self._device)
+            built = build_model(self._trainer(), self.config, self._shelf, self._code.root)
+            self._model = built if self._parallel.sharded else built.to(self._device)  # shards go there by themselves
             names = set(self._model.state_dict())
             self._unsaved = {n: b.detach().clone() for n, b in self._model.named_buffers() if n not in names}
             self._needs_grad = {n: p.requires_grad for n, p in self._model.named_parameters()}

@@ -108,12 +108,14 @@ def test_without_a_limit_of_the_jobs_own_the_rounds_deadline_ends_it(tmp_path: P
 
 def test_workers_that_lose_each_other_are_told_and_the_next_round_is_trained(tmp_path: Path) -> None:
     settings = {"training": Training(stall_s=7.0)}
-    with parent(tmp_path, 2, code=job(), settings=settings, mode="uneven,one sleeps,one raises,late") as daemon:
+    modes = "uneven,one sleeps,one raises,late"
+    with parent(tmp_path, 2, code=job(), settings=settings, shares=(3.0, 1.0), mode=modes) as daemon:
         said = expect(daemon, 1, "OCT-RUN-UNEVEN").error
         assert "Worker 1 finished after 11 steps, and worker 0 waits for it in step 12" in said
         expect(daemon, 2, "OCT-RUN-STALLED")
         assert "4711" not in expect(daemon, 3, "OCT-RUN-TRAINER").error
-        expect(daemon, 4)
+        last = expect(daemon, 4)
+        assert (last.examples, last.steps) == (30, 8), "three quarters and one quarter of each batch of eight"
 
 
 def test_without_a_sandbox_hanging_workers_are_ended_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
