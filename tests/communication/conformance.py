@@ -390,9 +390,10 @@ class CarrierConformance:
                     await owner.until(
                         lambda owner=owner: any(s.fault and s.fault.code == "OCT-BLOB-CORRUPT" for s in owner.states)
                     )
-                    assert [e.run_id for e in owner.pending("alpha" if owner is wiring.server else SERVER)] == [
-                        "run-bad"
-                    ]
+                    peer = "alpha" if owner is wiring.server else SERVER
+                    await owner.until(
+                        lambda owner=owner, peer=peer: [e.run_id for e in owner.pending(peer)] == ["run-bad"]
+                    )
 
     async def test_a_full_disk_holds_the_mail_back_until_there_is_room(self, tmp_path: Path) -> None:
         async with self.wiring(tmp_path) as wiring:
