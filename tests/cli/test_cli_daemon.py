@@ -31,7 +31,7 @@ def octopus(home: Path, *words: str, **more: str) -> subprocess.CompletedProcess
 
 
 def type_at(home: Path, typed: str, *words: str) -> tuple[int, str]:
-    """Run a command on a terminal of its own, typing a line when it asks. Returns its exit code and what the terminal showed."""
+    """Run a command on a terminal of its own, typing a line when it asks. Returns exit code and screen."""
     child, terminal = pty.fork()
     if child == 0:
         os.environ |= {"OCTOPUS_HOME": str(home), "OCTOPUS_SECRETS": "file"}
