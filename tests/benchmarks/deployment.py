@@ -122,12 +122,13 @@ class Accounts:
     def _sample(self) -> None:
         parents: dict[int, int] = {}
         found: dict[int, tuple[tuple[int, int], float]] = {}
-        for name in os.listdir("/proc"):
-            if name.isdigit():
+        for place in Path("/proc").iterdir():
+            if place.name.isdigit():
+                pid = int(place.name)
                 with suppress(OSError):
-                    words = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
-                    parents[int(name)] = int(words[1])
-                    found[int(name)] = ((int(name), int(words[19])), (int(words[11]) + int(words[12])) / TICK)
+                    words = (place / "stat").read_text().rpartition(")")[2].split()
+                    parents[pid] = int(words[1])
+                    found[pid] = ((pid, int(words[19])), (int(words[11]) + int(words[12])) / TICK)
         for pid, (key, seconds) in found.items():
             if key not in self._kind or self._kind[key] == "control":
                 if not _is_below(pid, parents):
