@@ -142,13 +142,14 @@ def _leaves(config: RunConfig, model_bytes: int | None) -> str:
     plain = config.update == "weights" and not encoded
     what = "the trained weights" if plain else "the changes of the weights"
     form = f", {encoded}" if encoded else ""
-    if more := returned.told(config.strategy):
-        form += f"; and beside them {more}, which is as large{' and encoded alike' if encoded else ''}"
+    alike = ", and encoded alike" if encoded else ""
+    more = returned.told(config.strategy)
+    more = f"With them leaves {more}, as large as they are{alike}. " if more else ""
     one = update_bytes(config, model_bytes) if model_bytes else None
     cost = f"That is about {size_text(one)} a round and {size_text(one * config.rounds)} in all. " if one else ""
     return (
-        f"After each round {what} leave your site{form}. {cost}Metrics and the number of examples leave with them; "
-        f"the runtime sends nothing else.{_stays(config)}"
+        f"After each round {what} leave your site{form}. {more}{cost}"
+        f"Metrics and the number of examples leave with them; the runtime sends nothing else.{_stays(config)}"
     )
 
 
