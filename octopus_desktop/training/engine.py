@@ -34,6 +34,7 @@ from octopus_desktop.training.sdk import ClientTrainer, Context, Reporter, Shelf
 from octopus_desktop.training.shares import by_speed, checked
 from octopus_desktop.training.spec import DataSource
 from octopus_desktop.training.steps import Steps
+from octopus_desktop.training.uncompiled import leave_compiler_out
 from octopus_desktop.wire.canonical import derive_seed
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import read_layout
@@ -125,6 +126,8 @@ class Engine:
         self._model: nn.Module | None = None
         self._unsaved: dict[str, torch.Tensor] = {}  # non-persistent buffers as built
         self._needs_grad: dict[str, bool] = {}
+        if not config.training.compile:
+            leave_compiler_out()
         self._fix_numerics()
         self._code = PackageCode(package, trainer)
 
