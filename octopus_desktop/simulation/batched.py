@@ -11,7 +11,6 @@ package's code serves all silos here: its module globals are common to them.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from octopus_desktop.wire.canonical import derive_seed, digest
 from octopus_desktop.wire.errors import UserError
 
 TOLERANCE = 1e-5
+THREADS = 1  # a stack fits the caches: a second thread brings little, and loses much where others use the cores
 MOST_STACKED = 256
 MOST_STACK_BYTES = 256 << 20  # of the stacked weights; gradients and momentum come on top
 EVALUATED_ROWS = 1 << 14
@@ -84,7 +84,7 @@ class Batched:
         self._rows: dict[str, local.Rows] = {}
         self._counts: dict[str, tuple[int, int]] = {}  # of rows to train on, and to test; asking tensors is slow
         self._places: Places | None = None
-        torch.set_num_threads(1)
+        torch.set_num_threads(THREADS)
 
     def use(self, places: Places | None, model: Path) -> None:
         if places is None:

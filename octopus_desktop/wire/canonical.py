@@ -8,7 +8,6 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-
 _ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
