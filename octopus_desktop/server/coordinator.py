@@ -97,9 +97,10 @@ class Coordinator:
         self.mailbox = Mailbox(run_dir / MAILBOX)
         self.store = BlobStore(Path(self.spec.blobs))
         self.held = Held(run_dir / "held", self.store)
-        self.strategy = require_runnable(self.config)
+        package, silos = Path(self.spec.package), len(self.spec.silos)
+        self.strategy = require_runnable(self.config, package, silos, link.log)
         self.encoding = encodings.make(self.config.encoding, self.config.encoding_parameters)
-        self.strategy.cohort = len(self.spec.silos)
+        self.strategy.cohort = silos
         self.heard: queue.SimpleQueue[_Heard | _Built | _Folded | None] = queue.SimpleQueue()
         self.stopping = threading.Event()
         self.retry: tuple[float, ev.Aggregate] | None = None
@@ -397,10 +398,7 @@ class Coordinator:
         return {b.digest for facts in answers for b in facts.blobs} | {b.digest for b in state.slots.values()}
 
     def _hold(self) -> None:
-        needed = self._needed()
-        self.held.keep_only(needed)
-        for digest in needed:
-            self.held.hold(digest)
+        self.held.keep_only(self._needed())
 
     def _remove(self, digests: Sequence[str]) -> None:
         """Remove blobs, except those that the run's state, or mail that waits, refers to by the same bytes."""

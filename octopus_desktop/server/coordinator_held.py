@@ -41,6 +41,9 @@ class Held:
         return {name: [self.path(answer.returned[name].digest) for answer in answers] for name in names}
 
     def keep_only(self, digests: set[str]) -> None:
+        """Hold these, and let go of all others."""
         for place in self._folder.iterdir():
             if place.name not in digests:
                 place.unlink(missing_ok=True)
+        for digest in digests:
+            self.hold(digest)

@@ -16,7 +16,9 @@ The answer bears y and ∇f_k(x), and the server does, with weights w_k = n_k / 
     adam:      U = ((1 − β₁) g + β₁ m) / (√v + τ)       V:  m as above,  v ← (1 − β₂) G² + β₂ v
 
 c is the mean gradient of the round before, so that a round is one exchange; the paper asks the silos twice. In the
-first round, when there is none, Mime steps as Mime Lite does. As c is a round old, Mime wants smaller rates. m begins with 0 and v with τ², as Reddi et al. 2021 do.
+first round, when there is none, Mime steps as Mime Lite does. As c is a round old, Mime wants smaller rates. m begins
+with 0 and v with τ², as Reddi et al. 2021 do.
+
 The silos' own optimiser (``training.corrections``) should be plain SGD, whose rate is η. Mime needs the loss of a batch
 at x as well, so the job's trainer must declare it (``rows`` and ``losses``); Mime Lite works with any trainer that
 takes its batches from ``ctx.loader``.
