@@ -24,9 +24,9 @@ from typing import Any
 from octopus_desktop.cli.common import Api, daemon_api, request_id, server_api, snapshot
 from octopus_desktop.cli.local_parts import Parts
 from octopus_desktop.system.paths import FederationHome, SiloHome, private_dir
+from octopus_desktop.system.service import PASSPHRASE_VARIABLE
 from octopus_desktop.wire.errors import UserError
 
-PASSPHRASE_VARIABLE = "OCTOPUS_PASSPHRASE_FILE"
 NOWHERE = "192.0.2.1"  # an address for documentation (RFC 5737): no packet to it arrives
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from octopus_desktop.cli.common import (
+    ask_passphrase,
     daemon_api,
     emit,
     facts,
@@ -25,7 +26,6 @@ from octopus_desktop.cli.common import (
     table,
     when,
 )
-from octopus_desktop.wire.errors import UserError
 
 if TYPE_CHECKING:
     from octopus_desktop.identity.secrets import SecretStore
@@ -208,9 +208,4 @@ def _store(home: NodeHome) -> SecretStore:
     from octopus_desktop.system.paths import private_dir
 
     private_dir(home.root)
-    try:
-        return open_store(home.secrets)
-    except UserError as error:
-        if error.code != "OCT-SECRET-PASSPHRASE" or not sys.stdin.isatty():
-            raise
-        return open_store(home.secrets, passphrase=click.prompt("Passphrase", hide_input=True, err=True))
+    return open_store(home.secrets, passphrase=lambda: ask_passphrase(home.secrets))

@@ -219,6 +219,23 @@ async def test_codes_that_are_wrong_used_expired_or_for_something_else(tmp_path:
         assert await fails(silo, "Nodes.Accept", pb.ById(id="nobody")) == "OCT-NODE-UNKNOWN"
 
 
+async def test_open_codes_are_listed_and_withdrawn(tmp_path: Path) -> None:
+    async with silo_with(tmp_path, "one", "two") as (silo, [one, two]):
+        kept, lost = await invite(silo, "one", free_port()), await invite(silo, "two")
+        await invite(silo, "three", valid_s=0.001)
+        codes = (await silo.call("Nodes.Codes", pb.Empty())).codes
+        assert [c.name for c in codes] == ["one", "two"], "neither those that have expired"
+        assert all(c.made_at < c.expires_at for c in codes)
+        await silo.call("Nodes.Withdraw", pb.ById(id=codes[1].id, request_id=new_id()))
+        assert await two.refused(lost) == "OCT-ENROL-UNKNOWN"
+        await invite(silo, "two")  # the name is free again
+        await one.joins(kept)
+        assert [c.name for c in (await silo.call("Nodes.Codes", pb.Empty())).codes] == ["two"], "nor those in use"
+        assert await fails(silo, "Nodes.Withdraw", pb.ById(id=codes[0].id)) == "OCT-ENROL-USED"
+        assert await fails(silo, "Nodes.Withdraw", pb.ById(id=codes[1].id)) == "OCT-ENROL-UNKNOWN"
+        assert "node.code_withdrawn" in await actions(silo)
+
+
 async def test_a_node_comes_back_by_itself_after_the_daemon_was_killed(tmp_path: Path) -> None:
     async with silo_with(tmp_path, "further") as (silo, [further]):
         joined = await further.joins(await invite(silo, "gpu-2", free_port()))

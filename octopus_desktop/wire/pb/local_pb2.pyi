@@ -463,6 +463,24 @@ class InviteNodeReply(_message.Message):
     ca_fingerprint: str
     def __init__(self, code: _Optional[str] = ..., expires_at: _Optional[float] = ..., address: _Optional[str] = ..., ca_fingerprint: _Optional[str] = ...) -> None: ...
 
+class NodeCode(_message.Message):
+    __slots__ = ("id", "name", "made_at", "expires_at")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MADE_AT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    made_at: float
+    expires_at: float
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., made_at: _Optional[float] = ..., expires_at: _Optional[float] = ...) -> None: ...
+
+class NodeCodeList(_message.Message):
+    __slots__ = ("codes",)
+    CODES_FIELD_NUMBER: _ClassVar[int]
+    codes: _containers.RepeatedCompositeFieldContainer[NodeCode]
+    def __init__(self, codes: _Optional[_Iterable[_Union[NodeCode, _Mapping]]] = ...) -> None: ...
+
 class DrainRequest(_message.Message):
     __slots__ = ("id", "drain", "request_id")
     ID_FIELD_NUMBER: _ClassVar[int]

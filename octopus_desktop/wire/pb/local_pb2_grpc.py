@@ -658,6 +658,16 @@ class NodesStub:
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.InviteNodeRequest.SerializeToString,
                 response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.InviteNodeReply.FromString,
                 _registered_method=True)
+        self.Codes = channel.unary_unary(
+                '/octopus.v1.Nodes/Codes',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Empty.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.NodeCodeList.FromString,
+                _registered_method=True)
+        self.Withdraw = channel.unary_unary(
+                '/octopus.v1.Nodes/Withdraw',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
+                _registered_method=True)
         self.Accept = channel.unary_unary(
                 '/octopus.v1.Nodes/Accept',
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
@@ -688,6 +698,20 @@ class NodesServicer:
 
     def Invite(self, request, context):
         """the line that a further machine joins with; a secret
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Codes(self, request, context):
+        """codes that no machine has used yet
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Withdraw(self, request, context):
+        """a code, by its id: nobody joins with it any more
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -724,6 +748,16 @@ def add_NodesServicer_to_server(servicer, server):
                     servicer.Invite,
                     request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.InviteNodeRequest.FromString,
                     response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.InviteNodeReply.SerializeToString,
+            ),
+            'Codes': grpc.unary_unary_rpc_method_handler(
+                    servicer.Codes,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Empty.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.NodeCodeList.SerializeToString,
+            ),
+            'Withdraw': grpc.unary_unary_rpc_method_handler(
+                    servicer.Withdraw,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.SerializeToString,
             ),
             'Accept': grpc.unary_unary_rpc_method_handler(
                     servicer.Accept,
@@ -817,6 +851,60 @@ class Nodes:
             '/octopus.v1.Nodes/Invite',
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.InviteNodeRequest.SerializeToString,
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.InviteNodeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Codes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Nodes/Codes',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Empty.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.NodeCodeList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Withdraw(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Nodes/Withdraw',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
             options,
             channel_credentials,
             insecure,
