@@ -119,6 +119,14 @@ def words_of(job: Job, place: int = 0) -> str:
     return f"{head} is {job.state.lower().replace('_', ' ')}"
 
 
+def could_start(said: str) -> str:
+    """What a trial told: ``Job 7 to start at 2026-… using 1 processors on nodes n1 in partition main``."""
+    found = re.search(r"to start at (\S+)(?: a?t? ?using| using) .*?on nodes (\S+) in partition (\S+)", said)
+    if found is None:
+        return said.splitlines()[-1] if said else "Slurm would take it."
+    return f"It could start at {_clock(_moment(found[1]))} on {found[2]}, in the partition {found[3]}."
+
+
 def refusal(said: str) -> UserError:
     """What one of Slurm's commands said when it failed, as an error for people."""
     low = said.lower()

@@ -219,8 +219,7 @@ class SlurmBench:
 
     async def _ask(self) -> None:
         there = list(await slurm.named(self._name, whole=True))
-        address = self._profile.address or await slurm.controller()
-        own = await asyncio.to_thread(_own_address, address, bool(self._profile.address))
+        own = await own_address_for(self._profile)
         await self._doorway.open(self._connected, own, self._profile.alone_s)
         if there:
             await slurm.cancel(there[:-1])
@@ -279,7 +278,8 @@ class SlurmBench:
             with contextlib.suppress(UserError):
                 await slurm.cancel([job.id])
         else:
-            fault = job.over or await asyncio.to_thread(ended_fault, job.seen, log)
+            told = await asyncio.to_thread(ended_fault, job.seen, log)
+            fault = job.over or told
         job.over = self._last = fault
         self._tell("ENDED", fault.why)
         self._log("warning", str(fault))
@@ -374,6 +374,12 @@ def _environment() -> dict[str, str]:
     if "-packages" not in root:
         passed["PYTHONPATH"] = os.pathsep.join(filter(None, (root, passed.get("PYTHONPATH"))))
     return passed
+
+
+async def own_address_for(profile: slurm.Profile) -> str:
+    """This machine's IP address for the profile's nodes. Raises OCT-CONFIG-INVALID, OCT-SLURM-MISSING, -DOWN."""
+    host = profile.address or await slurm.controller()
+    return await asyncio.to_thread(_own_address, host, bool(profile.address))
 
 
 def _own_address(host: str, is_ours: bool) -> str:
