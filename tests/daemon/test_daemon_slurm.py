@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from octopus_desktop.cli.local_federation import octopus
 from octopus_desktop.wire.canonical import new_id
-from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
 from tests.daemon.scripted import scripted_federation, write_job
 from tests.daemon.silo_process import SiloProcess, silo_process
@@ -32,10 +33,15 @@ async def profile(silo: SiloProcess, name: str = "main", **fields: Any) -> pb.Sl
     return await silo.call("Slurm.Put", pb.SlurmProfile(name=name, request_id=new_id(), **values))
 
 
-async def gone(cluster: Cluster, seconds: float = 15.0) -> None:
+def queued(cluster: Cluster) -> list[str]:
+    """What of ours is in the queue."""
+    return [job for job, (name, _) in cluster.jobs().items() if name.startswith("octopus-")]
+
+
+async def gone(cluster: Cluster, seconds: float = 20.0) -> None:
     """Wait until nothing of ours is in the queue."""
     async with asyncio.timeout(seconds):
-        while [name for name, _ in (await asyncio.to_thread(cluster.jobs)).values() if name.startswith("octopus-")]:
+        while await asyncio.to_thread(queued, cluster):  # noqa: ASYNC110  (a queue tells nothing by itself)
             await asyncio.sleep(0.1)
 
 
@@ -77,12 +83,7 @@ async def test_an_approval_names_a_profile_and_the_run_trains_in_its_allocation(
 
 
 def octopus_in(silo: SiloProcess, *words: str) -> tuple[int, str]:
-    import os
-    import subprocess
-    import sys
-
-    found = subprocess.run(
-        [sys.executable, "-m", "octopus_desktop.cli.main", *words],
-        env={**os.environ, "OCTOPUS_HOME": str(silo.home.root)}, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "octopus_desktop.cli.main", *words]
+    environment = {**os.environ, "OCTOPUS_HOME": str(silo.home.root)}
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     return found.returncode, found.stdout + found.stderr
