@@ -108,7 +108,7 @@ class App:
                 "Runtimes": RuntimesApi(self.runtimes, self.approvals.uses_runtime),
                 "Slurm": SlurmApi(self.slurm, self.approvals.uses_slurm),
                 "Policies": PoliciesApi(silo, self.policies),
-                "Runs": RunsApi(silo, self.runs, self.record),
+                "Runs": RunsApi(silo, self.runs, self.record, Exports(silo, self.record, self.blobs)),
                 "Audit": AuditApi(silo, self.keys),
                 "Logs": LogsApi(self.logs),
             },
