@@ -25,6 +25,13 @@ class NodesApi:
     async def Accept(self, request: pb.ById) -> pb.Node:
         return self._agents.accept(request.id)
 
+    async def Codes(self, request: pb.Empty) -> pb.NodeCodes:
+        return self._agents.codes()
+
+    async def Withdraw(self, request: pb.ById) -> pb.Ack:
+        self._agents.withdraw(request.id)
+        return pb.Ack()
+
     async def Remove(self, request: pb.ById) -> pb.Ack:
         self._agents.remove(request.id)
         return pb.Ack()

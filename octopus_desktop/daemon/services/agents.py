@@ -150,6 +150,40 @@ class Agents:
             ca_fingerprint=authority.fingerprint,
         )
 
+    def codes(self) -> pb.NodeCodes:
+        """The codes with which a machine may still join, the one that ends first at the head; expired ones are told
+        until they are withdrawn."""
+        where = self._where()
+        open_ = sorted((i for i in self._invitations.values() if not i.node_id), key=lambda i: i.expires_at)
+        return pb.NodeCodes(
+            codes=[pb.NodeCode(id=i.id, name=i.name, made_at=i.made_at, expires_at=i.expires_at) for i in open_],
+            listen=where.listen if where and self._port.is_open else "",
+            address=where.address if where and self._port.is_open else "",
+        )
+
+    def withdraw(self, code_id: str) -> None:
+        """Let nobody join with a code any more. Raises OCT-ENROL-UNKNOWN, OCT-ENROL-USED."""
+        invitation = self._invitations.get(code_id)
+        if invitation is None:
+            raise UserError(
+                "OCT-ENROL-UNKNOWN",
+                "There is no such code.",
+                "It was withdrawn, or never given.",
+                "See 'octopus node codes' for those that are open.",
+            )
+        if invitation.node_id:
+            raise UserError(
+                "OCT-ENROL-USED",
+                "This code was used before.",
+                f"{invitation.name} joined with it.",
+                "Remove that node, if it must not stay.",
+            )
+        with self._silo.change():
+            self._silo.record(self._silo.administrator, "node.withdrawn", code_id, {"name": invitation.name})
+            self._silo.db.drop(INVITATION, code_id)
+            self._silo.answer(pb.Ack())
+            self._silo.afterwards(lambda: self._invitations.pop(code_id, None))
+
     def accept(self, node_id: str) -> pb.Node:
         """Take a machine that joined into use."""
         member = self._need(node_id)
@@ -360,15 +394,16 @@ class Agents:
             raise UserError("OCT-ENROL-EXPIRED", "This code has expired.", until, next_step)
 
     def _check_name(self, name: str) -> None:
-        why = ""
+        why, advice = "", "Choose another name."
         if not name or len(name) > NAME_LIMIT or not name.isprintable():
             why = f"A name has 1 to {NAME_LIMIT} printable characters."
         elif any(n.name == name for n in self._silo.all("node")):
             why = "A node bears it."
         elif any(i.name == name and not i.node_id and i.expires_at > time.time() for i in self._invitations.values()):
             why = "A code that was not used yet is for this name."
+            advice = "Withdraw that code ('octopus node codes'), or choose another name."
         if why:
-            raise UserError("OCT-ENROL-NAME", f"The name {name!r} cannot be given.", why, "Choose another name.")
+            raise UserError("OCT-ENROL-NAME", f"The name {name!r} cannot be given.", why, advice)
 
     # the port
 

@@ -463,6 +463,28 @@ class InviteNodeReply(_message.Message):
     ca_fingerprint: str
     def __init__(self, code: _Optional[str] = ..., expires_at: _Optional[float] = ..., address: _Optional[str] = ..., ca_fingerprint: _Optional[str] = ...) -> None: ...
 
+class NodeCode(_message.Message):
+    __slots__ = ("id", "name", "made_at", "expires_at")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MADE_AT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    made_at: float
+    expires_at: float
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., made_at: _Optional[float] = ..., expires_at: _Optional[float] = ...) -> None: ...
+
+class NodeCodes(_message.Message):
+    __slots__ = ("codes", "listen", "address")
+    CODES_FIELD_NUMBER: _ClassVar[int]
+    LISTEN_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    codes: _containers.RepeatedCompositeFieldContainer[NodeCode]
+    listen: str
+    address: str
+    def __init__(self, codes: _Optional[_Iterable[_Union[NodeCode, _Mapping]]] = ..., listen: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+
 class DrainRequest(_message.Message):
     __slots__ = ("id", "drain", "request_id")
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -507,6 +529,14 @@ class Runtime(_message.Message):
     added_at: float
     checked_at: float
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., path: _Optional[str] = ..., state: _Optional[str] = ..., python: _Optional[str] = ..., torch: _Optional[str] = ..., cuda: _Optional[str] = ..., packages: _Optional[_Mapping[str, str]] = ..., paths: _Optional[_Iterable[str]] = ..., error: _Optional[str] = ..., added_at: _Optional[float] = ..., checked_at: _Optional[float] = ...) -> None: ...
+
+class LookRuntimeRequest(_message.Message):
+    __slots__ = ("path", "id")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    id: str
+    def __init__(self, path: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
 
 class AddRuntimeRequest(_message.Message):
     __slots__ = ("name", "path", "request_id")
@@ -635,7 +665,7 @@ class PolicyLine(_message.Message):
     def __init__(self, line: _Optional[str] = ..., verdict: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
 
 class ReviewReply(_message.Message):
-    __slots__ = ("offer", "manifest_toml", "files", "findings", "summary", "previous_digest", "changes", "data", "history")
+    __slots__ = ("offer", "manifest_toml", "files", "findings", "summary", "previous_digest", "changes", "data", "history", "runtimes", "requirements")
     OFFER_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_TOML_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
@@ -645,6 +675,8 @@ class ReviewReply(_message.Message):
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
+    RUNTIMES_FIELD_NUMBER: _ClassVar[int]
+    REQUIREMENTS_FIELD_NUMBER: _ClassVar[int]
     offer: SiloOffer
     manifest_toml: str
     files: _containers.RepeatedCompositeFieldContainer[FileEntry]
@@ -654,7 +686,21 @@ class ReviewReply(_message.Message):
     changes: _containers.RepeatedCompositeFieldContainer[FileChange]
     data: _containers.RepeatedCompositeFieldContainer[DataMatch]
     history: _containers.RepeatedCompositeFieldContainer[HistoryEntry]
-    def __init__(self, offer: _Optional[_Union[SiloOffer, _Mapping]] = ..., manifest_toml: _Optional[str] = ..., files: _Optional[_Iterable[_Union[FileEntry, _Mapping]]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., summary: _Optional[_Iterable[_Union[SummaryLine, _Mapping]]] = ..., previous_digest: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[FileChange, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataMatch, _Mapping]]] = ..., history: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ...) -> None: ...
+    runtimes: _containers.RepeatedCompositeFieldContainer[RuntimeMatch]
+    requirements: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, offer: _Optional[_Union[SiloOffer, _Mapping]] = ..., manifest_toml: _Optional[str] = ..., files: _Optional[_Iterable[_Union[FileEntry, _Mapping]]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., summary: _Optional[_Iterable[_Union[SummaryLine, _Mapping]]] = ..., previous_digest: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[FileChange, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataMatch, _Mapping]]] = ..., history: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ..., runtimes: _Optional[_Iterable[_Union[RuntimeMatch, _Mapping]]] = ..., requirements: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RuntimeMatch(_message.Message):
+    __slots__ = ("runtime_id", "name", "fits", "lacks")
+    RUNTIME_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FITS_FIELD_NUMBER: _ClassVar[int]
+    LACKS_FIELD_NUMBER: _ClassVar[int]
+    runtime_id: str
+    name: str
+    fits: bool
+    lacks: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, runtime_id: _Optional[str] = ..., name: _Optional[str] = ..., fits: _Optional[bool] = ..., lacks: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FileEntry(_message.Message):
     __slots__ = ("path", "size", "digest")
@@ -858,7 +904,7 @@ class StopLocalRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RunRound(_message.Message):
-    __slots__ = ("round", "local", "federation", "bytes_out", "bytes_in", "seconds", "model_digest", "model_size")
+    __slots__ = ("round", "local", "federation", "bytes_out", "bytes_in", "seconds", "model_digest", "model_size", "answered", "missing", "late", "silos")
     class LocalEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -873,6 +919,13 @@ class RunRound(_message.Message):
         key: str
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class SilosEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _envelope_pb2.SiloNumbers
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_envelope_pb2.SiloNumbers, _Mapping]] = ...) -> None: ...
     ROUND_FIELD_NUMBER: _ClassVar[int]
     LOCAL_FIELD_NUMBER: _ClassVar[int]
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
@@ -881,6 +934,10 @@ class RunRound(_message.Message):
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     MODEL_SIZE_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    SILOS_FIELD_NUMBER: _ClassVar[int]
     round: int
     local: _containers.ScalarMap[str, float]
     federation: _containers.ScalarMap[str, float]
@@ -889,7 +946,11 @@ class RunRound(_message.Message):
     seconds: float
     model_digest: str
     model_size: int
-    def __init__(self, round: _Optional[int] = ..., local: _Optional[_Mapping[str, float]] = ..., federation: _Optional[_Mapping[str, float]] = ..., bytes_out: _Optional[int] = ..., bytes_in: _Optional[int] = ..., seconds: _Optional[float] = ..., model_digest: _Optional[str] = ..., model_size: _Optional[int] = ...) -> None: ...
+    answered: _containers.RepeatedScalarFieldContainer[str]
+    missing: _containers.RepeatedScalarFieldContainer[str]
+    late: _containers.RepeatedScalarFieldContainer[str]
+    silos: _containers.MessageMap[str, _envelope_pb2.SiloNumbers]
+    def __init__(self, round: _Optional[int] = ..., local: _Optional[_Mapping[str, float]] = ..., federation: _Optional[_Mapping[str, float]] = ..., bytes_out: _Optional[int] = ..., bytes_in: _Optional[int] = ..., seconds: _Optional[float] = ..., model_digest: _Optional[str] = ..., model_size: _Optional[int] = ..., answered: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[str]] = ..., late: _Optional[_Iterable[str]] = ..., silos: _Optional[_Mapping[str, _envelope_pb2.SiloNumbers]] = ...) -> None: ...
 
 class Point(_message.Message):
     __slots__ = ("name", "source", "round", "step", "value", "at")

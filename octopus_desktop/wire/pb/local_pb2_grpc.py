@@ -668,6 +668,16 @@ class NodesStub:
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
                 response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
                 _registered_method=True)
+        self.Codes = channel.unary_unary(
+                '/octopus.v1.Nodes/Codes',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Empty.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.NodeCodes.FromString,
+                _registered_method=True)
+        self.Withdraw = channel.unary_unary(
+                '/octopus.v1.Nodes/Withdraw',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
+                _registered_method=True)
 
 
 class NodesServicer:
@@ -707,6 +717,20 @@ class NodesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Codes(self, request, context):
+        """codes that were not used yet; never the codes themselves
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Withdraw(self, request, context):
+        """a code that was not used: it opens nothing any more
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodesServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -732,6 +756,16 @@ def add_NodesServicer_to_server(servicer, server):
             ),
             'Remove': grpc.unary_unary_rpc_method_handler(
                     servicer.Remove,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.SerializeToString,
+            ),
+            'Codes': grpc.unary_unary_rpc_method_handler(
+                    servicer.Codes,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Empty.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.NodeCodes.SerializeToString,
+            ),
+            'Withdraw': grpc.unary_unary_rpc_method_handler(
+                    servicer.Withdraw,
                     request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.FromString,
                     response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.SerializeToString,
             ),
@@ -869,6 +903,60 @@ class Nodes:
             request,
             target,
             '/octopus.v1.Nodes/Remove',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Codes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Nodes/Codes',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Empty.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.NodeCodes.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Withdraw(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Nodes/Withdraw',
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
             options,
@@ -1785,6 +1873,11 @@ class RuntimesStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.Look = channel.unary_stream(
+                '/octopus.v1.Runtimes/Look',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.LookRuntimeRequest.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.CheckStep.FromString,
+                _registered_method=True)
         self.Add = channel.unary_unary(
                 '/octopus.v1.Runtimes/Add',
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.AddRuntimeRequest.SerializeToString,
@@ -1805,6 +1898,13 @@ class RuntimesStub:
 class RuntimesServicer:
     """Python environments that jobs may train in
     """
+
+    def Look(self, request, context):
+        """what is in an environment, step by step; registers nothing
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def Add(self, request, context):
         """Missing associated documentation comment in .proto file."""
@@ -1827,6 +1927,11 @@ class RuntimesServicer:
 
 def add_RuntimesServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'Look': grpc.unary_stream_rpc_method_handler(
+                    servicer.Look,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.LookRuntimeRequest.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.CheckStep.SerializeToString,
+            ),
             'Add': grpc.unary_unary_rpc_method_handler(
                     servicer.Add,
                     request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.AddRuntimeRequest.FromString,
@@ -1853,6 +1958,33 @@ def add_RuntimesServicer_to_server(servicer, server):
 class Runtimes:
     """Python environments that jobs may train in
     """
+
+    @staticmethod
+    def Look(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/octopus.v1.Runtimes/Look',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.LookRuntimeRequest.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.CheckStep.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Add(request,
