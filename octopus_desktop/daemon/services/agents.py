@@ -182,7 +182,7 @@ class Agents:
             self._silo.record(self._silo.administrator, "node.withdrawn", code_id, {"name": invitation.name})
             self._silo.db.drop(INVITATION, code_id)
             self._silo.answer(pb.Ack())
-            self._silo.afterwards(lambda: self._invitations.pop(code_id, None))
+            self._silo.afterwards(lambda: self._invitations.__delitem__(code_id))
 
     def accept(self, node_id: str) -> pb.Node:
         """Take a machine that joined into use."""
