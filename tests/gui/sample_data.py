@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import time
+from dataclasses import replace
 
 from octopus_desktop.jobs.manifest import Resources, RunConfig
 from octopus_desktop.wire.pb import envelope_pb2 as envelope
@@ -575,12 +576,15 @@ def standing_of(run: pb.Run, number: int) -> dict[str, list[str]]:
 
 def make_detail(run: pb.Run, now: float) -> pb.RunDetail:
     """Rounds, points, spans and what left, up to the run's round."""
-    detail = pb.RunDetail(run=run, config_json=make_config().to_json())
+    config = make_config()
+    if run.state in ("failed", "stopped"):
+        config = replace(config, quorum=0, strategy="fedadam", strategy_parameters={"lr": 0.01}, share_metrics=False)
+    detail = pb.RunDetail(run=run, config_json=config.to_json())
     start = run.started_at
     for number in range(1, run.round + 1):
         at = start + 30.0 * (number - 1)
         loss = 0.68 * math.exp(-number / 9) + 0.21 + 0.01 * math.sin(number * 2.3)
-        accuracy = 0.86 - 0.3 * math.exp(-number / 5)
+        accuracy = 0.86 - 0.3 * math.exp(-number / 5) - sum(map(ord, run.id)) % 7 * 0.008
         detail.rounds.add(
             round=number,
             local={"train/loss": loss, "eval/accuracy": accuracy - 0.02, "eval/loss": loss + 0.03},

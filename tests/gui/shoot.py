@@ -88,6 +88,13 @@ def main() -> int:
                             settle(qt, 0.2)
                         app.window.grab().save(str(out / f"run-{count}-silos-{theme}.png"))
                     page.show_list()
+                    page.table.filter.setText("heart-risk 1.2.0")
+                    settle(qt, 0.3)
+                    page.table.view.selectAll()
+                    page.show_compare()
+                    settle(qt, 0.8)
+                    app.window.grab().save(str(out / f"runs-compare-{theme}.png"))
+                    page.show_list()
         if not wanted or "dialogs" in wanted:
             dialogs(qt, app, out, empty)
         app.close()

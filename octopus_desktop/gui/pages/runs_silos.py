@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from PySide6.QtCore import QCoreApplication, QEvent, QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QColor, QEnterEvent, QFocusEvent, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPen
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtCore import QCoreApplication, Signal
+from PySide6.QtWidgets import QFrame, QVBoxLayout
 
-from octopus_desktop.gui.theme import GRID, Theme, set_role
+from octopus_desktop.gui.theme import GRID, Theme
 from octopus_desktop.gui.widgets import formats
-from octopus_desktop.gui.widgets.ink import OWN_LINE, is_dark, silo_line
-from octopus_desktop.gui.widgets.parts import ElidedLabel, label, rule
+from octopus_desktop.gui.widgets.ink import OWN_LINE, silo_line
+from octopus_desktop.gui.widgets.legend import LegendRow
+from octopus_desktop.gui.widgets.parts import label, rule
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.review import ways
 from octopus_desktop.jobs.silos import Standing
 
 PANEL_PX = 296
 MOST_NAMED = 3
-SWATCH = QSize(18, 12)
 
 
 def _tr(text: str) -> str:
@@ -63,103 +62,6 @@ def config_of(text: str) -> RunConfig | None:
         return None
 
 
-class Swatch(QWidget):
-    """A short piece of a chart's line, with its mark."""
-
-    def __init__(self, pair: tuple[str, str], mark: str) -> None:
-        super().__init__()
-        self.pair, self._mark = pair, mark
-        self.setFixedSize(SWATCH)
-
-    def paintEvent(self, _event: QPaintEvent) -> None:
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        colour, middle = QColor(self.pair[is_dark(self)]), self.rect().center()
-        painter.setPen(QPen(colour, 1.5))
-        painter.drawLine(0, middle.y(), self.width(), middle.y())
-        painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(colour)
-        box = QRectF(middle.x() - 3, middle.y() - 3, 7, 7)
-        if self._mark == "o":
-            painter.drawEllipse(box)
-        else:
-            painter.drawConvexPolygon([box.bottomLeft(), box.bottomRight(), (box.topLeft() + box.topRight()) / 2])
-
-
-class SiloRow(QFrame):
-    """One silo: its line's colour, name, newest value, and where it stands.
-
-    Signals:
-        entered(str), left(): the cursor or the focus is on it, or no more.
-        clicked(str): chosen, or chosen no more.
-    """
-
-    entered = Signal(str)
-    left = Signal()
-    clicked = Signal(str)
-
-    def __init__(self, silo: str, own: bool, pair: tuple[str, str]) -> None:
-        super().__init__()
-        self.silo = silo
-        self.key = "local" if own else silo  # as the charts call its line
-        self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-        self.setProperty("look", "row")
-        self._swatch = Swatch(pair, "o" if own else "t")
-        self._own = own
-        self.name = ElidedLabel(silo, "strong")
-        self.value = label("", "")
-        self.words = label("", "caption", wrap=True)
-        top = QHBoxLayout()
-        top.setSpacing(GRID)
-        for widget, stretch in ((self._swatch, 0), (self.name, 1), (self.value, 0)):
-            top.addWidget(widget, stretch)
-        below = QHBoxLayout()
-        below.addSpacing(SWATCH.width() + GRID)
-        below.addWidget(self.words, 1)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(GRID, GRID // 2, GRID, GRID // 2)
-        column.setSpacing(0)
-        column.addLayout(top)
-        column.addLayout(below)
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
-
-    def set_standing(self, one: Standing) -> None:
-        tone, words = standing_words(one)
-        words = _tr("this silo · {0}").format(words) if self._own else words
-        self.words.setText(words)
-        set_role(self.words, tone=tone)
-        self.setAccessibleName(f"{self.silo}: {words}")
-
-    def set_chosen(self, on: bool) -> None:
-        set_role(self, tone="info" if on else "")
-
-    def enterEvent(self, event: QEnterEvent) -> None:
-        super().enterEvent(event)
-        self.entered.emit(self.key)
-
-    def leaveEvent(self, event: QEvent) -> None:
-        super().leaveEvent(event)
-        self.left.emit()
-
-    def focusInEvent(self, event: QFocusEvent) -> None:
-        super().focusInEvent(event)
-        self.entered.emit(self.key)
-
-    def focusOutEvent(self, event: QFocusEvent) -> None:
-        super().focusOutEvent(event)
-        self.left.emit()
-
-    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
-        super().mouseReleaseEvent(event)
-        self.clicked.emit(self.key)
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        if event.key() in (Qt.Key.Key_Space, Qt.Key.Key_Return, Qt.Key.Key_Enter):
-            self.clicked.emit(self.key)
-        else:
-            super().keyPressEvent(event)
-
-
 class SilosPanel(QFrame):
     """Attributes: ``rows``: by the silo's name.
 
@@ -172,7 +74,7 @@ class SilosPanel(QFrame):
     def __init__(self, theme: Theme) -> None:
         super().__init__()
         self._theme = theme
-        self.rows: dict[str, SiloRow] = {}
+        self.rows: dict[str, LegendRow] = {}
         self._pinned = ""
         self.setProperty("look", "card")
         self.title = label(self.tr("Silos"), "heading")
@@ -209,7 +111,8 @@ class SilosPanel(QFrame):
         others = [silo for silo in order if silo != own]
         self.rows, self._pinned = {}, ""
         for silo in order:
-            row = SiloRow(silo, silo == own, OWN_LINE if silo == own else silo_line(silo, others))
+            mine = silo == own
+            row = LegendRow("local" if mine else silo, silo, OWN_LINE if mine else silo_line(silo, others), "to"[mine])
             row.entered.connect(self.looked_at)
             row.left.connect(lambda: self.looked_at.emit(self._pinned))
             row.clicked.connect(self._on_clicked)
@@ -218,7 +121,9 @@ class SilosPanel(QFrame):
 
     def set_standings(self, found: Sequence[Standing]) -> None:
         for one in found:
-            self.rows[one.silo].set_standing(one)
+            tone, words = standing_words(one)
+            row = self.rows[one.silo]
+            row.set_words(self.tr("this silo · {0}").format(words) if row.key == "local" else words, tone)
         newest = max((one.last for one in found), default=0)
         answered = sum(1 for one in found if one.state == "answered")
         said = self.tr("{0} of {1} answered in round {2}.").format(answered, len(found), newest) if newest else ""

@@ -35,7 +35,8 @@ class MetricChart(QWidget):
     Attributes:
         name: the metric's name, such as ``eval/accuracy``.
         series: the numbers; call ``touch`` after changing them.
-        silos: the silos in the order that gives them their colours.
+        silos: the silos (or whatever else has a line each) in the order that gives them their colours.
+        names: what a silo's line is called, where that is not its own name.
         best: the round to mark, 0 for none.
         looked_at: whose line is stronger than the others: "local", "federation", a silo's name, or "".
         paints: how often the curves were handed new data (a test's window on the frame rate).
@@ -50,6 +51,7 @@ class MetricChart(QWidget):
         super().__init__(parent)
         self.name, self.series, self.paints = name, Series(), 0
         self.silos: Sequence[str] = ()
+        self.names: Mapping[str, str] = {}
         self.best, self.looked_at = 0, ""
         self._plot: Any = None
         self._curves: dict[str, Any] = {}
@@ -237,7 +239,8 @@ class MetricChart(QWidget):
         whose, number = found
         kept = {"local": self.series.local, "federation": self.series.federation}.get(whose)
         value = (self.series.silos[whose] if kept is None else kept)[number]
-        name = {"local": self.tr("this silo"), "federation": self.tr("federation")}.get(whose, whose)
+        known = {"local": self.tr("this silo"), "federation": self.tr("federation"), **self.names}
+        name = known.get(whose, whose)
         text = self.tr("{0} · round {1}: {2}").format(name, number, formats.number(value))
         self._point(whose, self._plot.mapToGlobal(self._plot.mapFromScene(at)), text)
 
