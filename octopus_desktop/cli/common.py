@@ -297,10 +297,14 @@ def approver(home: SiloHome, name: str) -> SigningKey:
     """The approver's own key; asks for the passphrase on the terminal where one seals it."""
     from octopus_desktop.identity.secrets import approver_key, open_store
 
-    try:
-        store = open_store(home.secrets)
-    except UserError as error:
-        if error.code != "OCT-SECRET-PASSPHRASE" or not sys.stdin.isatty():
-            raise
-        store = open_store(home.secrets, passphrase=click.prompt("Passphrase", hide_input=True, err=True))
-    return approver_key(store, name)
+    return approver_key(open_store(home.secrets, passphrase=lambda: ask_passphrase(home.secrets)), name)
+
+
+def ask_passphrase(secrets: Path) -> str:
+    """The passphrase of a store of secrets, typed on the terminal; twice for a new one. Empty where nobody can be
+    asked, which ``open_store`` refuses with the way out."""
+    if not sys.stdin.isatty():
+        return ""
+    new = not (secrets / "store.json").exists()
+    prompt = "A passphrase for this silo's keys" if new else "Passphrase"
+    return str(click.prompt(prompt, hide_input=True, confirmation_prompt=new, err=True))

@@ -8,6 +8,7 @@ import sys
 import click
 
 from octopus_desktop.cli.common import (
+    ask_passphrase,
     daemon_api,
     emit,
     facts,
@@ -38,6 +39,29 @@ def start(foreground: bool) -> None:
 
     pid = start_daemon(home)
     emit({"pid": pid, "home": str(home.root)}, lambda: say(f"The daemon is at work (process {pid}, {home.root})."))
+
+
+@cli.command("unlock")
+@json_option
+def unlock() -> None:
+    """Give the daemon the passphrase of its keys; it is started again with it.
+
+    The passphrase comes from a prompt, or from the file that OCTOPUS_PASSPHRASE_FILE names.
+    """
+    from octopus_desktop.identity.secrets import open_store
+    from octopus_desktop.system.service import start_daemon, start_unlocked, stop_daemon
+
+    home = home_of_silo()
+    typed: list[str] = []
+
+    def ask() -> str:
+        typed.append(ask_passphrase(home.secrets))
+        return typed[0]
+
+    kind = open_store(home.secrets, passphrase=ask).kind  # a wrong passphrase stops nothing
+    stop_daemon(home)
+    pid = start_unlocked(home, typed[0]) if typed else start_daemon(home)
+    emit({"pid": pid, "secrets": kind}, lambda: say(f"The daemon is at work with its keys (process {pid}, {kind})."))
 
 
 @cli.command("stop")

@@ -24,9 +24,9 @@ from typing import Any
 from octopus_desktop.cli.common import Api, daemon_api, request_id, server_api, snapshot
 from octopus_desktop.cli.local_parts import Parts
 from octopus_desktop.system.paths import FederationHome, SiloHome, private_dir
+from octopus_desktop.system.service import PASSPHRASE_VARIABLE
 from octopus_desktop.wire.errors import UserError
 
-PASSPHRASE_VARIABLE = "OCTOPUS_PASSPHRASE_FILE"
 NOWHERE = "192.0.2.1"  # an address for documentation (RFC 5737): no packet to it arrives
 
 
@@ -245,11 +245,23 @@ class LocalFederation:
         job = api.send("Operator.SubmitJob", [Chunk(blob=BlobRef(size=len(data)), data=data)])
         return str(job.digest)
 
-    def start_run(self, job: str, overrides: Mapping[str, Any] | None = None, silos: Sequence[str] = ()) -> str:
-        """Offer a run of a submitted job to silos, over this federation's carrier; returns the run's id."""
+    def start_run(
+        self,
+        job: str,
+        overrides: Mapping[str, Any] | None = None,
+        silos: Sequence[str] = (),
+        *,
+        own_strategy: bool = False,
+    ) -> str:
+        """Offer a run of a submitted job to silos, over this federation's carrier; returns the run's id.
+        ``own_strategy``: allow one that the package brings."""
         settings = {"communication": {"carrier": self.carrier}, **dict(overrides or {})}
         request = _operator().StartRunRequest(
-            job=job, silos=list(silos), overrides_json=json.dumps(settings), request_id=request_id()
+            job=job,
+            silos=list(silos),
+            overrides_json=json.dumps(settings),
+            request_id=request_id(),
+            allow_own_strategy=own_strategy,
         )
         run_id = str(self.server().call("Operator.StartRun", request).id)
         if self.carrier == "mpi":

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from octopus_desktop.cli import slurm
 from octopus_desktop.cli.common import (
+    ask_passphrase,
     daemon_api,
     emit,
     facts,
@@ -25,7 +27,6 @@ from octopus_desktop.cli.common import (
     table,
     when,
 )
-from octopus_desktop.wire.errors import UserError
 
 if TYPE_CHECKING:
     from octopus_desktop.identity.secrets import SecretStore
@@ -39,6 +40,9 @@ def cli() -> None:
     A further machine: 'octopus node invite NAME' here gives a line to run there; then 'octopus node accept NAME' here,
     and 'octopus node run' there.
     """
+
+
+cli.add_command(slurm.cli)
 
 
 @cli.command("list")
@@ -118,8 +122,6 @@ def invite(name: str, listen: str, address: str, valid: str) -> None:
 @json_option
 def codes() -> None:
     """The codes of 'node invite' with which a machine may still join. What they say is never shown again."""
-    import time
-
     from octopus_desktop.wire.pb.local_pb2 import Empty
 
     reply = daemon_api().call("Nodes.Codes", Empty())
@@ -128,14 +130,8 @@ def codes() -> None:
         if not reply.codes:
             say("No code is open. 'octopus node invite NAME' gives one.")
             return
-        now = time.time()
-        rows = [
-            (c.name, when(c.made_at), when(c.expires_at) if c.expires_at > now else "expired", short(c.id))
-            for c in reply.codes
-        ]
+        rows = [(c.name, when(c.made_at), when(c.expires_at), short(c.id)) for c in reply.codes]
         table("", ["for", "given", "until", "id"], rows)
-        if reply.address:
-            say(f"Machines dial {reply.address}.")
 
     emit(reply, show)
 
@@ -247,9 +243,4 @@ def _store(home: NodeHome) -> SecretStore:
     from octopus_desktop.system.paths import private_dir
 
     private_dir(home.root)
-    try:
-        return open_store(home.secrets)
-    except UserError as error:
-        if error.code != "OCT-SECRET-PASSPHRASE" or not sys.stdin.isatty():
-            raise
-        return open_store(home.secrets, passphrase=click.prompt("Passphrase", hide_input=True, err=True))
+    return open_store(home.secrets, passphrase=lambda: ask_passphrase(home.secrets))

@@ -57,6 +57,7 @@ def show_run(detail: Any, wanted: Sequence[str]) -> None:
         ("state", one.state + (f": {one.reason} [{one.code}]" if one.reason else "")),
         ("round", f"{one.round} of {one.rounds}"),
         ("approved", f"{when(one.approved_at)} by {one.approved_by}"),
+        *([("queue", one.queue)] if one.queue else []),
         ("carrier", _carrier(one)),
         ("bytes", _bytes(one)),
         *([("best round", f"{best} ({config.best.partition(' ')[2] or 'best'} {value:.4g})")] if best else []),

@@ -113,12 +113,16 @@ def watch(run: str) -> None:
     api = daemon_api()
     one = _run(api, run)
     watched = Watched(one)
+    queue = ""
     for update in api.stream("Runs.Follow", ById(id=one.id)):
         if wants_json():
             click.echo(MessageToJson(update, indent=None, preserving_proto_field_name=True))
         else:
             for line in watched.lines(update):
                 click.echo(line)
+        if update.HasField("run") and update.run.queue != queue:
+            queue = update.run.queue
+            say(f"{queue}." if queue else "The allocation is given back.")
         if update.HasField("run") and update.run.state in ENDED:
             say(f"{update.run.state} {update.run.reason}".strip())
             if update.run.state != "completed":

@@ -35,6 +35,7 @@ def cli(organisation: str, administrator: str) -> None:
             organisation=organisation, administrator=administrator, approver_key=key.public, request_id=request_id()
         ),
     )
+    locked = status.secrets.startswith("locked")
     emit(
         status,
         lambda: facts(
@@ -44,7 +45,7 @@ def cli(organisation: str, administrator: str) -> None:
                 ("administrator", status.administrator),
                 ("approver's key", fingerprint(key.public)),
                 ("secrets are in", status.secrets),
-                ("next", "octopus federation enrol INVITATION"),
+                ("next", "octopus federation enrol INVITATION" if not locked else "octopus daemon unlock"),
             ],
         ),
     )

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
 from PySide6.QtWidgets import QWidget
 
 from octopus_desktop.gui.dialogs.background import run_task
-from octopus_desktop.system.paths import private_dir, silo_home
+from octopus_desktop.system.paths import silo_home
 from octopus_desktop.wire.errors import UserError
-
-PASSPHRASE_VARIABLE = "OCTOPUS_PASSPHRASE_FILE"
 
 
 class DaemonStarter(QObject):
@@ -84,23 +80,8 @@ def restart_daemon(home: Path, passphrase: str) -> int:
 
 
 def start_daemon(home: Path, passphrase: str | None = None) -> int:
-    """Start the daemon of ``home`` and return its process id. Slow; not for the GUI thread.
-
-    A passphrase passes through a private file that is gone once the daemon answers: arguments and environment of a
-    process can be read by others, this file cannot.
-    """
+    """Start the daemon of ``home`` and return its process id. Slow; not for the GUI thread."""
     from octopus_desktop.system import service
 
     silo = silo_home(home)
-    if passphrase is None:
-        return service.start_daemon(silo)
-    path = private_dir(silo.runtime) / "passphrase"
-    with suppress(FileNotFoundError):
-        path.unlink()
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(passphrase)
-        return service.start_daemon(silo, environment={**os.environ, PASSPHRASE_VARIABLE: str(path)})
-    finally:
-        with suppress(FileNotFoundError):
-            path.unlink()
+    return service.start_daemon(silo) if passphrase is None else service.start_unlocked(silo, passphrase)

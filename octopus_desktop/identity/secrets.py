@@ -200,7 +200,8 @@ def _no_passphrase(path: Path) -> UserError:
         "OCT-SECRET-PASSPHRASE",
         "A passphrase is needed to keep the keys here" if new else "A passphrase is needed to open the stored keys",
         "there is no usable keyring and no systemd credential here" if new else f"{path} is sealed by one",
-        "Write the passphrase to a file that only you can read (mode 0600), and name it in OCTOPUS_PASSPHRASE_FILE",
+        "Write the passphrase to a file that only you can read (mode 0600), and name it in OCTOPUS_PASSPHRASE_FILE; "
+        "a silo's daemon is given it by 'octopus daemon unlock'",
     )
 
 

@@ -23,6 +23,7 @@ from octopus_desktop.system.lock import lock_holder
 from octopus_desktop.system.paths import NodeHome, SiloHome, private_dir
 from octopus_desktop.wire.errors import UserError
 
+PASSPHRASE_VARIABLE = "OCTOPUS_PASSPHRASE_FILE"
 DAEMON_MODULE = "octopus_desktop.daemon.main"
 UNIT = "octopus-daemon.service"
 AGENT_MODULE, AGENT_UNIT = "octopus_desktop.nodes.agent", "octopus-node.service"
@@ -160,6 +161,22 @@ def start_daemon(home: SiloHome, timeout_s: float = START_S, environment: Mappin
         timeout_s=timeout_s,
         environment=environment,
     )
+
+
+def start_unlocked(home: SiloHome, passphrase: str) -> int:
+    """``start_daemon`` with the passphrase of its store of secrets.
+
+    It passes through a private file that is gone once the daemon answers: arguments and environment of a process can be
+    read by others, this file cannot.
+    """
+    path = private_dir(home.runtime) / "passphrase"
+    path.unlink(missing_ok=True)
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(passphrase)
+        return start_daemon(home, environment={**os.environ, PASSPHRASE_VARIABLE: str(path)})
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def daemon_pid(home: SiloHome) -> int | None:

@@ -140,9 +140,7 @@ class SampleDaemon:
                 "Invite": self._invite_node,
                 "Accept": self._accept_node,
                 "Remove": lambda r: self._remove("node", r.id),
-                "Codes": lambda _r: pb.NodeCodes(
-                    codes=self.codes, listen="0.0.0.0:7470", address="cardio-ws-01.clevelandclinic.org:7470"
-                ),
+                "Codes": lambda _r: pb.NodeCodeList(codes=self.codes),
                 "Withdraw": self._withdraw_code,
             },
             "Runtimes": {

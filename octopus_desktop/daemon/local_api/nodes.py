@@ -22,15 +22,15 @@ class NodesApi:
     async def Invite(self, request: pb.InviteNodeRequest) -> pb.InviteNodeReply:
         return await self._agents.invite(request)
 
-    async def Accept(self, request: pb.ById) -> pb.Node:
-        return self._agents.accept(request.id)
-
-    async def Codes(self, request: pb.Empty) -> pb.NodeCodes:
-        return self._agents.codes()
+    async def Codes(self, request: pb.Empty) -> pb.NodeCodeList:
+        return pb.NodeCodeList(codes=self._agents.codes.open())
 
     async def Withdraw(self, request: pb.ById) -> pb.Ack:
-        self._agents.withdraw(request.id)
+        self._agents.codes.withdraw(request.id)
         return pb.Ack()
+
+    async def Accept(self, request: pb.ById) -> pb.Node:
+        return self._agents.accept(request.id)
 
     async def Remove(self, request: pb.ById) -> pb.Ack:
         self._agents.remove(request.id)

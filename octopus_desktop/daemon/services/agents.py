@@ -19,6 +19,7 @@ from typing import Any
 from octopus_desktop import __version__
 from octopus_desktop.communication.links import blob_forbidden, protocol_differs
 from octopus_desktop.daemon.core import Silo, when_possible
+from octopus_desktop.daemon.services.node_codes import NodeCodes
 from octopus_desktop.daemon.services.signing import SiloKeys
 from octopus_desktop.identity import certificates, invitations
 from octopus_desktop.identity.authority import DAY_S, NODE, Authority, check_address
@@ -36,9 +37,8 @@ from octopus_desktop.wire.pb.federation_pb2 import GetRequest
 LISTEN = "127.0.0.1:7470"
 VALID_S = DAY_S
 NODE_VALID_S = 3650 * DAY_S  # a node is removed, not let lapse
-NAME_LIMIT = 63
 CA_SECRET, CA_ROW, PORT_ROW = "nodes/ca", "nodes/ca", "nodes/port"
-INVITATION, MEMBER = "node_invitation", "node_member"
+MEMBER = "node_member"
 EVERYWHERE = ("0.0.0.0", "::")
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,10 @@ class Where:
 class Agents:
     """Further machines. Implements the port's ``Desk``.
 
-    Attributes, set by ``app``:
+    Attributes:
+        codes: those that machines join with.
+
+    Set by ``app``:
         up_changed: called when another set of machines can be given work.
         heard: (node, run, words) of a run's part on a machine.
         may_read: (node, run, digest) -> where the blob lies, None when it is none of theirs.
@@ -69,7 +72,7 @@ class Agents:
         self.heard: Callable[[str, str, dict[str, Any]], None] = lambda node, run, words: None
         self.may_read: Callable[[str, str, str], Path | None] = lambda node, run, digest: None
         self._members = {m.id: m for m in silo.db.all(MEMBER, npb.NodeMember)}
-        self._invitations = {i.id: i for i in silo.db.all(INVITATION, npb.NodeInvitation)}
+        self.codes = NodeCodes(silo)
 
     def knows(self, node_id: str) -> bool:
         return node_id in self._members
@@ -127,7 +130,7 @@ class Agents:
         Raises OCT-ENROL-NAME, OCT-CONFIG-INVALID, OCT-PORT-USED, OCT-SECRET-STORE.
         """
         name = request.name.strip()
-        self._check_name(name)
+        self.codes.check_name(name)
         async with self._opening:
             where = self._wanted(request.listen.strip(), request.address.strip())
             authority = await self._authority()
@@ -139,50 +142,15 @@ class Agents:
             )
             with self._silo.change():
                 self._silo.db.set(PORT_ROW, canonical_json(asdict(where)))
-                self._silo.db.put(INVITATION, kept.id, kept)
                 what = {"name": name, "expires_at": round(kept.expires_at, 3), **asdict(where)}
                 self._silo.record(self._silo.administrator, "node.invited", kept.id, what)
-                self._silo.afterwards(lambda: self._invitations.update({kept.id: kept}))
+                self.codes.keep(kept)
         return pb.InviteNodeReply(
             code=invitations.encode(invitation),
             expires_at=invitation.expires_at,
             address=where.address,
             ca_fingerprint=authority.fingerprint,
         )
-
-    def codes(self) -> pb.NodeCodes:
-        """The codes with which a machine may still join, the one that ends first at the head; expired ones are told
-        until they are withdrawn."""
-        where = self._where()
-        open_ = sorted((i for i in self._invitations.values() if not i.node_id), key=lambda i: i.expires_at)
-        return pb.NodeCodes(
-            codes=[pb.NodeCode(id=i.id, name=i.name, made_at=i.made_at, expires_at=i.expires_at) for i in open_],
-            listen=where.listen if where and self._port.is_open else "",
-            address=where.address if where and self._port.is_open else "",
-        )
-
-    def withdraw(self, code_id: str) -> None:
-        """Let nobody join with a code any more. Raises OCT-ENROL-UNKNOWN, OCT-ENROL-USED."""
-        invitation = self._invitations.get(code_id)
-        if invitation is None:
-            raise UserError(
-                "OCT-ENROL-UNKNOWN",
-                "There is no such code.",
-                "It was withdrawn, or never given.",
-                "See 'octopus node codes' for those that are open.",
-            )
-        if invitation.node_id:
-            raise UserError(
-                "OCT-ENROL-USED",
-                "This code was used before.",
-                f"{invitation.name} joined with it.",
-                "Remove that node, if it must not stay.",
-            )
-        with self._silo.change():
-            self._silo.record(self._silo.administrator, "node.withdrawn", code_id, {"name": invitation.name})
-            self._silo.db.drop(INVITATION, code_id)
-            self._silo.answer(pb.Ack())
-            self._silo.afterwards(lambda: self._invitations.__delitem__(code_id))
 
     def accept(self, node_id: str) -> pb.Node:
         """Take a machine that joined into use."""
@@ -236,9 +204,10 @@ class Agents:
             raise protocol_differs(request.protocol, PROTOCOL, "joining machine")
         public = certificates.read_csr(request.csr_der)
         key_der = certificates.public_der(public)
-        invitation = self._invitations.get(peer.name)
+        invitation = self.codes.get(peer.name)
+        joined = self._members.get(invitation.node_id) if invitation else None
         try:
-            self._check_invitation(invitation, key_der)
+            self.codes.check(invitation, key_der, bytes(joined.key_der) if joined else None)
         except UserError as error:
             with self._silo.change():
                 what = {"code": error.code, "name": invitation.name if invitation else ""}
@@ -270,12 +239,11 @@ class Agents:
         with self._silo.change():
             self._silo.put("node", node)
             self._silo.db.put(MEMBER, node_id, member)
-            self._silo.db.put(INVITATION, used.id, used)
+            self.codes.keep(used)
             what = {"name": node.name, "fingerprint": node.fingerprint, "invitation": used.id}
             self._silo.record("a joining machine", "node.joined", node_id, what)
             self._silo.notify("info", "", f"{node.name} asks to be a node of this silo.", "node", node_id)
             self._silo.afterwards(lambda: self._members.update({node_id: member}))
-            self._silo.afterwards(lambda: self._invitations.update({used.id: used}))
         return npb.JoinReply(node_id=node_id, name=node.name, certificate_der=certificate)
 
     def caller(self, peer: Peer) -> str:
@@ -374,36 +342,6 @@ class Agents:
                 "To let no run begin here, drain it.",
             )
         return npb.NodeMember.FromString(self._members[node_id].SerializeToString())
-
-    # checks
-
-    def _check_invitation(self, invitation: npb.NodeInvitation | None, key_der: bytes) -> None:
-        next_step = "Ask the silo's administrator for a new code."
-        if invitation is None:
-            raise UserError(
-                "OCT-ENROL-UNKNOWN", "The silo does not know this code.", "It is not in its state.", next_step
-            )
-        if invitation.node_id:
-            member = self._members.get(invitation.node_id)
-            if member is None or bytes(member.key_der) != key_der:
-                raise UserError(
-                    "OCT-ENROL-USED", "This code was used before.", "A code lets one machine join, once.", next_step
-                )
-        elif invitation.expires_at < time.time():
-            until = time.strftime("It was good until %Y-%m-%d %H:%M UTC.", time.gmtime(invitation.expires_at))
-            raise UserError("OCT-ENROL-EXPIRED", "This code has expired.", until, next_step)
-
-    def _check_name(self, name: str) -> None:
-        why, advice = "", "Choose another name."
-        if not name or len(name) > NAME_LIMIT or not name.isprintable():
-            why = f"A name has 1 to {NAME_LIMIT} printable characters."
-        elif any(n.name == name for n in self._silo.all("node")):
-            why = "A node bears it."
-        elif any(i.name == name and not i.node_id and i.expires_at > time.time() for i in self._invitations.values()):
-            why = "A code that was not used yet is for this name."
-            advice = "Withdraw that code ('octopus node codes'), or choose another name."
-        if why:
-            raise UserError("OCT-ENROL-NAME", f"The name {name!r} cannot be given.", why, advice)
 
     # the port
 

@@ -658,6 +658,16 @@ class NodesStub:
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.InviteNodeRequest.SerializeToString,
                 response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.InviteNodeReply.FromString,
                 _registered_method=True)
+        self.Codes = channel.unary_unary(
+                '/octopus.v1.Nodes/Codes',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Empty.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.NodeCodeList.FromString,
+                _registered_method=True)
+        self.Withdraw = channel.unary_unary(
+                '/octopus.v1.Nodes/Withdraw',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
+                _registered_method=True)
         self.Accept = channel.unary_unary(
                 '/octopus.v1.Nodes/Accept',
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
@@ -665,16 +675,6 @@ class NodesStub:
                 _registered_method=True)
         self.Remove = channel.unary_unary(
                 '/octopus.v1.Nodes/Remove',
-                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
-                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
-                _registered_method=True)
-        self.Codes = channel.unary_unary(
-                '/octopus.v1.Nodes/Codes',
-                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Empty.SerializeToString,
-                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.NodeCodes.FromString,
-                _registered_method=True)
-        self.Withdraw = channel.unary_unary(
-                '/octopus.v1.Nodes/Withdraw',
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
                 response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
                 _registered_method=True)
@@ -703,6 +703,20 @@ class NodesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Codes(self, request, context):
+        """codes that no machine has used yet
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Withdraw(self, request, context):
+        """a code, by its id: nobody joins with it any more
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Accept(self, request, context):
         """a machine that joined and asks
         """
@@ -712,20 +726,6 @@ class NodesServicer:
 
     def Remove(self, request, context):
         """a further machine: revoked, cut off at once
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Codes(self, request, context):
-        """codes that were not used yet; never the codes themselves
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Withdraw(self, request, context):
-        """a code that was not used: it opens nothing any more
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -749,6 +749,16 @@ def add_NodesServicer_to_server(servicer, server):
                     request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.InviteNodeRequest.FromString,
                     response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.InviteNodeReply.SerializeToString,
             ),
+            'Codes': grpc.unary_unary_rpc_method_handler(
+                    servicer.Codes,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Empty.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.NodeCodeList.SerializeToString,
+            ),
+            'Withdraw': grpc.unary_unary_rpc_method_handler(
+                    servicer.Withdraw,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.SerializeToString,
+            ),
             'Accept': grpc.unary_unary_rpc_method_handler(
                     servicer.Accept,
                     request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.FromString,
@@ -756,16 +766,6 @@ def add_NodesServicer_to_server(servicer, server):
             ),
             'Remove': grpc.unary_unary_rpc_method_handler(
                     servicer.Remove,
-                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.FromString,
-                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.SerializeToString,
-            ),
-            'Codes': grpc.unary_unary_rpc_method_handler(
-                    servicer.Codes,
-                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Empty.FromString,
-                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.NodeCodes.SerializeToString,
-            ),
-            'Withdraw': grpc.unary_unary_rpc_method_handler(
-                    servicer.Withdraw,
                     request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.FromString,
                     response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.SerializeToString,
             ),
@@ -862,6 +862,60 @@ class Nodes:
             _registered_method=True)
 
     @staticmethod
+    def Codes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Nodes/Codes',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Empty.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.NodeCodeList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Withdraw(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Nodes/Withdraw',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Accept(request,
             target,
             options=(),
@@ -903,60 +957,6 @@ class Nodes:
             request,
             target,
             '/octopus.v1.Nodes/Remove',
-            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
-            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Codes(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/octopus.v1.Nodes/Codes',
-            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Empty.SerializeToString,
-            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.NodeCodes.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Withdraw(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/octopus.v1.Nodes/Withdraw',
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
             options,
@@ -2055,6 +2055,168 @@ class Runtimes:
             request,
             target,
             '/octopus.v1.Runtimes/Remove',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class SlurmStub:
+    """parts of the site's cluster that jobs may train on
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Put = channel.unary_unary(
+                '/octopus.v1.Slurm/Put',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.SlurmProfile.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.SlurmProfile.FromString,
+                _registered_method=True)
+        self.Check = channel.unary_unary(
+                '/octopus.v1.Slurm/Check',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.SlurmProfile.FromString,
+                _registered_method=True)
+        self.Remove = channel.unary_unary(
+                '/octopus.v1.Slurm/Remove',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
+                _registered_method=True)
+
+
+class SlurmServicer:
+    """parts of the site's cluster that jobs may train on
+    """
+
+    def Put(self, request, context):
+        """new, or another one under the same name; tried out first
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Check(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Remove(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_SlurmServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Put': grpc.unary_unary_rpc_method_handler(
+                    servicer.Put,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.SlurmProfile.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.SlurmProfile.SerializeToString,
+            ),
+            'Check': grpc.unary_unary_rpc_method_handler(
+                    servicer.Check,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.SlurmProfile.SerializeToString,
+            ),
+            'Remove': grpc.unary_unary_rpc_method_handler(
+                    servicer.Remove,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'octopus.v1.Slurm', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('octopus.v1.Slurm', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Slurm:
+    """parts of the site's cluster that jobs may train on
+    """
+
+    @staticmethod
+    def Put(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Slurm/Put',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.SlurmProfile.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.SlurmProfile.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Check(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Slurm/Check',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.SlurmProfile.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Remove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Slurm/Remove',
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
             options,
