@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
-from octopus_desktop.jobs import encodings
+from octopus_desktop.jobs import encodings, returned
 from octopus_desktop.jobs.manifest import DataNeed, JobManifest, RunConfig
 from octopus_desktop.wire.pb.envelope_pb2 import Offer
 from octopus_desktop.wire.pb.local_pb2 import FileChange, PolicyLine, SummaryLine
@@ -91,8 +91,9 @@ def size_text(count: float) -> str:
 
 
 def update_bytes(config: RunConfig, model_bytes: int) -> int:
-    """About how large one encoded update is."""
-    return round(model_bytes * encodings.share(config.encoding, config.encoding_parameters))
+    """About how large one encoded update is, with what the strategy has returned beside it."""
+    share = encodings.share(config.encoding, config.encoding_parameters)
+    return round(model_bytes * share * (1 + len(returned.returned(config.strategy))))
 
 
 def _need(need: DataNeed, fitting: Sequence[str]) -> str:
@@ -153,11 +154,15 @@ def _leaves(config: RunConfig, model_bytes: int | None) -> str:
     plain = config.update == "weights" and not encoded
     what = "the trained weights" if plain else "the changes of the weights"
     form = f", {encoded}" if encoded else ""
+    alike = ", and encoded alike" if encoded else ""
+    more = returned.told(config.strategy)
+    more = f"With them leaves {more}, as large as they are{alike}. " if more else ""
     one = update_bytes(config, model_bytes) if model_bytes else None
     cost = f"That is about {size_text(one)} a round and {size_text(one * config.rounds)} in all. " if one else ""
     return (
-        f"After each round {what} leave your site{form}. {cost}Metrics and the number of examples leave with them; "
-        f"the runtime sends nothing else.{_shared(config)}{_stays(config)}"
+        f"After each round {what} leave your site{form}. {more}{cost}"
+        f"Metrics and the number of examples leave with them; the runtime sends nothing else."
+        f"{_shared(config)}{_stays(config)}"
     )
 
 

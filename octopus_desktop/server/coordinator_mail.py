@@ -113,14 +113,16 @@ def event_of(envelope: Envelope, now: float) -> ev.Event | None:
 
 def _answered(envelope: Envelope, body: Answer, now: float) -> ev.Answered:
     update = body.update if body.HasField("update") and body.update.digest else None
+    returned = {name: _blob(ref) for name, ref in body.returned.items() if ref.digest}
     facts = AnswerFacts(
         silo=envelope.sender,
         examples=body.examples,
         steps=body.steps,
         metrics=dict(body.metrics),
-        update=Blob(digest=update.digest, size=update.size, encoding=update.encoding or "none") if update else None,
+        update=_blob(update) if update else None,
         train_seconds=body.train_seconds,
         bars=tuple(Bar(lane=s.lane, step=s.step, start=s.start, end=s.end) for s in body.spans),
+        returned=returned,
     )
     return ev.Answered(
         silo=envelope.sender,
@@ -132,6 +134,10 @@ def _answered(envelope: Envelope, body: Answer, now: float) -> ev.Answered:
         error=body.error[:REASON_CHARACTERS] or ("the silo gave no reason" if body.error_code else ""),
         error_code=body.error_code,
     )
+
+
+def _blob(ref: BlobRef) -> Blob:
+    return Blob(digest=ref.digest, size=ref.size, encoding=ref.encoding or "none")
 
 
 def _envelope(

@@ -150,7 +150,7 @@ class Task(_message.Message):
     def __init__(self, task: _Optional[str] = ..., epoch: _Optional[int] = ..., until: _Optional[float] = ..., model: _Optional[_Union[BlobRef, _Mapping]] = ..., config_json: _Optional[str] = ..., shared: _Optional[_Mapping[str, BlobRef]] = ...) -> None: ...
 
 class Answer(_message.Message):
-    __slots__ = ("task", "epoch", "examples", "metrics", "update", "train_seconds", "steps", "error", "error_code", "spans")
+    __slots__ = ("task", "epoch", "examples", "metrics", "update", "train_seconds", "steps", "error", "error_code", "spans", "returned")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +158,13 @@ class Answer(_message.Message):
         key: str
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class ReturnedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: BlobRef
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[BlobRef, _Mapping]] = ...) -> None: ...
     TASK_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +175,7 @@ class Answer(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     ERROR_CODE_FIELD_NUMBER: _ClassVar[int]
     SPANS_FIELD_NUMBER: _ClassVar[int]
+    RETURNED_FIELD_NUMBER: _ClassVar[int]
     task: str
     epoch: int
     examples: int
@@ -178,7 +186,8 @@ class Answer(_message.Message):
     error: str
     error_code: str
     spans: _containers.RepeatedCompositeFieldContainer[Span]
-    def __init__(self, task: _Optional[str] = ..., epoch: _Optional[int] = ..., examples: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., update: _Optional[_Union[BlobRef, _Mapping]] = ..., train_seconds: _Optional[float] = ..., steps: _Optional[int] = ..., error: _Optional[str] = ..., error_code: _Optional[str] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ...) -> None: ...
+    returned: _containers.MessageMap[str, BlobRef]
+    def __init__(self, task: _Optional[str] = ..., epoch: _Optional[int] = ..., examples: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., update: _Optional[_Union[BlobRef, _Mapping]] = ..., train_seconds: _Optional[float] = ..., steps: _Optional[int] = ..., error: _Optional[str] = ..., error_code: _Optional[str] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., returned: _Optional[_Mapping[str, BlobRef]] = ...) -> None: ...
 
 class Span(_message.Message):
     __slots__ = ("lane", "step", "start", "end")
