@@ -95,7 +95,8 @@ class RunConfig:
     ``personal_layers``: patterns (``fnmatch``) of the tensors that stay at each silo. ``personal_steps``: each silo
     also evaluates the model after so many own training steps (0: not), or after ``personal_epochs`` passes over its own
     data; ``personal_keep``: the final model as it is then stays at the silo, for its administrator. ``central``: the
-    server evaluates each round's model on data of its own.
+    server evaluates each round's model on data of its own. ``share_metrics``: each silo is told every silo's metrics of
+    a round, by name.
     """
 
     rounds: int = 1
@@ -128,6 +129,7 @@ class RunConfig:
     central: bool = False
     personal_epochs: int = 0
     personal_keep: bool = False
+    share_metrics: bool = False
 
     @property
     def is_personal(self) -> bool:
@@ -173,7 +175,7 @@ class JobManifest:
     version, purpose, trainer, requirements, model; [[data]]; [resources]; [training]; [run] rounds, seed, mode, quorum,
     per_round, round_deadline_s, lease_s, update, encoding, best, patience, min_delta, late, keep_models; [encoding] its
     parameters; [strategy] name + parameters; [personal] layers, finetune_steps, finetune_epochs, keep; [evaluation]
-    central; [communication] carrier; [privacy]; [hyperparameters]."""
+    central, share; [communication] carrier; [privacy]; [hyperparameters]."""
 
     name: str
     version: str

@@ -1,4 +1,4 @@
-"""Which tensors of a model stay at each silo, by name, and what else [personal] may say. Knows neither files nor torch."""
+"""Which tensors of a model stay at each silo, and what else [personal] may say. Knows neither files nor torch."""
 
 from __future__ import annotations
 

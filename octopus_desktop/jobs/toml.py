@@ -129,7 +129,7 @@ _PERSONAL = {
     "finetune_epochs": _Field(kind="integer", low=0, high=100_000),
     "keep": _Field(kind="yes"),
 }
-_EVALUATION = {"central": _Field(kind="yes")}
+_EVALUATION = {"central": _Field(kind="yes"), "share": _Field(kind="yes")}
 _COMMUNICATION = {"carrier": _Field(kind="text", choices=CARRIERS)}
 _TABLES: dict[str, dict[str, _Field]] = {
     "job": _JOB,
@@ -440,6 +440,7 @@ def _config(reader: _Reader, tables: Mapping[str, Any], strategies: Collection[s
         personal_epochs=personal.get("finetune_epochs", base.personal_epochs),
         personal_keep=personal.get("keep", base.personal_keep),
         central=evaluation.get("central", base.central),
+        share_metrics=evaluation.get("share", base.share_metrics),
     )
 
 

@@ -224,7 +224,7 @@ class Coordinator:
                     key = f"row/{order.round:06d}"
                     turn = "again" if box.read(key) else "first"
                     box.write(key, _json({**_row(order), "spans": _row(order)["spans"] or self._old_spans(key)}))
-                    for envelope in mail.round_envelopes(run, order, turn, silos):
+                    for envelope in mail.round_envelopes(run, order, turn, silos, share=self.config.share_metrics):
                         box.post(envelope)
                 case ev.Discard(blobs=blobs):
                     gone += blobs

@@ -28,6 +28,7 @@ from octopus_desktop.wire.pb.envelope_pb2 import (
     Envelope,
     Finished,
     RoundResult,
+    SiloNumbers,
     Span,
     Stop,
     Task,
@@ -58,9 +59,11 @@ def task_envelope(
     return _envelope(run_id, TASK, order.silo, name, order.round, body, blobs.values())
 
 
-def round_envelopes(run_id: str, report: ev.Report, turn: str, silos: Iterable[str]) -> list[Envelope]:
+def round_envelopes(
+    run_id: str, report: ev.Report, turn: str, silos: Iterable[str], *, share: bool = False
+) -> list[Envelope]:
     """What the federation made of the round, for every silo. ``turn`` tells first and later reports apart. Other silos'
-    bars of the timeline stay at the server."""
+    bars of the timeline stay at the server; so do their metrics, unless ``share``."""
     body = RoundResult(
         rounds=report.rounds,
         metrics=report.metrics,
@@ -70,6 +73,7 @@ def round_envelopes(run_id: str, report: ev.Report, turn: str, silos: Iterable[s
         model=ref(report.model),
         spans=[Span(lane=b.lane, step=b.step, start=b.start, end=b.end) for b in report.bars if b.lane == SERVER],
         late=report.late,
+        silos={silo: SiloNumbers(values=metrics) for silo, metrics in report.silos.items()} if share else {},
     )
     return [_envelope(run_id, ROUND, silo, f"round-{report.round}-{turn}", report.round, body) for silo in silos]
 

@@ -191,6 +191,11 @@ class Runs:
             row.federation.clear()
             row.federation.update(result.metrics)
             row.seconds = result.seconds
+            for kept, told in ((row.answered, result.answered), (row.missing, result.missing), (row.late, result.late)):
+                del kept[:]
+                kept.extend(told)
+            for silo, numbers in result.silos.items():
+                row.silos[silo].values.update(numbers.values)
             if result.model.digest:
                 row.model_digest, row.model_size = result.model.digest, result.model.size
             self._record.touch(envelope.run_id, envelope.round)

@@ -258,7 +258,7 @@ class Finished(_message.Message):
     def __init__(self, model: _Optional[_Union[BlobRef, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., rounds: _Optional[int] = ..., best: _Optional[_Union[BlobRef, _Mapping]] = ..., best_round: _Optional[int] = ..., best_value: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class RoundResult(_message.Message):
-    __slots__ = ("rounds", "metrics", "answered", "missing", "seconds", "model", "spans", "late")
+    __slots__ = ("rounds", "metrics", "answered", "missing", "seconds", "model", "spans", "late", "silos")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -266,6 +266,13 @@ class RoundResult(_message.Message):
         key: str
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class SilosEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: SiloNumbers
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[SiloNumbers, _Mapping]] = ...) -> None: ...
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     ANSWERED_FIELD_NUMBER: _ClassVar[int]
@@ -274,6 +281,7 @@ class RoundResult(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SPANS_FIELD_NUMBER: _ClassVar[int]
     LATE_FIELD_NUMBER: _ClassVar[int]
+    SILOS_FIELD_NUMBER: _ClassVar[int]
     rounds: int
     metrics: _containers.ScalarMap[str, float]
     answered: _containers.RepeatedScalarFieldContainer[str]
@@ -282,7 +290,21 @@ class RoundResult(_message.Message):
     model: BlobRef
     spans: _containers.RepeatedCompositeFieldContainer[Span]
     late: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, rounds: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., answered: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[str]] = ..., seconds: _Optional[float] = ..., model: _Optional[_Union[BlobRef, _Mapping]] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., late: _Optional[_Iterable[str]] = ...) -> None: ...
+    silos: _containers.MessageMap[str, SiloNumbers]
+    def __init__(self, rounds: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., answered: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[str]] = ..., seconds: _Optional[float] = ..., model: _Optional[_Union[BlobRef, _Mapping]] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., late: _Optional[_Iterable[str]] = ..., silos: _Optional[_Mapping[str, SiloNumbers]] = ...) -> None: ...
+
+class SiloNumbers(_message.Message):
+    __slots__ = ("values",)
+    class ValuesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.ScalarMap[str, float]
+    def __init__(self, values: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class AuditHead(_message.Message):
     __slots__ = ("seq", "hash", "signature")
