@@ -10,7 +10,7 @@ data-parallel averaging, so each worker adds the same). Words of ``Strategy.conf
                                                         the task; without ``tau`` there is no division. ``corrected``:
                                                         g is ∇f(y; ζ) − ∇f(x; ζ) + c, from the first task with c on
     steps n        training ends after n steps
-    passes n       training ends after n passes over the first ``ctx.loader``
+    passes n       training ends after n passes over the data of the first ``ctx.loader``
     full_batch     ``ctx.loader`` gives all examples as one batch
     returns […]    "gradient": the gradient over all examples at x goes back as well (``training.gradient``)
 
