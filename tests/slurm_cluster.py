@@ -87,14 +87,19 @@ class Cluster:
             f"--pid-file={munge}/pid", f"--seed-file={munge}/seed", f"--log-file={munge}/log",
         )  # fmt: skip
         self._until(lambda: (munge / "socket").exists())
-        self.start_controller()
+        self._run("slurmctld", "-D")
         for node in ("n1", "n2", "n3"):
             self._run("slurmd", "-D", "-N", node, name=node)
-        self._until(lambda: self.ask("sinfo", "-h", "-p", "main", "-o", "%T %D").strip() == "idle 2")
+        self._until(self._nodes_are_there)
 
     def start_controller(self) -> None:
         self._run("slurmctld", "-D")
-        self._until(lambda: "n1" in self.ask("sinfo", "-h", "-o", "%N", "-N"))
+        self._until(self._nodes_are_there)
+
+    def _nodes_are_there(self) -> bool:
+        states = self.ask("sinfo", "-h", "-N", "-o", "%N %T").split("\n")
+        there = {line.split()[0] for line in states if line and line.split()[1] in ("idle", "mixed", "allocated")}
+        return there == {"n1", "n2", "n3"}
 
     def stop_controller(self) -> None:
         self._daemons["slurmctld"].kill()

@@ -240,7 +240,7 @@ class SlurmBench:
             self._asking = asyncio.create_task(asyncio.sleep(0), name="taken over")
             self._log("info", f"The run goes on in its Slurm job {job_id}.")
         else:
-            self._tell("SUBMITTING", "is asked for")
+            self._tell("SUBMITTING", "The allocation is asked for")
             # Whatever ends this process now, the name leads to it.
             folder, environment = self._run_dir / SLURM, _environment()
             asking = slurm.submit(self._profile, self._name, self._script(), folder=folder, environment=environment)
