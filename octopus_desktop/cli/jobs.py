@@ -256,6 +256,14 @@ def submit(package: Path, server_home: str | None, federation: str | None) -> No
     enrolled = authors.memberships(author_home())
     local = server_home is not None or (federation is None and (federation_home().socket.exists() or not enrolled))
     if local and federation is None:
+        if server_home is None and not federation_home().root.exists():
+            raise UserError(
+                "OCT-ENROL-UNKNOWN",
+                "There is no federation to submit to.",
+                "No federation server lives on this machine, and none has enrolled you as an author.",
+                "Ask its coordinator for 'octopus server invite --role author' and enrol with 'octopus jobs enrol'; on "
+                "the coordinator's own machine, give --server-home.",
+            )
         info = server_api(server_home).send("Operator.SubmitJob", _chunks(package))
     else:
         info = _submit_remotely(package, federation or "")

@@ -27,6 +27,7 @@ CODES: Final[dict[str, str]] = {
     "OCT-JOB-PATH": "A path in the package would leave its folder.",
     "OCT-JOB-ZIP": "The package is not a readable zip archive.",
     "OCT-JOB-TRAINER": "The package's trainer cannot be imported or is not a ClientTrainer.",
+    "OCT-JOB-STRATEGY": "The package's own strategy cannot be imported or does not keep the contract of a strategy.",
     "OCT-JOB-UNKNOWN": "No job fits the given name or digest.",
     # Data
     "OCT-DATA-MISSING": "A dataset's file is not where it was registered.",
@@ -50,6 +51,8 @@ CODES: Final[dict[str, str]] = {
     "OCT-MODEL-SHAPE": "A model or update has other names, shapes or types than agreed.",
     "OCT-MODEL-WEIGHT": "An answer carries no examples or an impossible number of them.",
     "OCT-STRATEGY-PARAMETER": "A strategy is unknown or one of its parameters is out of range.",
+    "OCT-STRATEGY-FOREIGN": "A job's own strategy is to run on the server, and its operator has not allowed it.",
+    "OCT-RUN-STRATEGY": "The job's own strategy failed.",
     # Links and carriers
     "OCT-LINK-DOWN": "The federation server cannot be reached.",
     "OCT-LINK-TLS": "The TLS handshake failed.",

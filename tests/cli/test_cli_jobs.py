@@ -122,6 +122,10 @@ def test_only_a_signed_package_of_a_known_author_is_taken(place: Path, package: 
     with pytest.raises(UserError) as unknown:
         run(place, "jobs", "submit", package)
     assert unknown.value.code == "OCT-JOB-AUTHOR"
+    elsewhere = {**environment(place, author="stranger"), "OCTOPUS_SERVER_HOME": str(place / "no-server")}
+    with pytest.raises(UserError) as nowhere:
+        octopus("jobs", "submit", str(package), environment=elsewhere)
+    assert nowhere.value.code == "OCT-ENROL-UNKNOWN" and "octopus jobs enrol" in nowhere.value.next_step
     key = run(place, "jobs", "key")
     run(place, "server", "authors", "add", "Dr. Lin", key["key"])
     info = run(place, "jobs", "submit", package, "--server-home", server)

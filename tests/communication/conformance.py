@@ -380,8 +380,7 @@ class CarrierConformance:
             alpha = wiring.owner("alpha")
             for owner, other in ((wiring.server, "alpha"), (alpha, SERVER)):
                 bad = owner.blob(2 * MIB)
-                place = owner.store.path(bad.digest)
-                place.write_bytes(b"\1" + place.read_bytes()[1:])
+                flip_first_byte(owner.store.path(bad.digest))
                 owner.post(other, run="run-bad", kind=ANSWER, blobs=[bad])
                 owner.post(other, run="run-good", kind=ANSWER)
             async with running(wiring, alpha):
@@ -480,6 +479,13 @@ class CarrierConformance:
 
 def revoked() -> UserError:
     return UserError("OCT-CERT-REVOKED", "The certificate was revoked.", "By the coordinator.", "Enrol anew.")
+
+
+def flip_first_byte(path: Path) -> None:
+    """Damage a file for certain: a byte that is merely set may have had that value before."""
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(content)
 
 
 def fail_once(owner: Owner) -> Callable[[object], None]:

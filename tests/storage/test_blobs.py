@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from octopus_desktop.storage.blobs import BlobStore, disk_errors, file_digest, r
 from octopus_desktop.wire.errors import UserError
 
 MIB = 1 << 20
-DATA = os.urandom(3 * MIB + 17)
+DATA = random.Random(0).randbytes(3 * MIB + 17)  # the same in each process: names of tests are made of it
 DIGEST = hashlib.sha256(DATA).hexdigest()
 
 
