@@ -100,7 +100,7 @@ def test_an_approval_is_the_approvers_signature_over_exactly_what_was_shown(qtbo
         assert statement.config_digest == offer.config_digest
         assert statement.data_scope == {"heart": office.store.datasets["data-heart"].digest}
         assert statement.conditions == Conditions(
-            datasets={"heart": "data-heart"}, hours_of_day=((18, 6),), max_rounds=20
+            datasets={"heart": "data-heart"}, hours_of_day=((18, 6),), max_rounds=20, runtime="v-imaging"
         )
         assert statement.decided_by == office.store.daemon.administrator
         qtbot.waitUntil(lambda: page.review.revoke.isVisible() and not page.review.approve.isVisible())

@@ -26,6 +26,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from octopus_desktop.gui.dialogs.approve_runtime import RuntimeChoice
 from octopus_desktop.gui.theme import set_role
 from octopus_desktop.gui.widgets import formats
 from octopus_desktop.jobs.approval import Conditions
@@ -138,6 +139,7 @@ class ApproveDialog(QDialog):
             max_epsilon=self._epsilon.value(),
             expires_at=self._expires_at(),
             new_versions_need_decision=self._versions.isChecked(),
+            runtime=self._runtime.runtime,
         )
 
     @property
@@ -153,6 +155,8 @@ class ApproveDialog(QDialog):
         for need, choice in self._choices.items():
             if not choice.currentData():
                 return self.tr("No dataset is chosen for “{need}”.").format(need=need)
+        if self._runtime.problem:
+            return self._runtime.problem
         if self._names_nodes and not any(box.isChecked() for box in self._nodes.values()):
             return self.tr("No node is chosen.")
         if self._hours.isChecked() and self._from.value() == self._to.value():
@@ -249,6 +253,9 @@ class ApproveDialog(QDialog):
             column.addWidget(box)
         self._some.setEnabled(bool(nodes))
         form.addRow(_label(self.tr("Nodes")), column)
+        self._runtime = RuntimeChoice(self._review, self._judge, _Wrapped())
+        if len(self._review.runtimes) > 1 or self._review.requirements:
+            form.addRow(_label(self.tr("Runtime")), self._runtime)
 
         self._hours = QCheckBox(self.tr("Only between"))
         self._from, self._to = QSpinBox(maximum=23, suffix=":00", value=18), QSpinBox(maximum=24, suffix=":00", value=6)
