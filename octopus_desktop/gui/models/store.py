@@ -28,8 +28,8 @@ class Store(QObject):
 
     Attributes: ``daemon`` (DaemonStatus), ``federations``, ``nodes``, ``datasets``, ``offers``, ``runs``, ``policies``,
     ``runtimes``, ``slurm_profiles`` (dicts by id), ``audit_tail`` (newest last), ``loaded`` (a snapshot has arrived).
-    Signals: ``reset()`` after a snapshot; ``changed(kind, id)`` and ``removed(kind, id)`` with kinds federation | node |
-    dataset | offer | run | policy | runtime | slurm_profile | daemon | audit; ``notice(Notice)``;
+    Signals: ``reset()`` after a snapshot; ``changed(kind, id)`` and ``removed(kind, id)`` with kinds federation | node
+    | dataset | offer | run | policy | runtime | slurm_profile | daemon | audit; ``notice(Notice)``;
     ``logs(LogPageReply)``; ``gap()`` when an event was missed: nothing is taken in until the next snapshot.
     """
 
