@@ -735,16 +735,18 @@ class ReviewReply(_message.Message):
     def __init__(self, offer: _Optional[_Union[SiloOffer, _Mapping]] = ..., manifest_toml: _Optional[str] = ..., files: _Optional[_Iterable[_Union[FileEntry, _Mapping]]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., summary: _Optional[_Iterable[_Union[SummaryLine, _Mapping]]] = ..., previous_digest: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[FileChange, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataMatch, _Mapping]]] = ..., history: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ..., runtimes: _Optional[_Iterable[_Union[RuntimeMatch, _Mapping]]] = ..., requirements: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RuntimeMatch(_message.Message):
-    __slots__ = ("runtime_id", "name", "fits", "lacks")
+    __slots__ = ("runtime_id", "name", "fits", "lacks", "fault")
     RUNTIME_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     FITS_FIELD_NUMBER: _ClassVar[int]
     LACKS_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
     runtime_id: str
     name: str
     fits: bool
     lacks: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, runtime_id: _Optional[str] = ..., name: _Optional[str] = ..., fits: _Optional[bool] = ..., lacks: _Optional[_Iterable[str]] = ...) -> None: ...
+    fault: str
+    def __init__(self, runtime_id: _Optional[str] = ..., name: _Optional[str] = ..., fits: _Optional[bool] = ..., lacks: _Optional[_Iterable[str]] = ..., fault: _Optional[str] = ...) -> None: ...
 
 class FileEntry(_message.Message):
     __slots__ = ("path", "size", "digest")
