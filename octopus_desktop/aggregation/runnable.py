@@ -30,6 +30,26 @@ def require_runnable(
         UserError: OCT-STRATEGY-PARAMETER, or OCT-CONFIG-INVALID for a mode, an encoding (with its parameters) or a
             privacy filter that this version does not have; OCT-JOB-STRATEGY and OCT-RUN-STRATEGY for the package's own.
     """
+    require_settings(config)
+    if config.own_strategy and package:
+        strategy: strategies.Strategy = OwnStrategy(config, package, silos, say)
+    else:
+        strategy = strategies.make(config.strategy, config.strategy_parameters, config.update)
+    if config.mode not in strategy.modes:
+        strategy.close()
+        fitting = [n for n, kind in strategies.STRATEGIES.items() if config.mode in kind.modes]
+        raise UserError(
+            "OCT-STRATEGY-PARAMETER",
+            f"The strategy {config.strategy!r} does not work in {config.mode} mode.",
+            f"In {config.mode} mode there are {', '.join(fitting)}.",
+            "Set mode in [run] or name in [strategy] of job.toml to ones that fit.",
+        )
+    return strategy
+
+
+def require_settings(config: RunConfig) -> None:
+    """All that can be said of a configuration without its strategy, which may be the package's own. Raises UserError
+    as ``require_runnable`` does."""
     if config.mode not in MODES:
         raise UserError(
             "OCT-CONFIG-INVALID",
@@ -39,27 +59,6 @@ def require_runnable(
         )
     encodings.make(config.encoding, config.encoding_parameters)
     filters.make(config.privacy)
-    if config.own_strategy and package:
-        strategy: strategies.Strategy = OwnStrategy(config, package, silos, say)
-    else:
-        strategy = strategies.make(config.strategy, config.strategy_parameters, config.update)
-    try:
-        _require_fit(config, strategy)
-    except UserError:
-        strategy.close()
-        raise
-    return strategy
-
-
-def _require_fit(config: RunConfig, strategy: strategies.Strategy) -> None:
-    if config.mode not in strategy.modes:
-        fitting = [n for n, kind in strategies.STRATEGIES.items() if config.mode in kind.modes]
-        raise UserError(
-            "OCT-STRATEGY-PARAMETER",
-            f"The strategy {config.strategy!r} does not work in {config.mode} mode.",
-            f"In {config.mode} mode there are {', '.join(fitting)}.",
-            "Set mode in [run] or name in [strategy] of job.toml to ones that fit.",
-        )
     if config.encoding == "topk" and config.strategy in ORDER_STATISTICS:
         raise UserError(
             "OCT-CONFIG-INVALID",
