@@ -98,7 +98,8 @@ def test_one_that_fails_ends_its_run_and_no_other(federation: LocalFederation) -
     failing = combining("if tile.round == 3: raise ValueError('enough')\nreturn weighted_sum(tile)")
     good = federation.submit(job_with(federation, NESTEROV, "Nesterov", "nesterov"))
     bad = federation.submit(job_with(federation, failing, "Mine", "failing"))
-    one, other = federation.start_run(good, own_strategy=True), federation.start_run(bad, own_strategy=True)
+    one = federation.start_run(good, own_strategy=True)
+    other = federation.start_run(bad, {"run": {"seed": 7}}, own_strategy=True)
     failed, fine = finish(federation, other), finish(federation, one)
     assert (failed.state, failed.code) == ("failed", "OCT-RUN-STRATEGY")
     assert "code/strategy.py, line 6, in combine: ValueError: enough" in failed.reason
