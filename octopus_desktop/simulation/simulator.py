@@ -27,10 +27,13 @@ from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.communication.contract import SERVER
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.personal import personal
+from octopus_desktop.jobs.returned import returned
 from octopus_desktop.jobs.toml import apply_overrides
+from octopus_desktop.simulation import forks
 from octopus_desktop.simulation.cohort import Here, Outcome, Silos, Tasks, Together
 from octopus_desktop.simulation.jobs import Job
 from octopus_desktop.simulation.memory import Places
+from octopus_desktop.simulation.silos import kept_models
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.system.interpreters import Interpreter
 from octopus_desktop.training import initial
@@ -66,7 +69,9 @@ class SimulationResult:
     """``model`` is the final model's file below the work folder. ``rounds``: one row a round, ``first``: metrics of the
     model that the run began with. ``answers``: silo to its last evaluation's metrics. ``transferred``: bytes that a
     deployment would have carried, both ways. ``skipped``: what silos could not do, in words. ``best``, ``best_model``:
-    of the round that the run's [run] best chose; ``reason``: why the run ended before its last round."""
+    of the round that the run's [run] best chose; ``reason``: why the run ended before its last round. ``slots``: files
+    of the strategy's state after the last round; ``anew``: why the strategy did not begin with what it had gathered
+    before ``first``. ``personal``: silo to its own final model, where [personal] keep asks for that."""
 
     model: Path
     digest: str
@@ -86,6 +91,9 @@ class SimulationResult:
     best: Best | None = None
     best_model: Path | None = None
     reason: str = ""
+    slots: Mapping[str, Path] = field(default_factory=dict)
+    anew: str = ""
+    personal: Mapping[str, Path] = field(default_factory=dict)
 
 
 class Clock:
@@ -178,6 +186,7 @@ def simulate(
         virtual: count simulated seconds even where neither speeds nor a link are given.
         work: an empty folder, which afterwards holds the models of all rounds.
         first: the model to begin with, in place of a fresh one; its bytes are the same wherever a run begins with it.
+            What the strategy had gathered is carried on where it lies beside the file (``simulation.forks``).
         central: the server's own data, for a job that evaluates there as well ([evaluation] central).
         runtime: another Python environment that each silo trains in, in a process of its own.
 
@@ -215,10 +224,12 @@ def simulate(
         run.total = len(order) + settings.rounds * min(asked, len(order))
         clock = Clock(speeds or {}, link_mbit, virtual=bool(speeds or link_mbit or virtual) or settings.mode == "async")
         began_with = _first_model(job, settings, store, work, first, runtime)
+        found, anew = forks.state_beside(first, strategy) if first else ({}, "")
+        slots = {n: Blob(digest=store.adopt(path), size=path.stat().st_size) for n, path in found.items()}
         if runtime is None:  # another environment's workers write files
             _make_places(run, store.path(began_with.digest), min(asked, len(order)))
         opened = time.time()
-        todo = deque(loop.apply(ev.Started(model=began_with, now=clock.now())))
+        todo = deque(loop.apply(ev.Started(model=began_with, slots=slots, now=clock.now())))
         while True:
             if not todo:
                 event = clock.next(loop.next_timer)
@@ -236,8 +247,7 @@ def simulate(
                     slots = loop.state.slots if instruction.task == "train" else {}
                     shared = {name: store.path(slots[name].digest) for name in strategy.shared if name in slots}
                     for answer in _answers(run, orders, strategy.configure(instruction.round), shared):
-                        update = answer.facts.update
-                        clock.later(answer, instruction.model.size + (update.size if update else 0))
+                        clock.later(answer, instruction.model.size + sum(b.size for b in answer.facts.blobs))
                 case ev.Aggregate():
                     event = _aggregate(run, instruction, strategy, store, clock)
                     if server and isinstance(event, ev.Aggregated):
@@ -276,6 +286,9 @@ def simulate(
                         best=best,
                         best_model=store.path(best.model.digest) if best else None,
                         reason=reason,
+                        slots={name: store.path(blob.digest) for name, blob in loop.state.slots.items()},
+                        anew=anew,
+                        personal=kept_models(work, order),
                     )
     raise AssertionError("a run ends by completing or failing")
 
@@ -353,7 +366,7 @@ def _make_places(run: _Run, model: Path, at_once: int) -> None:
     """Updates stay in memory where nothing has to be done to their files."""
     config = run.config
     plain = not config.privacy and config.encoding == "none" and not config.personal_layers
-    if plain and config.resources.workers <= 1:
+    if plain and config.resources.workers <= 1 and not returned(config.strategy):
         run.places = Places.make(model, 2 * len(run.data), at_once, run.work)
     run.silos.use(run.places, model)
     if run.places:
@@ -402,7 +415,7 @@ def _answer(run: _Run, outcome: Outcome) -> ev.Answered:
         run.errors.append((order.silo, error))
     elif not error:
         run.last[order.silo] = {name: value for name, value in facts.metrics.items() if name.startswith("eval/")}
-        run.transferred += order.model.size + (facts.update.size if facts.update else 0)
+        run.transferred += order.model.size + sum(blob.size for blob in facts.blobs)
     if outcome.place >= 0 and run.places:
         if facts.update:
             run.held[facts.update.digest] = outcome.place
@@ -434,6 +447,7 @@ def _aggregate(
             strategy,
             model=store.path(order.model.digest),
             updates=[(a.silo, _source(run, a.update, store)) for a in order.answers],
+            returned={n: [store.path(a.returned[n].digest) for a in order.answers] for n in strategy.returns},
             weights=strategies.weighing(strategy, order.answers),
             slots={name: store.path(blob.digest) for name, blob in order.slots.items()},
             encoding=encodings.make(run.config.encoding, run.config.encoding_parameters),

@@ -45,10 +45,11 @@ class Parallel:
         """Raise OCT-CONFIG-INVALID for what shards cannot do."""
         asked = {
             "shares that are not equal": bool(shares),
-            "personal layers": bool(self._config.personal_layers or self._config.personal_steps),
+            "personal layers": self._config.is_personal,
             f"the strategy {self._config.strategy}, which keeps a memory at each silo": bool(
                 words.get("scaffold") or words.get("dynamic")
             ),
+            f"the strategy {self._config.strategy}, which steps by state of the server": bool(words.get("mime")),
         }
         if self.sharded and (wrong := [what for what, is_asked in asked.items() if is_asked]):
             raise UserError(

@@ -104,13 +104,17 @@ def test_a_fork_goes_on_from_a_round_of_another_run(
 def test_layers_that_stay_are_nobody_elses_and_the_simulation_has_the_same_bits(
     federation: LocalFederation, job: str, tmp_path: Path
 ) -> None:
-    wish = {"run": {"rounds": 3}, "personal": {"layers": ["bias"], "finetune_steps": 2}}
+    wish = {"run": {"rounds": 3}, "personal": {"layers": ["bias"], "finetune_epochs": 2, "keep": True}}
     run = finish(federation, federation.start_run(job, wish))
     assert run.state == "completed", f"{run.code} {run.reason}"
-    told = simulated(federation, *settings(wish), "--out", str(tmp_path / "last"))
+    told = simulated(federation, *settings(wish), "--out", str(tmp_path / "last"), "--personal", str(tmp_path / "own"))
     assert told["model"]["digest"] == run.model.digest
     assert {row["round"]: row["metrics"] for row in told["rounds"]} == {h.round: dict(h.metrics) for h in run.history}
     assert run.history[-1].metrics["eval_personal/accuracy"] > 0.5
+    for silo in federation.silos:
+        mine = tmp_path / f"own-{silo.plan.name}"
+        silo.command("runs", "export", run.id, str(mine), "--personal")
+        assert mine.read_bytes() == (tmp_path / "own" / f"{silo.plan.name}.safetensors").read_bytes()
     at_server(federation, "export", run.id, str(tmp_path / "first"), "--round", "1")
     for number in (2, 3):
         federation.silos[0].command("runs", "export", run.id, str(tmp_path / f"{number}"), "--round", f"{number}")
@@ -141,15 +145,24 @@ def test_the_server_evaluates_each_rounds_model_on_its_own_data(
 
 
 def test_runs_stand_side_by_side_at_both_ends(federation: LocalFederation, job: str, early: Any) -> None:
-    other = finish(federation, federation.start_run(job, {"run": {"rounds": 2}}))
+    other = finish(federation, federation.start_run(job, {"run": {"rounds": 2}, "evaluation": {"share": False}}))
     told = at_server(federation, "compare", early.id, other.id)
     assert told["settings"]["strategy"] == ["fedavgm", "fedavg"]
-    assert told["settings"]["patience"] == [3, None]
+    assert told["settings"]["patience"] == [3, 0], "what a run leaves out stands at its default"
     assert told["metrics"]["eval/accuracy"]["2"] == [run.history[1].metrics["eval/accuracy"] for run in (early, other)]
     assert told["metrics"]["eval/accuracy"]["4"][1] is None
     here = json.loads(federation.silos[0].command("runs", "compare", early.id, other.id, "--json").stdout)
     assert here["settings"] == told["settings"]
     assert here["metrics"]["eval/accuracy"] == told["metrics"]["eval/accuracy"]
+    assert told["settings"]["share_metrics"] == [True, False]
+    silo = federation.silos[0]
+    rounds = json.loads(silo.command("runs", "show", early.id, "--json").stdout)["rounds"]
+    for kept, row in zip(rounds, early.history, strict=True):
+        numbers = {name: told["values"] for name, told in kept["silos"].items()}
+        assert numbers == {name: dict(told.metrics) for name, told in row.silos.items()}, "as the server has them"
+        assert sorted(kept["answered"]) == sorted(row.answered) == sorted(numbers)
+    unshared = json.loads(silo.command("runs", "show", other.id, "--json").stdout)["rounds"]
+    assert unshared[0]["answered"] and not unshared[0]["silos"], "where it does not share, a silo's numbers are its own"
     shown = printed(federation, "show", early.id)
     assert "Each silo in round" in shown and "best model" in shown
     table = printed(federation, "compare", early.id, other.id)

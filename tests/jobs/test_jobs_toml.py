@@ -326,6 +326,23 @@ def test_a_coordinators_impossible_encoding_is_refused(wish: dict[str, Any]) -> 
     assert told.value.code == "OCT-CONFIG-INVALID" and "encoding" in told.value.what
 
 
+@pytest.mark.parametrize(
+    ("wish", "told"),
+    [
+        ({"finetune_epochs": 1, "finetune_steps": 2}, "there are finetune_steps as well"),
+        ({"keep": True}, "no silo's model would be its own"),
+        ({"finetune_epochs": -1}, "out of range"),
+    ],
+)
+def test_personal_settings_that_cannot_be_meant_are_refused(wish: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError) as refused:
+        apply_overrides(RunConfig(), {"personal": wish})
+    assert refused.value.code == "OCT-CONFIG-INVALID" and told in refused.value.what
+    config = apply_overrides(RunConfig(), {"personal": {"finetune_epochs": 2, "keep": True}})
+    assert (config.personal_epochs, config.personal_keep) == (2, True)
+    assert RunConfig.from_dict(json.loads(config.to_json())) == config
+
+
 def test_keys_that_came_later_change_no_digest_until_they_say_something() -> None:
     first = {
         "rounds", "seed", "mode", "quorum", "round_deadline_s", "lease_s", "strategy", "strategy_parameters", "update",
@@ -335,11 +352,12 @@ def test_keys_that_came_later_change_no_digest_until_they_say_something() -> Non
     wishes: dict[str, Any] = {
         "run": {"per_round": 2, "best": "min eval/loss", "patience": 3, "min_delta": 1, "late": "next"},
         "personal": {"layers": ["head.*", "*.bn*"], "finetune_steps": 4},
-        "evaluation": {"central": True},
+        "evaluation": {"central": True, "share": True},
     }
     config = apply_overrides(RunConfig(update="difference"), wishes)
     assert set(config.to_dict()) == first | {
         "per_round", "best", "patience", "min_delta", "late", "personal_layers", "personal_steps", "central",
+        "share_metrics",
     }  # fmt: skip
     assert RunConfig.from_dict(json.loads(config.to_json())) == config
     assert config.personal_layers == ("head.*", "*.bn*")

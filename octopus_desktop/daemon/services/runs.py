@@ -18,7 +18,7 @@ from octopus_desktop.daemon import reducer
 from octopus_desktop.daemon.core import Silo, when_possible
 from octopus_desktop.daemon.mail import Mailboxes
 from octopus_desktop.daemon.services import conditions as terms
-from octopus_desktop.daemon.services.blob_uses import MODELS_KEPT, BlobUses
+from octopus_desktop.daemon.services.blob_uses import BlobUses
 from octopus_desktop.daemon.services.lives import Lives
 from octopus_desktop.daemon.services.logs import Logs
 from octopus_desktop.daemon.services.nodes import Nodes
@@ -29,6 +29,7 @@ from octopus_desktop.daemon.supervisor import Runner
 from octopus_desktop.jobs.approval import Conditions
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.training.spec import PRIVATE, RunnerSpec
+from octopus_desktop.wire.blobs import answer_blobs
 from octopus_desktop.wire.errors import IllegalMove, UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
 from octopus_desktop.wire.pb.envelope_pb2 import Answer, Envelope, Finished, RoundResult, Stop, Task
@@ -114,45 +115,6 @@ class Runs:
             ) from error
         return run
 
-    async def export(self, run_id: str, round_: int, path: str) -> None:
-        """Write the global model after a round (0: the newest) as a safetensors file; never over another file."""
-        run = self._silo.need("run", run_id)
-        detail = self._record.detail(run, "")
-        found = [r for r in detail.rounds if r.model_digest and (not round_ or r.round == round_)]
-        held = [r for r in found if self._blobs.has(r.model_digest)]
-        if not held:
-            raise UserError(
-                "OCT-BLOB-MISSING",
-                "That model is not kept here." if found else "There is no such model yet.",
-                f"The models of the last {MODELS_KEPT} rounds and the final one are kept.",
-                "Choose a later round, or ask the coordinator for it.",
-            )
-        target = Path(path)
-        if not target.is_absolute() or not target.parent.is_dir():
-            raise UserError(
-                "OCT-CONFIG-INVALID", f"{path} cannot be written.", "Its folder does not exist.", "Give a whole path."
-            )
-        source = self._blobs.path(held[-1].model_digest)
-
-        def write() -> None:
-            with open(target, "xb") as out, open(source, "rb") as model:
-                shutil.copyfileobj(model, out, 1 << 20)
-
-        try:
-            await asyncio.to_thread(write)
-        except FileExistsError as error:
-            raise UserError(
-                "OCT-STATE-EXISTS", f"{path} exists already.", "Nothing is written over it.", "Choose another name."
-            ) from error
-        except OSError as error:
-            raise UserError(
-                "OCT-CONFIG-INVALID", f"{path} cannot be written.", str(error), "Choose another place."
-            ) from error
-        with self._silo.change():
-            what = {"round": held[-1].round, "digest": held[-1].model_digest, "path": path}
-            self._silo.record(self._silo.administrator, "model.exported", run_id, what)
-            self._silo.answer(pb.Ack())
-
     def detail(self, run_id: str) -> pb.RunDetail:
         run = self._silo.need("run", run_id)
         offer = self._silo.get("offer", run_id)
@@ -229,6 +191,11 @@ class Runs:
             row.federation.clear()
             row.federation.update(result.metrics)
             row.seconds = result.seconds
+            for kept, told in ((row.answered, result.answered), (row.missing, result.missing), (row.late, result.late)):
+                del kept[:]
+                kept.extend(told)
+            for silo, numbers in result.silos.items():
+                row.silos[silo].values.update(numbers.values)
             if result.model.digest:
                 row.model_digest, row.model_size = result.model.digest, result.model.size
             self._record.touch(envelope.run_id, envelope.round)
@@ -262,7 +229,8 @@ class Runs:
                 )
                 if pb.Left.FromString(body).kind == "ANSWER"
             )
-            refused = terms.answer_allowed(limits, sent, answer.update.size, answer.metrics)
+            size = sum(blob.size for blob in answer_blobs(answer))
+            refused = terms.answer_allowed(limits, sent, size, answer.metrics)
             if refused:
                 event = reducer.Broken(refused.code, refused.why)
                 asyncio.get_running_loop().call_soon(when_possible, self._lives.apply, envelope.run_id, event)
