@@ -35,8 +35,16 @@ def require_runnable(
         strategy: strategies.Strategy = OwnStrategy(config, package, silos, say)
     else:
         strategy = strategies.make(config.strategy, config.strategy_parameters, config.update)
-    if config.mode not in strategy.modes:
+    try:
+        _require_fit(config, strategy)
+    except UserError:
         strategy.close()
+        raise
+    return strategy
+
+
+def _require_fit(config: RunConfig, strategy: strategies.Strategy) -> None:
+    if config.mode not in strategy.modes:
         fitting = [n for n, kind in strategies.STRATEGIES.items() if config.mode in kind.modes]
         raise UserError(
             "OCT-STRATEGY-PARAMETER",
@@ -44,7 +52,13 @@ def require_runnable(
             f"In {config.mode} mode there are {', '.join(fitting)}.",
             "Set mode in [run] or name in [strategy] of job.toml to ones that fit.",
         )
-    return strategy
+    if config.encoding == "topk" and strategy.returns:
+        raise UserError(
+            "OCT-CONFIG-INVALID",
+            f"The strategy {config.strategy!r} cannot be used with the encoding 'topk'.",
+            f"Silos also send their {' and '.join(strategy.returns)}, whose smaller elements would never arrive.",
+            "Set encoding in [run] to int8 or int4, or choose another strategy in [strategy] of job.toml.",
+        )
 
 
 def require_settings(config: RunConfig) -> None:
@@ -64,13 +78,6 @@ def require_settings(config: RunConfig) -> None:
             "OCT-CONFIG-INVALID",
             f"The strategy {config.strategy!r} cannot be used with the encoding 'topk'.",
             "Each silo sends other elements; where most send none, the result would be that nothing changes.",
-            "Set encoding in [run] to int8 or int4, or choose another strategy in [strategy] of job.toml.",
-        )
-    if config.encoding == "topk" and strategy.returns:
-        raise UserError(
-            "OCT-CONFIG-INVALID",
-            f"The strategy {config.strategy!r} cannot be used with the encoding 'topk'.",
-            f"Silos also send their {' and '.join(strategy.returns)}, whose smaller elements would never arrive.",
             "Set encoding in [run] to int8 or int4, or choose another strategy in [strategy] of job.toml.",
         )
     if config.late == "next":

@@ -244,6 +244,7 @@ MINE = "from octopus_desktop.aggregation.sdk import *\n"
         (MINE + "class Mine(Synchronous):\n  def slots(self): return {'m': 'zero'}", "line 3, slots: it gave"),
         (MINE + "class Mine(Synchronous):\n  def slots(self): return {'../m': 0.0}", "line 3, slots: it gave"),
         (MINE + "class Mine(Synchronous):\n  shared = ('c',)", "shared names .* its slots are none"),
+        (MINE + "class Mine(Synchronous):\n  returns = ('gradient',)", "for the built-in strategies alone"),
         (MINE + "class Mine(Synchronous):\n  modes = ('later',)", "modes is"),
         (MINE + "class Mine(Synchronous):\n  name = 'a b'", "name is 'a b'"),
         (

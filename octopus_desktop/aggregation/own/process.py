@@ -89,6 +89,9 @@ class _Own:
         slots = self._slots(made)
         if not {*made.shared} <= {*slots}:
             raise _Broken("", f"shared names {made.shared!r}; its slots are {', '.join(slots) or 'none'}.")
+        if made.returns:
+            why = f"returns is {made.returns!r}; having silos send more is for the built-in strategies alone."
+            raise _Broken("", why)
         buffer, most = made.asynchronous if hasattr(made, "asynchronous") else (1, -1)
         return {
             "name": made.name,
