@@ -198,6 +198,22 @@ def test_two_fitting_datasets_must_be_chosen_between(qtbot: Any) -> None:
     assert dialog.confirm.isEnabled() and dialog.data_scope == {"scans": "d2" * 32}
 
 
+def test_a_job_may_be_sent_to_the_sites_slurm_instead_of_the_silos_own_nodes(qtbot: Any) -> None:
+    reply = pb.ReviewReply(data=[pb.DataMatch(need="scans", dataset_id="d1", fits=True)])
+    datasets = {"d1": pb.Dataset(id="d1", alias="scans", digest="d1" * 32)}
+    profile = pb.SlurmProfile(id="q1", name="big", partition="gpu", nodes=2, gpus_per_node=4, time="12:00:00")
+    nodes = {"n1": pb.Node(id="n1", name="here", state="ready", local=True)}
+    dialog = ApproveDialog(None, reply, datasets, nodes, "Ada", {"q1": profile})
+    qtbot.addWidget(dialog)
+    dialog._some.setChecked(True)
+    dialog._nodes["n1"].setChecked(True)
+    assert dialog.conditions.nodes == ("n1",) and dialog.conditions.slurm == ""
+    dialog._slurm.setCurrentIndex(1)
+    assert dialog._slurm.currentText() == "Slurm: big · gpu · nodes: 2 · GPUs: 8 · at most 12:00:00"
+    assert (dialog.conditions.slurm, dialog.conditions.nodes) == ("q1", ())
+    assert not dialog._some.isEnabled() and dialog.confirm.isEnabled()
+
+
 def test_a_finding_opens_its_line_in_the_code(qtbot: Any, tmp_path: Path) -> None:
     with desk(qtbot, tmp_path) as office:
         page = open_page(qtbot, office)
