@@ -31,6 +31,7 @@ import numpy as np
 from octopus_desktop.aggregation.encodings.base import Encoding
 from octopus_desktop.aggregation.encodings.sources import InMemory, Plain, Source, open_sequential, open_source
 from octopus_desktop.aggregation.files import read_full, write_full
+from octopus_desktop.aggregation.norms import too_long
 from octopus_desktop.aggregation.numbers import WORK_TYPE, Array, finite, known, narrow, stored_type, widen
 from octopus_desktop.aggregation.strategies.base import Strategy, Tile
 from octopus_desktop.storage.blobs import BlobStore, disk_errors
@@ -59,8 +60,8 @@ class Folded:
 
 
 class RejectedUpdates(Exception):
-    """Some updates cannot be used: silo to its UserError (OCT-MODEL-SHAPE, OCT-MODEL-NAN, OCT-BLOB-MISSING,
-    OCT-ENCODING-BAD)."""
+    """Some updates cannot be used: silo to its UserError (OCT-MODEL-SHAPE, OCT-MODEL-NAN, OCT-MODEL-NORM,
+    OCT-BLOB-MISSING, OCT-ENCODING-BAD)."""
 
     def __init__(self, faults: dict[str, UserError]) -> None:
         super().__init__(", ".join(f"{silo}: {error.what}" for silo, error in faults.items()))
@@ -92,6 +93,7 @@ def fold(
     slots: Mapping[str, Path] | None = None,
     encoding: Encoding | None = None,
     bases: Sequence[Path | None] = (),
+    most_norm: float = 0.0,
     label: str = "",
     threads: int = 2,
     tile_bytes: int = TILE_BYTES,
@@ -108,10 +110,12 @@ def fold(
         encoding: how the updates are encoded; None when they are not.
         bases: for each update the model that its silo trained from, None where that is the current one; empty: all.
             An encoded difference becomes weights by it.
+        most_norm: the longest difference to the model that counts; 0: any.
         label: goes into the names of unfinished files, by which ``sweep`` finds them.
 
     Raises:
-        RejectedUpdates: names every update with another layout, with NaN or infinity, or that cannot be decoded.
+        RejectedUpdates: names every update with another layout, with NaN or infinity, that cannot be decoded, or that
+            is too long.
         UserError: OCT-MODEL-NAN when sound updates combine to NaN or infinity, OCT-DISK-FULL, OCT-MODEL-SHAPE when the
             global model itself is unsound.
         FoldStopped: by ``stop``.
@@ -128,6 +132,8 @@ def fold(
             work.bases = [Plain(layout, path, "An earlier global model", stack) if path else None for path in bases]
         work.stop = stop
         try:
+            if most_norm and (faults := work.too_long(most_norm, bases)):
+                raise RejectedUpdates(faults)
             work.weights = tuple(weights(work.products()) if callable(weights) else weights)
             work.compute(max(1, threads))
             written, new_slots = work.finish()
@@ -170,6 +176,7 @@ class _Fold:
         self.tiles = list(_tiles(self.runs, tile_bytes))
         self.most = max((count for _, _, count in self.tiles), default=0)
         self.model = open_sequential(model, stack)
+        self.model_path, self.stack = model, stack
         self.slots = {name: open_sequential(slots[name], stack) if name in slots else None for name in strategy.slots()}
         self.out = _Output(store, layout, label, stack)
         self.slots_out = {name: _Output(store, slot_layout, label, stack) for name in strategy.slots()}
@@ -208,13 +215,25 @@ class _Fold:
                 if self.strategy.update == "weights" and not self.lifted:
                     read_full(self.model, raw, at)
                     rows -= widen(raw, run.dtype, wide)
-                if self.stop():
-                    raise FoldStopped
+                self.check()
                 with np.errstate(all="ignore"):
                     total += rows @ rows.T
         if not np.isfinite(total).all():
             raise self.culprits()
         return total
+
+    def too_long(self, most: float, bases: Sequence[Path | None]) -> dict[str, UserError]:
+        origins: list[Source | None] = [None] * len(self.sources)
+        if self.strategy.update == "weights" and not self.lifted:  # an encoded update is a difference by itself
+            paths = [path or self.model_path for path in bases or [None] * len(self.sources)]
+            plain = {path: Plain(self.layout, path, "A global model", self.stack) for path in paths}
+            origins = [plain[path] for path in paths]
+        tiles = ((run.dtype, run.begin + start * _item(run.dtype), count) for run, start, count in self.tiles)
+        return too_long(most, self.silos, self.sources, origins, tiles, self.check)
+
+    def check(self) -> None:
+        if self.stop():
+            raise FoldStopped
 
     def finish(self) -> tuple[Written, dict[str, Written]]:
         slots = {name: output.install() for name, output in self.slots_out.items()}

@@ -13,7 +13,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.training import state as files
 from octopus_desktop.training.corrections import Corrections, Enough
 from octopus_desktop.training.data import SiloDataset
-from octopus_desktop.training.loading import PackageCode, TrainerError
+from octopus_desktop.training.loading import OutOfMemory, PackageCode, TrainerError
 from octopus_desktop.training.numerics import Numerics
 from octopus_desktop.training.parallel import Parallel
 from octopus_desktop.training.personal import PersonalLayers
@@ -86,7 +87,8 @@ class Engine:
         passes: forward passes for training that this rank began in the task so far, where there are several ranks.
 
     Raises (constructor and ``run``):
-        UserError: OCT-JOB-TRAINER, OCT-DATA-*, OCT-RUN-TRAINER, OCT-MODEL-*, OCT-DISK-FULL.
+        UserError: OCT-JOB-TRAINER, OCT-DATA-*, OCT-RUN-TRAINER, OCT-RUN-MEMORY, OCT-MODEL-*,
+            OCT-DISK-FULL.
     """
 
     def __init__(
@@ -137,7 +139,7 @@ class Engine:
         self._fix_numerics()
         for alias in self._sources:
             self._dataset(alias)
-        with self._code.active():
+        with self._code.active(), self._memory("building the model"):
             self._structure()
 
     def run(self, task: TaskInput, out: Path | files.Held, *, digest: bool = True, durable: bool = False) -> TaskResult:
@@ -148,7 +150,7 @@ class Engine:
         """
         self._fix_numerics()
         spans: Spans = []
-        with self._code.active():
+        with self._code.active(), self._memory(task.task):
             try:
                 return self._run(task, out, spans, digest, durable)
             finally:
@@ -323,6 +325,16 @@ class Engine:
         if self.world_size > 1:
             gc.collect()
 
+    @contextmanager
+    def _memory(self, phase: str) -> Iterator[None]:
+        """What lacks memory outside of the trainer's own calls is told like what lacks it inside."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if OutOfMemory.is_it(error):
+                raise OutOfMemory(phase, error, self._code.root) from error
+            raise
+
     def _trainer(self) -> ClientTrainer:
         return self._call("__init__", lambda: self._code.cls())
 
@@ -470,7 +482,7 @@ def call_trainer(phase: str, work: Callable[[], Any], code: Path) -> Any:
     except (UserError, KeyboardInterrupt, Enough):
         raise
     except BaseException as error:
-        raise TrainerError(phase, error, code) from error
+        raise (OutOfMemory if OutOfMemory.is_it(error) else TrainerError)(phase, error, code) from error
 
 
 def _gather_json(value: Any, world_size: int, group: Any) -> list[Any]:
