@@ -9,7 +9,6 @@ A process uses engines from one thread at a time. With ``world_size`` > 1 the ca
 from __future__ import annotations
 
 import gc
-import json
 import math
 import sys
 import time
@@ -29,7 +28,7 @@ from octopus_desktop.training.corrections import Corrections, Enough
 from octopus_desktop.training.data import SiloDataset
 from octopus_desktop.training.loading import OutOfMemory, PackageCode, TrainerError
 from octopus_desktop.training.numerics import Numerics
-from octopus_desktop.training.parallel import Parallel
+from octopus_desktop.training.parallel import Parallel, gather_json
 from octopus_desktop.training.personal import PersonalLayers
 from octopus_desktop.training.sdk import ClientTrainer, Context, Reporter, Shelf, Silent, seed_everything
 from octopus_desktop.training.shares import by_speed, checked
@@ -391,7 +390,7 @@ class Engine:
         not take this for a part of it."""
         if self._own_group is None:
             self._own_group = dist.new_group(backend="gloo")
-        return _gather_json(value, self.world_size, self._own_group)
+        return gather_json(value, self.world_size, self._own_group)
 
     def _numbers(self, values: Mapping[str, Any]) -> dict[str, float]:
         numbers: dict[str, float] = {}
@@ -483,19 +482,6 @@ def call_trainer(phase: str, work: Callable[[], Any], code: Path) -> Any:
         raise
     except BaseException as error:
         raise (OutOfMemory if OutOfMemory.is_it(error) else TrainerError)(phase, error, code) from error
-
-
-def _gather_json(value: Any, world_size: int, group: Any) -> list[Any]:
-    """Each rank's value, in ranks' order, as JSON bytes in tensors: torch's own object gather would unpickle."""
-    raw = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size)]
-    dist.all_gather(lengths, torch.tensor([len(raw)]), group=group)
-    longest = max(int(n) for n in lengths)
-    padded = torch.zeros(longest, dtype=torch.uint8)
-    padded[: len(raw)] = raw
-    parts = [torch.empty(longest, dtype=torch.uint8) for _ in range(world_size)]
-    dist.all_gather(parts, padded, group=group)
-    return [json.loads(bytes(p[: int(n)].tolist())) for p, n in zip(parts, lengths, strict=True)]
 
 
 def no_weight(why: str) -> UserError:

@@ -141,7 +141,7 @@ def work(run_dir: Path) -> None:
         except UserError as error:
             link.say("error", number=told["number"], fault=fault(error))
             if size > 1 or error.code == "OCT-RUN-MEMORY":
-                # The ranks no longer agree on where they are, or memory is to be free for certain: a fresh group begins.
+                # The ranks no longer agree on where they are, or memory is to be free for certain: a fresh group.
                 raise SystemExit(1) from error
             continue
         link.say(
