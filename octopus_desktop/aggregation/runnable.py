@@ -5,7 +5,11 @@ Nothing that a configuration promises is passed over: what this version cannot d
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from octopus_desktop.aggregation import encodings, filters, strategies
+from octopus_desktop.aggregation.own.host import Say
+from octopus_desktop.aggregation.own.strategy import OwnStrategy
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.wire.errors import UserError
 
@@ -13,12 +17,18 @@ MODES = ("sync", "async")
 ORDER_STATISTICS = ("median", "trimmed_mean")
 
 
-def require_runnable(config: RunConfig) -> strategies.Strategy:
-    """The run's strategy.
+def require_runnable(
+    config: RunConfig, package: Path | None = None, silos: int = 1, say: Say = lambda *_: None
+) -> strategies.Strategy:
+    """The run's strategy; whoever gets it closes it.
+
+    Args:
+        package: the job's unpacked package, whose own code the strategy may be (``aggregation.own``); without it such
+            a job is refused. silos: how many take part. say: told of (level, source, text) of such a strategy.
 
     Raises:
         UserError: OCT-STRATEGY-PARAMETER, or OCT-CONFIG-INVALID for a mode, an encoding (with its parameters) or a
-            privacy filter that this version does not have.
+            privacy filter that this version does not have; OCT-JOB-STRATEGY and OCT-RUN-STRATEGY for the package's own.
     """
     if config.mode not in MODES:
         raise UserError(
@@ -29,7 +39,19 @@ def require_runnable(config: RunConfig) -> strategies.Strategy:
         )
     encodings.make(config.encoding, config.encoding_parameters)
     filters.make(config.privacy)
-    strategy = strategies.make(config.strategy, config.strategy_parameters, config.update)
+    if config.own_strategy and package:
+        strategy: strategies.Strategy = OwnStrategy(config, package, silos, say)
+    else:
+        strategy = strategies.make(config.strategy, config.strategy_parameters, config.update)
+    try:
+        _require_fit(config, strategy)
+    except UserError:
+        strategy.close()
+        raise
+    return strategy
+
+
+def _require_fit(config: RunConfig, strategy: strategies.Strategy) -> None:
     if config.mode not in strategy.modes:
         fitting = [n for n, kind in strategies.STRATEGIES.items() if config.mode in kind.modes]
         raise UserError(
@@ -61,7 +83,6 @@ def require_runnable(config: RunConfig) -> strategies.Strategy:
             "There every silo trains at its own pace, and there are no rounds to be drawn for.",
             'Leave per_round out of [run] in job.toml, or set mode = "sync".',
         )
-    return strategy
 
 
 def _require_lateness(config: RunConfig) -> None:

@@ -245,11 +245,23 @@ class LocalFederation:
         job = api.send("Operator.SubmitJob", [Chunk(blob=BlobRef(size=len(data)), data=data)])
         return str(job.digest)
 
-    def start_run(self, job: str, overrides: Mapping[str, Any] | None = None, silos: Sequence[str] = ()) -> str:
-        """Offer a run of a submitted job to silos, over this federation's carrier; returns the run's id."""
+    def start_run(
+        self,
+        job: str,
+        overrides: Mapping[str, Any] | None = None,
+        silos: Sequence[str] = (),
+        *,
+        own_strategy: bool = False,
+    ) -> str:
+        """Offer a run of a submitted job to silos, over this federation's carrier; returns the run's id.
+        ``own_strategy``: allow one that the package brings."""
         settings = {"communication": {"carrier": self.carrier}, **dict(overrides or {})}
         request = _operator().StartRunRequest(
-            job=job, silos=list(silos), overrides_json=json.dumps(settings), request_id=request_id()
+            job=job,
+            silos=list(silos),
+            overrides_json=json.dumps(settings),
+            request_id=request_id(),
+            allow_own_strategy=own_strategy,
         )
         run_id = str(self.server().call("Operator.StartRun", request).id)
         if self.carrier == "mpi":

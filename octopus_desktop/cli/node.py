@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from octopus_desktop.cli import slurm
 from octopus_desktop.cli.common import (
     ask_passphrase,
     daemon_api,
@@ -39,6 +40,9 @@ def cli() -> None:
     A further machine: 'octopus node invite NAME' here gives a line to run there; then 'octopus node accept NAME' here,
     and 'octopus node run' there.
     """
+
+
+cli.add_command(slurm.cli)
 
 
 @cli.command("list")

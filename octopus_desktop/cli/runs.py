@@ -95,6 +95,7 @@ def show(run: str) -> None:
                 ("state", one.state + (f": {one.reason} [{one.code}]" if one.reason else "")),
                 ("round", f"{one.round} of {one.rounds}"),
                 ("approved", f"{when(one.approved_at)} by {one.approved_by}"),
+                *([("queue", one.queue)] if one.queue else []),
                 ("carrier", carrier_words(one)),
                 ("bytes", bytes_words(one)),
                 *([("best round", f"{one.best_round} ({one.best_value:.4g})")] if one.best_round else []),
@@ -150,12 +151,16 @@ def watch(run: str) -> None:
 
     api = daemon_api()
     one = _run(api, run)
+    queue = ""
     for update in api.stream("Runs.Follow", ById(id=one.id)):
         if wants_json():
             click.echo(MessageToJson(update, indent=None, preserving_proto_field_name=True))
         else:
             for row in update.rounds:
                 click.echo(f"round {row.round}: here {_metrics(row.local)} · federation {_metrics(row.federation)}")
+        if update.HasField("run") and update.run.queue != queue:
+            queue = update.run.queue
+            say(f"{queue}." if queue else "The allocation is given back.")
         if update.HasField("run") and update.run.state in ENDED:
             say(f"{update.run.state} {update.run.reason}".strip())
             return

@@ -42,11 +42,15 @@ def _metrics(values: Any) -> str:
     metavar="ALIAS=FILE",
     help="Data on the server's machine, where the job evaluates there as well ([evaluation] central).",
 )
+@click.option("--allow-own-strategy", "own", is_flag=True, help="Let the package's own strategy run on the server.")
 @server_options
 def runs_start(
-    job: str, names: str, settings: tuple[str, ...], offer_valid: str, origin: str, central: tuple[str, ...]
+    job: str, names: str, settings: tuple[str, ...], offer_valid: str, origin: str, central: tuple[str, ...], own: bool
 ) -> None:
     """Offer a run of JOB: a name, name@version, or the beginning of a digest.
+
+    A job may bring a strategy of its own ([strategy] name = "module:Class"). Its code then runs on this server, in a
+    sandbox, and makes the federation's model; that is refused unless it is allowed here, for this run.
 
     With --from the run begins with an earlier run's model. When that is the model it ended with and the strategy is the
     same, the strategy's own state (momentum and the like) is carried on, unless silos keep a part of it.
@@ -60,6 +64,7 @@ def runs_start(
         offer_valid_s=seconds_of(offer_valid),
         request_id=request_id(),
         central_data_json=json.dumps(_files(central)) if central else "",
+        allow_own_strategy=own,
         **_origin(origin),
     )
     run = operator().call("Operator.StartRun", request)

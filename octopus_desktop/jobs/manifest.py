@@ -78,7 +78,8 @@ class RunConfig:
 
     Units: deadlines in seconds. ``quorum``: the least number of silos whose answers close a round at its deadline;
     0 means all of them. ``per_round``: how many silos, drawn anew for each round, are asked to train; 0 means all.
-    ``update``: ``weights`` or ``difference``; an ``encoding`` other than "none" encodes the difference in any case.
+    ``strategy``: the name of one of ours, or ``module:Class`` of the package's own. ``update``: ``weights`` or
+    ``difference``; an ``encoding`` other than "none" encodes the difference in any case.
     ``encoding_parameters``: those of the table [encoding] that were given.
 
     ``best``: "max NAME" or "min NAME" of one of the federation's metrics of the model ("eval/accuracy"); "" keeps no
@@ -126,6 +127,11 @@ class RunConfig:
     personal_layers: tuple[str, ...] = ()
     personal_steps: int = 0
     central: bool = False
+
+    @property
+    def own_strategy(self) -> bool:
+        """Whether the package's own code combines the updates: ``strategy`` is ``module:Class`` below ``code/``."""
+        return ":" in self.strategy
 
     def to_dict(self) -> dict[str, Any]:
         value = asdict(self)

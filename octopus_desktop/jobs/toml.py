@@ -56,6 +56,7 @@ class _Field:
     required: bool = False
 
 
+_ENTRY = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 _NAME = {"pattern": r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "hint": "1 to 64 letters, digits, '.', '_' and '-'"}
 _JOB = {
     "name": _Field(kind="text", required=True, **_NAME),  # type: ignore[arg-type]
@@ -65,14 +66,14 @@ _JOB = {
     "trainer": _Field(
         kind="text",
         required=True,
-        pattern=r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*",
+        pattern=_ENTRY,
         hint='"module:Class", such as "trainer:HeartTrainer" for class HeartTrainer in code/trainer.py',
     ),
     "purpose": _Field(kind="text", high=2000),
     "requirements": _Field(kind="texts"),
     "model": _Field(
         kind="text",
-        pattern=r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*",
+        pattern=_ENTRY,
         hint='"module:Class", such as "task:Net" for class Net in code/task.py',
     ),
 }
@@ -399,12 +400,15 @@ def _config(reader: _Reader, tables: Mapping[str, Any], strategies: Collection[s
     if not isinstance(name, str):
         reader.mistake(("strategy", "name"), f"it is {_kind(name)}, and a text in quotes is needed")
         name = base.strategy
+    elif ":" in name:
+        if not re.fullmatch(_ENTRY, name):
+            hint = 'A strategy of the package is "module:Class", such as "strategy:Mine" for code/strategy.py'
+            reader.mistake(("strategy", "name"), f"{name!r} is not allowed", hint)
     elif strategies and name not in strategies:
         near = difflib.get_close_matches(name.lower(), strategies, n=1)
         advice = f"Did you mean {near[0]!r}? " if near else ""
-        reader.mistake(
-            ("strategy", "name"), f"there is no strategy {name!r}", f"{advice}Known: {', '.join(sorted(strategies))}"
-        )
+        known = f'{advice}Known: {", ".join(sorted(strategies))}; one of the package is "module:Class"'
+        reader.mistake(("strategy", "name"), f"there is no strategy {name!r}", known)
     old = base.strategy_parameters if name == base.strategy else {}
     if "hours" in resources:
         resources["hours"] = float(resources["hours"])  # 2 and 2.0 are one configuration, so they are one digest

@@ -98,9 +98,10 @@ class Coordinator:
         self.mailbox = Mailbox(run_dir / MAILBOX)
         self.store = BlobStore(Path(self.spec.blobs))
         self.held = Held(run_dir / "held", self.store)
-        self.strategy = require_runnable(self.config)
+        package, silos = Path(self.spec.package), len(self.spec.silos)
+        self.strategy = require_runnable(self.config, package, silos, link.log)
         self.encoding = encodings.make(self.config.encoding, self.config.encoding_parameters)
-        self.strategy.cohort = len(self.spec.silos)
+        self.strategy.cohort = silos
         self.heard: queue.SimpleQueue[_Heard | _Built | _Folded | None] = queue.SimpleQueue()
         self.stopping = threading.Event()
         self.retry: tuple[float, ev.Aggregate] | None = None

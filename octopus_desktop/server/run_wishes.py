@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from octopus_desktop.aggregation import strategies
+from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.aggregation.state import State
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.package import VerifiedPackage, unpack
@@ -28,6 +30,8 @@ from octopus_desktop.training import initial
 from octopus_desktop.wire.canonical import canonical_json
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import read_layout, require_same
+
+log = logging.getLogger(__name__)
 
 MEMORY_WORDS = frozenset({"scaffold", "dynamic"})  # of Strategy.configure: the silos keep a memory
 
@@ -127,8 +131,39 @@ def model_of(
     )
 
 
+def require_allowed(config: RunConfig, job: JobRow, allowed: bool) -> None:
+    """The package's own strategy would run on this server. Raises OCT-STRATEGY-FOREIGN unless the operator said yes."""
+    if not config.own_strategy:
+        return
+    if not allowed:
+        file = f"code/{config.strategy.partition(':')[0].replace('.', '/')}.py"
+        raise UserError(
+            "OCT-STRATEGY-FOREIGN",
+            f"{job.name}@{job.version} brings a strategy of its own, {config.strategy}, and nobody allowed it.",
+            "Code of the package would run on this server and make the federation's model, in a sandbox without "
+            f"network, files and other processes. Its author is {job.author} ({job.author_fingerprint}).",
+            f"Read {file} of the package; then start the run with --allow-own-strategy, or set strategy.name to one "
+            "of ours.",
+        )
+    log.warning("the operator allows %s@%s its own strategy %s", job.name, job.version, config.strategy)
+
+
+def tried(config: RunConfig, job: JobRow, blobs: BlobStore, silos: int) -> strategies.Strategy:
+    """The run's strategy, asked for once before anybody is offered the run, and closed: its facts and words stay.
+    Blocks. Raises what ``require_runnable`` raises."""
+    if not config.own_strategy:
+        return require_runnable(config)
+    with tempfile.TemporaryDirectory(prefix="octopus-strategy-") as folder:
+        package = Path(folder, "package")
+        unpack(blobs.path(job.digest), package)
+        strategy = require_runnable(config, package, silos, lambda level, _, text: log.info("%s: %s", job.name, text))
+        strategy.close()
+        return strategy
+
+
 async def forked(
     config: RunConfig,
+    strategy: strategies.Strategy,
     job: JobRow,
     trainer: str,
     run: RunRow,
@@ -147,8 +182,9 @@ async def forked(
     raw = journal() if run.state in ENDED else None
     if raw is None or RunConfig.from_dict(json.loads(run.config_json)).strategy != config.strategy:
         return begun
+    if config.own_strategy and run.job_digest != job.digest:
+        return begun  # a class of the same name in other code
     state = State.from_dict(json.loads(raw))
-    strategy = strategies.make(config.strategy, config.strategy_parameters, config.update)
     if state.model is None or state.model.digest != digest or MEMORY_WORDS & strategy.configure(1).keys():
         return begun
     slots = {name: blob.digest for name, blob in state.slots.items() if name in strategy.slots()}

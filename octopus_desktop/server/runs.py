@@ -15,11 +15,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
-from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.communication.settings import Offer
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.package import unpack
 from octopus_desktop.server import reducer as r
+from octopus_desktop.server import run_wishes as wishes
 from octopus_desktop.server.carriers import not_offered
 from octopus_desktop.server.catalogue import Catalogue
 from octopus_desktop.server.decisions import check_decision
@@ -27,7 +27,6 @@ from octopus_desktop.server.mail import ServerMail
 from octopus_desktop.server.retention import spent
 from octopus_desktop.server.run_mail import finished_envelope, offer_envelope, removed_envelope, stop_envelope
 from octopus_desktop.server.run_view import Live, run_info
-from octopus_desktop.server.run_wishes import central_sources, chosen, forked, model_of, with_overrides
 from octopus_desktop.server.supervisor import Supervisor, Word
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.storage.federation_db import ENDED, FederationDb, RoundRow, RunRow
@@ -89,21 +88,22 @@ class Runs:
     async def start_run(self, request: StartRunRequest) -> RunInfo:
         """Offer a run to silos. Raises OCT-JOB-UNKNOWN, OCT-CONFIG-INVALID, OCT-STRATEGY-PARAMETER,
         OCT-CARRIER-REFUSED, OCT-ENROL-NAME or OCT-RUN-QUORUM; for a fork also OCT-RUN-UNKNOWN, OCT-BLOB-MISSING or
-        OCT-MODEL-SHAPE."""
+        OCT-MODEL-SHAPE; for a package's own strategy OCT-STRATEGY-FOREIGN, OCT-JOB-STRATEGY or OCT-RUN-STRATEGY."""
         if request.request_id and (known := self._db.answered(request.request_id)):
             return self.info(known.decode())
         job = self._catalogue.find(request.job)
         package = await asyncio.to_thread(self._catalogue.package, job)
-        config = with_overrides(package.manifest.config, request.overrides_json)
-        require_runnable(config)  # refused before anybody is asked
+        config = wishes.with_overrides(package.manifest.config, request.overrides_json)
+        wishes.require_allowed(config, job, request.allow_own_strategy)
         if config.carrier not in ("", "auto", *(names := [offer.name for offer in self.offered()])):
             raise not_offered(config.carrier, names, f"The job asks for the carrier {config.carrier}.")
-        silos = chosen(self._db.members("silo"), list(request.silos), config)
-        central = central_sources(package, config, request.central_data_json)
+        silos = wishes.chosen(self._db.members("silo"), list(request.silos), config)
+        strategy = await asyncio.to_thread(wishes.tried, config, job, self._blobs, len(silos))  # refused before offers
+        central = wishes.central_sources(package, config, request.central_data_json)
         if request.from_run:
             old = self.find(request.from_run)
-            config = await forked(
-                config, job, package.manifest.trainer, old, self.model(old, request.from_round), self._blobs,
+            config = await wishes.forked(
+                config, strategy, job, package.manifest.trainer, old, self.model(old, request.from_round), self._blobs,
                 lambda: self._mail.box(old.id).read("rounds"),
             )  # fmt: skip
         if request.request_id and (known := self._db.answered(request.request_id)):
@@ -160,7 +160,7 @@ class Runs:
 
     def model(self, run: RunRow, round_: int, *, best: bool = False) -> tuple[int, str]:
         """(round, digest) of a round's global model; of the newest for 0. Raises OCT-BLOB-MISSING."""
-        return model_of(run, self._db.rounds(run.id), round_, self._blobs, best=best)
+        return wishes.model_of(run, self._db.rounds(run.id), round_, self._blobs, best=best)
 
     def info(self, run_id: str) -> RunInfo:
         run = self.find(run_id)

@@ -11,7 +11,6 @@ package's code serves all silos here: its module globals are common to them.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,10 +35,12 @@ from octopus_desktop.training.loading import PackageCode
 from octopus_desktop.training.sdk import ClientTrainer, Context, Shelf, Silent, seed_everything
 from octopus_desktop.training.spec import DataSource
 from octopus_desktop.training.state import TORCH_TYPES, Held
+from octopus_desktop.training.uncompiled import leave_compiler_out
 from octopus_desktop.wire.canonical import derive_seed, digest
 from octopus_desktop.wire.errors import UserError
 
 TOLERANCE = 1e-5
+THREADS = 1  # a stack fits the caches: a second thread brings little, and loses much where others use the cores
 MOST_STACKED = 256
 MOST_STACK_BYTES = 256 << 20  # of the stacked weights; gradients and momentum come on top
 EVALUATED_ROWS = 1 << 14
@@ -66,6 +67,7 @@ class Batched:
     ) -> None:
         self._config, self._data, self._store = config, data, BlobStore(work / "blobs", durable=False)
         _require_plain(config)
+        leave_compiler_out()
         self._code = PackageCode(package, trainer)
         cls: type[ClientTrainer] = self._code.cls
         if not local.declared(cls):
@@ -82,7 +84,7 @@ class Batched:
         self._rows: dict[str, local.Rows] = {}
         self._counts: dict[str, tuple[int, int]] = {}  # of rows to train on, and to test; asking tensors is slow
         self._places: Places | None = None
-        torch.set_num_threads(os.cpu_count() or 1)
+        torch.set_num_threads(THREADS)
 
     def use(self, places: Places | None, model: Path) -> None:
         if places is None:

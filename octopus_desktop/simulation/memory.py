@@ -48,6 +48,7 @@ class Places:
         block = torch.frombuffer(self._map, dtype=torch.uint8)
         self.rows = block[: self.stride * count].view(count, self.stride)
         self._free = list(range(count))[::-1]
+        self._views: dict[int, files.Held] = {}
 
     @classmethod
     def make(cls, model: Path, count: int, at_once: int, work: Path) -> Places | None:
@@ -71,7 +72,9 @@ class Places:
 
     def held(self, place: int) -> files.Held:
         """The place, to write an update into."""
-        return files.Held(self.layout, self.rows[place][: files.body_bytes(self.layout)])
+        if place not in self._views:
+            self._views[place] = files.Held(self.layout, self.rows[place][: files.body_bytes(self.layout)])
+        return self._views[place]
 
     def source(self, place: int) -> InMemory:
         """The update at the place, for the fold."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,6 +140,11 @@ class _Run:
     done: int = 0
     total: int = 0
 
+    def close(self) -> None:
+        self.silos.close()
+        if self.places:
+            self.places.close()
+
 
 def simulate(
     job: Job,
@@ -191,20 +198,22 @@ def simulate(
     if dropout and not settings.quorum:
         settings = replace(settings, quorum=1)
     order = tuple(data)
-    strategy = require_runnable(settings)
-    strategy.cohort = len(order)
-    # The virtual clock knows no progress, so a task is waited for until its round's deadline, not its lease's end.
-    patient = replace(settings, lease_s=2 * settings.round_deadline_s)
-    loop = make_loop(patient, order, strategy)
-    asked = strategy.asynchronous[0] if settings.mode == "async" else settings.per_round or len(order)
-    store = BlobStore(work / "blobs", durable=False)
-    server = _server(job, settings, central)
-    parts = (job.folder, job.manifest.trainer, settings, data, work)
-    run = _Run(job, settings, data, work, progress, _silos(parts, min(workers, len(order)) - 1, batched, runtime))
-    run.dropout = dropout
-    run.total = len(order) + settings.rounds * min(asked, len(order))
-    clock = Clock(speeds or {}, link_mbit, virtual=bool(speeds or link_mbit or virtual) or settings.mode == "async")
-    try:
+    strategy = require_runnable(settings, job.folder, len(order), _print)
+    with ExitStack() as at_end:
+        at_end.callback(strategy.close)
+        strategy.cohort = len(order)
+        # The virtual clock knows no progress, so a task is waited for until its round's deadline, not its lease's end.
+        patient = replace(settings, lease_s=2 * settings.round_deadline_s)
+        loop = make_loop(patient, order, strategy)
+        asked = strategy.asynchronous[0] if settings.mode == "async" else settings.per_round or len(order)
+        store = BlobStore(work / "blobs", durable=False)
+        server = _server(job, settings, central)
+        parts = (job.folder, job.manifest.trainer, settings, data, work)
+        run = _Run(job, settings, data, work, progress, _silos(parts, min(workers, len(order)) - 1, batched, runtime))
+        at_end.callback(run.close)
+        run.dropout = dropout
+        run.total = len(order) + settings.rounds * min(asked, len(order))
+        clock = Clock(speeds or {}, link_mbit, virtual=bool(speeds or link_mbit or virtual) or settings.mode == "async")
         began_with = _first_model(job, settings, store, work, first, runtime)
         if runtime is None:  # another environment's workers write files
             _make_places(run, store.path(began_with.digest), min(asked, len(order)))
@@ -268,10 +277,12 @@ def simulate(
                         best_model=store.path(best.model.digest) if best else None,
                         reason=reason,
                     )
-    finally:
-        run.silos.close()
-        if run.places:
-            run.places.close()
+    raise AssertionError("a run ends by completing or failing")
+
+
+def _print(level: str, source: str, text: str) -> None:
+    """What a job's own strategy prints, and why it is not confined."""
+    print(f"{source}: {text}", file=sys.stderr)
 
 
 def _server(job: Job, config: RunConfig, central: Mapping[str, DataSource] | None) -> Engine | None:

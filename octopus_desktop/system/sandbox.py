@@ -1,5 +1,5 @@
-"""A process that may see little and touch less: bubblewrap on Linux. Training confines the job's workers with it, and
-PyTorch RPC its endpoint.
+"""A process that may see little and touch less: bubblewrap on Linux. Training confines the job's workers with it,
+PyTorch RPC its endpoint, and aggregation a job's own strategy.
 
 It sees the interpreter, the installed packages and what it is given, read-only; it writes only where it is let; it has
 either no network but a loopback of its own, or this machine's. When its first process ends, the kernel ends everything
@@ -40,12 +40,13 @@ class Network(StrEnum):
 class Confinement:
     """What a confined process gets. ``readable``: files and folders, which may be missing; ``writable``: folders that
     are there; ``home``: the working directory, one of the writable ones or /tmp, which is empty and in memory.
-    Everything lies at its own path."""
+    Everything lies at its own path. ``still``: it writes nowhere, not even to /tmp."""
 
     readable: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
     home: Path = Path("/tmp")
     network: Network = Network.NONE
+    still: bool = False
 
     def command(self, words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
         """The bubblewrap command that runs ``words`` confined, with this environment and nothing else of ours."""
@@ -56,6 +57,7 @@ class Confinement:
             *self._system(), "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/dev/shm", "--tmpfs", "/tmp",
             *(w for path in (*_runtime(), *self.readable) for w in ("--ro-bind-try", str(path), str(path))),
             *(w for path in self.writable for w in ("--bind", str(path), str(path))),
+            *(w for place in ("/tmp", "/dev/shm", "/dev") if self.still for w in ("--remount-ro", place)),
             "--chdir", str(self.home), "--clearenv",
             *(w for name, value in environment.items() for w in ("--setenv", name, value)),
             *words,

@@ -34,6 +34,7 @@ from octopus_desktop.training.sdk import ClientTrainer, Context, Reporter, Shelf
 from octopus_desktop.training.shares import by_speed, checked
 from octopus_desktop.training.spec import DataSource
 from octopus_desktop.training.steps import Steps
+from octopus_desktop.training.uncompiled import leave_compiler_out
 from octopus_desktop.wire.canonical import derive_seed
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import read_layout
@@ -124,8 +125,12 @@ class Engine:
         self._datasets: dict[str, SiloDataset] = {}
         self._shelf = Shelf(self._dataset)
         self._model: nn.Module | None = None
+        self._state: dict[str, torch.Tensor] | None = None  # the model's, while no foreign code runs
+        self._clean = False  # the model has no gradients
         self._unsaved: dict[str, torch.Tensor] = {}  # non-persistent buffers as built
         self._needs_grad: dict[str, bool] = {}
+        if not config.training.compile:
+            leave_compiler_out()
         self._fix_numerics()
         self._code = PackageCode(package, trainer)
 
@@ -160,18 +165,20 @@ class Engine:
         self._parallel.require_plain(task.config, self.shares)
         layout = task.held.layout if task.held else read_layout(task.model)
         model = self._structure()
-        state = files.tensors_of(model)
+        state = self._state or files.tensors_of(model)
+        self._state = None
         if not files.fits(state, layout):
             self._model = None  # an earlier task may have changed its structure
             model = self._structure()
             state = files.tensors_of(model)
             files.require_fit(state, layout, "The package's model")
         self._restore(model)
+        self._clean = False
         if task.held:
             files.load_held(state, task.held)
         else:
             files.load_into(state, task.model, layout)
-        own = self._personal(task, model)
+        own = self._personal(task, state)
         self._span(task, spans, "load", started)
 
         metrics: dict[str, float] = {}
@@ -185,6 +192,7 @@ class Engine:
         examples, steps, seconds = self._train(task, model, metrics, spans, own.names)
         started = time.time()
         model.zero_grad(set_to_none=True)
+        self._clean = True
         state = files.tensors_of(model)
         files.require_fit(state, layout, "The trained model")
         own.take_out(state, task.round)
@@ -194,6 +202,7 @@ class Engine:
         else:
             base = task.model if self.config.update == "difference" else None
             written = self._parallel.write(state, layout, out, base, digest, durable)
+        self._state = state
         self._span(task, spans, "save", started)
         return TaskResult(
             examples=examples,
@@ -220,9 +229,8 @@ class Engine:
         self._span(task, spans, "evaluate", started)
         return total
 
-    def _personal(self, task: TaskInput, model: nn.Module) -> PersonalLayers:
+    def _personal(self, task: TaskInput, state: dict[str, torch.Tensor]) -> PersonalLayers:
         """The silo's own layers, put into the model."""
-        state = files.tensors_of(model)
         patterns = self.config.personal_layers
         own = PersonalLayers(patterns, state, task.keep, rank=self.rank, world_size=self.world_size)
         own.put_in(state, task.round if task.task == "train" else task.round + 1)
@@ -304,23 +312,28 @@ class Engine:
             names = set(self._model.state_dict())
             self._unsaved = {n: b.detach().clone() for n, b in self._model.named_buffers() if n not in names}
             self._needs_grad = {n: p.requires_grad for n, p in self._model.named_parameters()}
+            self._state, self._clean = None, False
             self._parallel.spread(self._model)
         return self._model
 
     def _restore(self, model: nn.Module) -> None:
         """What a fresh model has and the file does not hold."""
-        model.zero_grad(set_to_none=True)
+        if not self._clean:
+            model.zero_grad(set_to_none=True)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(self._needs_grad.get(name, True))
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                if name in self._unsaved:
-                    buffer.copy_(self._unsaved[name])
+            if parameter.requires_grad != (needed := self._needs_grad.get(name, True)):
+                parameter.requires_grad_(needed)
+        if self._unsaved:
+            with torch.no_grad():
+                for name, buffer in model.named_buffers():
+                    if name in self._unsaved:
+                        buffer.copy_(self._unsaved[name])
 
     def _forget(self) -> None:
         """Leave nothing of the task behind: gradients, and DDP's gloo work, which must not live until exit."""
-        if self._model is not None:
+        if self._model is not None and not self._clean:
             self._model.zero_grad(set_to_none=True)
+            self._clean = True
         if self.world_size > 1:
             gc.collect()
 

@@ -48,7 +48,7 @@ class Runner:
         self._feedback = Feedback(self._private, self._mailbox)
         self._left_out: Path | None = None  # by the encoding, of the update that is to be posted
         ask = self._ask if self._spec.further else None
-        self._workers = Workers(run_dir, self._spec, self, confine=True, ask=ask)
+        self._workers = Workers(run_dir, self._spec, self, confine=True, ask=ask, queue=self._queue)
         self._met = asyncio.Event()  # the parent has said which further machines are up
         self._mail = asyncio.Event()
         self._mail.set()
@@ -90,9 +90,11 @@ class Runner:
                 self._mail.set()
             elif word == "pause":
                 self._going.clear()
+                self._workers.pause()
                 self._progress("paused", 0.0)
             elif word == "resume":
                 self._going.set()
+                self._workers.resume()
             elif word == "nodes":
                 await self._workers.set_up(words["up"])
                 self._met.set()
@@ -100,6 +102,9 @@ class Runner:
                 await self._workers.told(words["node"], words["words"])
             elif word == "stop":
                 return
+
+    def _queue(self, state: str, words: str) -> None:
+        self._parent.say("queue", state=state, words=words)
 
     def _ask(self, node: str, words: dict[str, Any]) -> None:
         self._parent.say("node", node=node, words=words)
@@ -135,7 +140,7 @@ class Runner:
         if sent := self._mailbox.sent(dedupe):
             self._repeat(seq, sent, task, dedupe)
             return
-        self._progress("training", 0.0)
+        self._progress("preparing" if self._spec.slurm else "training", 0.0)  # it may wait in the site's queue first
         self._left_out = None
         answer = await self._answer(envelope, task)
         reply = self._envelope(envelope.round, dedupe, answer)

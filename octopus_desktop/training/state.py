@@ -6,6 +6,7 @@ The update file has exactly the layout of the model that came in, header include
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -145,7 +146,12 @@ def write(
 
 
 class Held:
-    """A tensor file in memory: its layout, and each tensor as a view into one block. Read-only by agreement."""
+    """A tensor file in memory: its layout, and each tensor as a view into one block. Read-only by agreement.
+
+    Attributes:
+        tensors: by name, in the file's order.
+        floating: the same bytes as flat tensors, one for all neighbours of one floating type.
+    """
 
     def __init__(self, layout: Layout, body: torch.Tensor) -> None:
         """``body``: uint8, the bytes behind the header."""
@@ -154,6 +160,9 @@ class Held:
         self.tensors = {
             t.name: body[t.begin - first : t.end - first].view(TORCH_TYPES[t.dtype]).view(t.shape) for t in layout
         }
+        self.floating = [
+            body[begin - first : end - first].view(TORCH_TYPES[dtype]) for dtype, begin, end in _floating(layout)
+        ]
 
     @classmethod
     def read(cls, path: Path) -> Held:
@@ -163,6 +172,19 @@ class Held:
             file.seek(len(layout.header))
             _read_full(file, _bytes(body), path)
         return cls(layout, body)
+
+
+def _floating(layout: Layout) -> list[tuple[str, int, int]]:
+    """(type, first byte, last byte + 1) of neighbours that share a floating type."""
+    runs: list[tuple[str, int, int]] = []
+    for t in layout:
+        if not TORCH_TYPES[t.dtype].is_floating_point:
+            continue
+        if runs and runs[-1][0] == t.dtype and runs[-1][2] == t.begin:
+            runs[-1] = (t.dtype, runs[-1][1], t.end)
+        else:
+            runs.append((t.dtype, t.begin, t.end))
+    return runs
 
 
 def body_bytes(layout: Layout) -> int:
@@ -177,20 +199,21 @@ def holdable(layout: Layout) -> bool:
 
 @torch.no_grad()
 def load_held(state: dict[str, torch.Tensor], held: Held) -> None:
-    for name, values in held.tensors.items():
-        state[name].copy_(values)
+    torch._foreach_copy_([state[name] for name in held.tensors], list(held.tensors.values()))
 
 
 @torch.no_grad()
 def write_held(state: dict[str, torch.Tensor], out: Held, base: Held | None = None) -> None:
     """As ``write``, into memory. Raises OCT-MODEL-NAN."""
-    for spec in out.layout:
-        value, target = state[spec.name].detach(), out.tensors[spec.name]
+    for name, target in out.tensors.items():
+        value = state[name]
         if base is not None and value.dtype != torch.bool:
-            torch.sub(value.to(target.device), base.tensors[spec.name], out=target)
+            torch.sub(value.detach().to(target.device), base.tensors[name], out=target)
         else:
             target.copy_(value)
-        _require_finite(target, spec)
+    if not all(_finite(run) for run in out.floating):
+        for spec in out.layout:
+            _require_finite(out.tensors[spec.name], spec)
 
 
 def write_model(model: nn.Module, out: Path) -> Written:
@@ -217,10 +240,7 @@ def _bytes_of(state: dict[str, torch.Tensor], layout: Layout, before: Any) -> It
 
 
 def _require_finite(tile: torch.Tensor, spec: TensorSpec) -> None:
-    if not tile.is_floating_point():
-        return
-    # A sum carries every NaN and infinity at a quarter of isfinite's cost; it may overflow by itself, so ask again.
-    if bool(torch.isfinite(tile.sum())) or bool(torch.isfinite(tile).all()):
+    if not tile.is_floating_point() or _finite(tile):
         return
     raise UserError(
         "OCT-MODEL-NAN",
@@ -228,6 +248,11 @@ def _require_finite(tile: torch.Tensor, spec: TensorSpec) -> None:
         "The local training diverged, often by too large a learning rate or by unscaled inputs.",
         "Nothing was sent. Ask the job's author to correct the training.",
     )
+
+
+def _finite(values: torch.Tensor) -> bool:
+    """A sum carries every NaN and infinity at a quarter of isfinite's cost; it may overflow by itself, so ask again."""
+    return math.isfinite(values.sum().item()) or bool(torch.isfinite(values).all())
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:

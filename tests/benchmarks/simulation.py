@@ -5,14 +5,17 @@
 An MLP 64-128-10 on scikit-learn's digits: each silo has ``rows`` of them (a fifth only tests), SGD, batch 32, one
 epoch. Every way runs in a process of its own, one after the other. ``silos/s``: training tasks a second from the first
 round's begin to the last one's end, opening each silo's file included; ``warm``: the same over the fastest half of the
-rounds; ``start``: from the process's begin to the first round; ``whole``: everything, with the evaluation of the last
-model by all silos; ``MiB``: peak resident memory of the process (of the main one with workers). The bare loops have
-their data in memory, evaluate nothing, write nothing, and average at each round's end.
+rounds; ``cpu``: silos a CPU-second in that half, of the process (what a busy machine cannot change much);
+``start``: from the process's begin to the first round; ``whole``: everything, with the evaluation of the last
+model by all silos, in seconds and in CPU-seconds of all processes; ``MiB``: peak resident memory of the process (of the
+main one with workers). The bare loops have their data in memory, evaluate nothing, write nothing, and average at each
+round's end.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 DIGITS = Path(__file__).parents[2] / "resources" / "examples" / "digits"
+Measured = tuple[list[float], list[float], float, float | None]  # rounds' seconds, CPU-seconds, start, accuracy
 WAYS = {
     "one by one, 1 worker": {"workers": 1},
     "one by one, 2 workers": {"workers": 2},
@@ -44,7 +48,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="octopus-bench-") as folder:
         make_data(Path(folder), given.silos, given.rows)
-        print(f"{'':24}{'silos/s':>9}{'warm':>9}{'start s':>9}{'whole s':>9}{'MiB':>7}  accuracy")
+        print(f"{'':24}{'silos/s':>9}{'warm':>9}{'cpu':>9}{'start s':>9}{'whole s':>9}{'cpu s':>8}{'MiB':>7}  accuracy")
         for way in WAYS:
             command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.simulation", "--way", way]
             command += ["--data", folder, "--began", str(time.time())]
@@ -54,7 +58,8 @@ def main() -> None:
             if done.returncode:
                 sys.exit(done.stderr)
             r = json.loads(done.stdout.splitlines()[-1])
-            line = f"{way:24}{r['silos']:9.0f}{r['warm']:9.0f}{r['start']:9.2f}{r['whole']:9.2f}{r['mib']:7.0f}"
+            line = f"{way:24}{r['silos']:9.0f}{r['warm']:9.0f}{r['cpu']:9.0f}{r['start']:9.2f}{r['whole']:9.2f}"
+            line += f"{r['cpu_s']:8.2f}{r['mib']:7.0f}"
             print(line + (f"  {r['accuracy']:.3f}" if r["accuracy"] is not None else ""), flush=True)
 
 
@@ -73,13 +78,17 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     import resource
 
     options = WAYS[given.way]
-    rounds, start, accuracy = (
+    rounds, busy, start, accuracy = (
         simulated(given, options) if options else bare(given, vmapped=given.way == "bare vmap loop")
     )
-    best = sorted(rounds)[: max(1, len(rounds) // 2)]
+    half = max(1, len(rounds) // 2)
+    best, least = sorted(rounds)[:half], sorted(busy)[:half]
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {
         "silos": given.per_round * len(rounds) / sum(rounds),
-        "warm": given.per_round * len(best) / sum(best),
+        "warm": given.per_round * half / sum(best),
+        "cpu": given.per_round * half / sum(least),
+        "cpu_s": sum(one.ru_utime + one.ru_stime for one in spent),
         "start": start,
         "whole": time.time() - given.began,
         "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -87,20 +96,26 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def simulated(given: argparse.Namespace, options: dict[str, Any]) -> tuple[list[float], float, float | None]:
+def simulated(given: argparse.Namespace, options: dict[str, Any]) -> Measured:
     from octopus_desktop.simulation import layout
     from octopus_desktop.simulation.jobs import open_job
-    from octopus_desktop.simulation.simulator import simulate
+    from octopus_desktop.simulation.simulator import Step, simulate
 
     with tempfile.TemporaryDirectory(prefix="octopus-bench-") as folder, open_job(DIGITS, Path(folder)) as job:
         data = layout.from_folder(job, given.data)
         wish = {"run": {"rounds": given.rounds, "per_round": given.per_round}}
-        done = simulate(job, data, wish, work=Path(folder) / "run", **options)
-        rounds = [row.seconds for row in done.rounds]
-        return rounds, done.opened - given.began, done.metrics["eval/accuracy"]
+        marks: dict[int, float] = {}
+
+        def progress(step: Step) -> None:
+            if step.row:  # told more than once a round: the last time counts
+                marks[step.row.round] = time.process_time()
+
+        done = simulate(job, data, wish, work=Path(folder) / "run", progress=progress, **options)
+        rounds, busy = [row.seconds for row in done.rounds], [b - a for a, b in itertools.pairwise(marks.values())]
+        return rounds, busy, done.opened - given.began, done.metrics["eval/accuracy"]
 
 
-def bare(given: argparse.Namespace, *, vmapped: bool) -> tuple[list[float], float, float | None]:
+def bare(given: argparse.Namespace, *, vmapped: bool) -> Measured:
     """What remains when everything but the arithmetic is left out."""
     import numpy as np
     import torch
@@ -120,9 +135,9 @@ def bare(given: argparse.Namespace, *, vmapped: bool) -> tuple[list[float], floa
     def loss(own: dict[str, torch.Tensor], images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(functional_call(model, own, (images,)), labels)
 
-    random, rounds, began = np.random.default_rng(1), [], time.time()
+    random, rounds, busy, began = np.random.default_rng(1), [], [], time.time()
     for _ in range(given.rounds):
-        opened = time.perf_counter()
+        opened, spent = time.perf_counter(), time.process_time()
         cohort = [silos[i] for i in random.choice(len(silos), given.per_round, replace=False)]
         if vmapped:
             stacked = {n: t.expand(len(cohort), *t.shape).clone() for n, t in weights.items()}
@@ -145,7 +160,8 @@ def bare(given: argparse.Namespace, *, vmapped: bool) -> tuple[list[float], floa
                     total[name] += value / len(cohort)
             weights = total
         rounds.append(time.perf_counter() - opened)
-    return rounds, began - given.began, None
+        busy.append(time.process_time() - spent)
+    return rounds, busy, began - given.began, None
 
 
 if __name__ == "__main__":

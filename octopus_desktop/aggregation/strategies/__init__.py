@@ -51,6 +51,8 @@ def make(name: str, parameters: Mapping[str, Any], update: str = "weights") -> S
     Raises:
         UserError: OCT-STRATEGY-PARAMETER, for an unknown name, an unknown parameter or one out of range.
     """
+    if ":" in name:
+        raise parameter_error(f"The strategy {name!r} is a package's own.", "It can only be had with its package.")
     if name not in STRATEGIES:
         raise parameter_error(f"There is no strategy {name!r}.", f"Known are {', '.join(sorted(STRATEGIES))}.")
     if update not in ("weights", "difference"):

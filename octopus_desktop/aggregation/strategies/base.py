@@ -109,6 +109,10 @@ class Strategy(Protocol):
         """The new model's tile."""
         ...
 
+    def close(self) -> None:
+        """End what it holds outside of itself: a process, for a strategy of the job's own."""
+        ...
+
 
 def by_examples(answers: Sequence[AnswerFacts]) -> list[float]:
     """n_k / n, McMahan et al. 2017, eq. 1. Raises OCT-MODEL-WEIGHT when there is nothing to weigh by."""
@@ -145,13 +149,23 @@ def pseudo_gradient(tile: Tile, update: str) -> Array:
 
 
 class Common:
-    """What most strategies have in common: no words for the silos but the name, no state, weights by examples."""
+    """What most strategies have in common: no words for the silos but the name, no state, weights by examples.
+
+    Attributes:
+        known: the parameters that [strategy] may have.
+        values: those parameters, with defaults filled in.
+    """
 
     name: str
     modes: Sequence[str] = ("sync",)
     shared: Sequence[str] = ()
     cohort: int = 0
     pairwise: bool = False
+    known: Mapping[str, Range] = {}
+
+    def __init__(self, given: Mapping[str, Any], update: str) -> None:
+        self.update = update
+        self.values = parameters(self.name, given, self.known)
 
     def configure(self, round: int) -> dict[str, Any]:
         return {"name": self.name}
@@ -164,6 +178,9 @@ class Common:
 
     def weigh(self, answers: Sequence[AnswerFacts], products: Array) -> list[float]:
         raise AssertionError("only a pairwise strategy is asked")
+
+    def close(self) -> None:
+        return
 
 
 class Synchronous(Common):

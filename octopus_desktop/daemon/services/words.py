@@ -22,6 +22,7 @@ from octopus_desktop.wire.canonical import new_id
 from octopus_desktop.wire.pb.envelope_pb2 import ANSWER, PROGRESS, Answer, Envelope, Progress, Span, Task
 
 PROGRESS_S = 1.0
+QUEUE_LIMIT = 500
 STATES = ("preparing", "training", "exchanging", "waiting", "paused")
 
 
@@ -46,6 +47,7 @@ class Words:
         self._newest: dict[str, Progress] = {}
         self._waits: dict[str, float] = {}
         self._uploads: dict[str, float] = {}
+        self._queues: dict[str, str] = {}
 
     def heard(self, run_id: str, word: dict[str, Any]) -> None:
         """One word of a runner. Raises KeyError, TypeError or ValueError when it is malformed."""
@@ -65,6 +67,8 @@ class Words:
                 self._logs.add(
                     str(word["level"]), str(word["source"]), str(word["text"]), run_id, float(word.get("at", 0.0))
                 )
+            case "queue":
+                self._queue(run_id, str(word["state"]), str(word["words"])[:QUEUE_LIMIT])
             case "ready":
                 self._logs.add("info", "daemon", "The runner is ready.", run_id)
 
@@ -144,6 +148,18 @@ class Words:
                 epoch=int(word.get("epoch", 0)),
             )  # fmt: skip
             self._soon(run_id, round_, progress)
+
+    def _queue(self, run_id: str, state: str, words: str) -> None:
+        """How its allocation stands: shown as it is; what is new beyond an estimate is also logged."""
+        run = self._silo.get("run", run_id)
+        if run is None or run.state not in reducer.RUN_ACTIVE or run.queue == words:
+            return
+        run.queue = words
+        self._silo.hub.soon("run", run)
+        self._record.run_changed(run)
+        if words and state != self._queues.get(run_id):
+            self._logs.add("info", "slurm", f"{words[0].upper()}{words[1:]}.", run_id)
+        self._queues[run_id] = state
 
     def _soon(self, run_id: str, round_: int, progress: Progress) -> None:
         """At most one PROGRESS a second; the newest goes. It bears no metrics: those leave with answers only."""

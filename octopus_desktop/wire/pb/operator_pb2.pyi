@@ -251,7 +251,7 @@ class AddAuthorRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., key: _Optional[bytes] = ...) -> None: ...
 
 class StartRunRequest(_message.Message):
-    __slots__ = ("job", "silos", "overrides_json", "offer_valid_s", "request_id", "from_run", "from_round", "central_data_json")
+    __slots__ = ("job", "silos", "overrides_json", "offer_valid_s", "request_id", "from_run", "from_round", "central_data_json", "allow_own_strategy")
     JOB_FIELD_NUMBER: _ClassVar[int]
     SILOS_FIELD_NUMBER: _ClassVar[int]
     OVERRIDES_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -260,6 +260,7 @@ class StartRunRequest(_message.Message):
     FROM_RUN_FIELD_NUMBER: _ClassVar[int]
     FROM_ROUND_FIELD_NUMBER: _ClassVar[int]
     CENTRAL_DATA_JSON_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_OWN_STRATEGY_FIELD_NUMBER: _ClassVar[int]
     job: str
     silos: _containers.RepeatedScalarFieldContainer[str]
     overrides_json: str
@@ -268,7 +269,8 @@ class StartRunRequest(_message.Message):
     from_run: str
     from_round: int
     central_data_json: str
-    def __init__(self, job: _Optional[str] = ..., silos: _Optional[_Iterable[str]] = ..., overrides_json: _Optional[str] = ..., offer_valid_s: _Optional[float] = ..., request_id: _Optional[str] = ..., from_run: _Optional[str] = ..., from_round: _Optional[int] = ..., central_data_json: _Optional[str] = ...) -> None: ...
+    allow_own_strategy: bool
+    def __init__(self, job: _Optional[str] = ..., silos: _Optional[_Iterable[str]] = ..., overrides_json: _Optional[str] = ..., offer_valid_s: _Optional[float] = ..., request_id: _Optional[str] = ..., from_run: _Optional[str] = ..., from_round: _Optional[int] = ..., central_data_json: _Optional[str] = ..., allow_own_strategy: _Optional[bool] = ...) -> None: ...
 
 class RunSiloInfo(_message.Message):
     __slots__ = ("silo", "state", "round", "fraction", "reason", "metrics", "at", "carrier")
