@@ -129,7 +129,7 @@ def test_without_a_sandbox_hanging_workers_are_ended_as_well(tmp_path: Path, mon
         daemon.wait(lambda: any(w["word"] == "progress" and w["fraction"] == 1.0 for w in daemon.words))
         workers = daemon.children("training.worker")
         assert daemon.answer().error_code == "OCT-RUN-STALLED"
-        assert psutil.wait_procs(workers, timeout=10)[1] == []
+        assert psutil.wait_procs(workers, timeout=40)[1] == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])
