@@ -186,14 +186,13 @@ class _Fold:
 
     def compute(self, threads: int) -> None:
         """All tiles; the first error ends every thread."""
-        helpers = [threading.Thread(target=self._work, name=f"fold-{i}", daemon=True) for i in range(1, threads)]
-        if len(self.tiles) > 1:
-            for helper in helpers:
-                helper.start()
+        more = range(1, threads) if len(self.tiles) > 1 else ()
+        helpers = [threading.Thread(target=self._work, name=f"fold-{i}", daemon=True) for i in more]
+        for helper in helpers:
+            helper.start()
         self._work()
-        if len(self.tiles) > 1:
-            for helper in helpers:
-                helper.join()
+        for helper in helpers:
+            helper.join()
         if self.error:
             raise self.error
 
@@ -210,11 +209,14 @@ class _Fold:
                 size = min(most, first + length - start)
                 at = run.begin + start * stored.itemsize
                 raw, wide, rows = np.empty(size, stored), np.empty(size, kind), np.empty((count, size))
-                for i, source in enumerate(self.sources):
-                    rows[i] = source.floating(run.dtype, at, raw, wide, None)
-                if self.strategy.update == "weights" and not self.lifted:
+                current = None
+                if self.strategy.update == "weights":
                     read_full(self.model, raw, at)
-                    rows -= widen(raw, run.dtype, wide)
+                    current = widen(raw, run.dtype, wide).copy()
+                for i, source in enumerate(self.sources):
+                    rows[i] = source.floating(run.dtype, at, raw, wide, current)
+                if current is not None:
+                    rows -= current
                 self.check()
                 with np.errstate(all="ignore"):
                     total += rows @ rows.T
@@ -224,7 +226,7 @@ class _Fold:
 
     def too_long(self, most: float, bases: Sequence[Path | None]) -> dict[str, UserError]:
         origins: list[Source | None] = [None] * len(self.sources)
-        if self.strategy.update == "weights" and not self.lifted:  # an encoded update is a difference by itself
+        if self.strategy.update == "weights":
             paths = [path or self.model_path for path in bases or [None] * len(self.sources)]
             plain = {path: Plain(self.layout, path, "A global model", self.stack) for path in paths}
             origins = [plain[path] for path in paths]

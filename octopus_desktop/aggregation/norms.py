@@ -36,9 +36,11 @@ def lengths(
         raw, wide = np.empty(count, stored_type(dtype)), np.empty(count, WORK_TYPE[dtype])
         with np.errstate(all="ignore"):
             for source, origin, parts in zip(sources, origins, squares, strict=True):
-                delta = source.floating(dtype, at, raw, wide, None).astype(np.float64)
-                if origin is not None:
-                    delta -= origin.floating(dtype, at, raw, wide, None)
+                # Of an encoded difference small tensors may be whole all the same: all becomes whole, and is compared.
+                base = None if origin is None else origin.floating(dtype, at, raw, wide, None).copy()
+                delta = source.floating(dtype, at, raw, wide, base).astype(np.float64)
+                if base is not None:
+                    delta -= base
                 parts.append(float(np.add.reduce(np.square(delta, out=delta))))
     return [math.sqrt(math.fsum(parts)) for parts in squares]
 

@@ -43,7 +43,7 @@ def write(path: Path, start: dict[str, np.ndarray] | None, delta: dict[str, np.n
 def fold_all(root: Path, updates: dict[str, Path], most: float, strategy: str = "fedavg", **more: object):
     save_file(MODEL, root / "model")
     return fold(
-        make(strategy, {}),
+        make(strategy, {}, "difference" if strategy == "fedbuff" else "weights"),
         model=root / "model",
         updates=list(updates.items()),
         weights=[1 / len(updates)] * len(updates),
@@ -104,3 +104,24 @@ def test_the_bound_is_a_key_of_run_and_leaves_other_configurations_their_digest(
     assert "most_norm" not in RunConfig().to_json()
     with pytest.raises(UserError, match="run"):
         apply_overrides(RunConfig(), {"run": {"most_norm": -1}}, strategies=("fedavg",))
+
+
+def test_of_an_encoded_update_the_tensors_that_are_sent_whole_count_by_their_change_too(tmp_path: Path) -> None:
+    """Small tensors are not encoded: as weights they are whole, and q-FedAvg and the bound want their difference."""
+    save_file(MODEL, tmp_path / "model")
+    how, seen, updates = encoding("int8"), [], {}
+    for seed, (silo, length) in enumerate(LENGTHS.items()):
+        path = write(tmp_path / silo, MODEL, change(length, seed))
+        updates[silo] = tmp_path / f"{silo}.int8"
+        encode(how, update=path, base=tmp_path / "model", kind="weights", out=updates[silo])
+
+    def weigh(products: np.ndarray) -> list[float]:
+        seen.append(np.sqrt(np.diagonal(products)))
+        return [1 / 3] * 3
+
+    strategy = make("qfedavg", {})
+    fold(
+        strategy, model=tmp_path / "model", updates=list(updates.items()), weights=weigh,
+        store=BlobStore(tmp_path / "blobs"), encoding=how,
+    )  # fmt: skip
+    np.testing.assert_allclose(seen[0], list(LENGTHS.values()), rtol=0.02)
