@@ -174,8 +174,9 @@ class JobManifest:
     application of another framework, of which ``model`` names the model as ``module:Class``. Tables: [job] name,
     version, purpose, trainer, requirements, model; [[data]]; [resources]; [training]; [run] rounds, seed, mode, quorum,
     per_round, round_deadline_s, lease_s, update, encoding, best, patience, min_delta, late, keep_models; [encoding] its
-    parameters; [strategy] name + parameters; [personal] layers, finetune_steps, finetune_epochs, keep; [evaluation]
-    central, share; [communication] carrier; [privacy]; [hyperparameters]."""
+    parameters; [strategy] name (one of ours, or ``module:Class`` below ``code/``) + parameters; [personal] layers,
+    finetune_steps, finetune_epochs, keep; [evaluation] central, share; [communication] carrier; [privacy];
+    [hyperparameters]."""
 
     name: str
     version: str
