@@ -45,7 +45,9 @@ encoding = "none"                    # none | fp16 | bf16 | int8 | int4 | topk: 
 
 # [personal]
 # layers = ["*.bn*", "head.*"]       # tensors that are trained for each silo alone and stay there
-# finetune_steps = 10                # also evaluate after so many own training steps: eval_personal/...
+# finetune_epochs = 1                # also evaluate after so many passes over the silo's data: eval_personal/...
+# finetune_steps = 10                # the same after so many training steps
+# keep = true                        # the fine-tuned final model stays at the silo, for its administrator
 
 # [evaluation]
 # central = true                     # the server evaluates as well, on data that is given at the run's start

@@ -179,11 +179,15 @@ def _stays(config: RunConfig) -> str:
         names = ", ".join(config.personal_layers)
         said += f" The layers {names} are trained for your site alone and stay there: in their place the values that "
         said += "came with the federation's model go back."
-    if config.personal_steps:
-        steps = _count(config.personal_steps, "training step")
-        said += (
-            f" In each round the model is also tried out after {steps} on your data; only the metrics of that leave."
+    if config.personal_steps or config.personal_epochs:
+        much = (
+            f"{_count(config.personal_steps, 'training step')} on your data"
+            if config.personal_steps
+            else f"{_count(config.personal_epochs, 'pass', 'passes')} over your data"
         )
+        said += f" In each round the model is also fine-tuned by {much} and judged; only the metrics of that leave."
+    if config.personal_keep:
+        said += " The final model, as it is with what is your site's own, is kept here for you and never leaves."
     return said
 
 

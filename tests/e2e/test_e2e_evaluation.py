@@ -104,13 +104,17 @@ def test_a_fork_goes_on_from_a_round_of_another_run(
 def test_layers_that_stay_are_nobody_elses_and_the_simulation_has_the_same_bits(
     federation: LocalFederation, job: str, tmp_path: Path
 ) -> None:
-    wish = {"run": {"rounds": 3}, "personal": {"layers": ["bias"], "finetune_steps": 2}}
+    wish = {"run": {"rounds": 3}, "personal": {"layers": ["bias"], "finetune_epochs": 2, "keep": True}}
     run = finish(federation, federation.start_run(job, wish))
     assert run.state == "completed", f"{run.code} {run.reason}"
-    told = simulated(federation, *settings(wish), "--out", str(tmp_path / "last"))
+    told = simulated(federation, *settings(wish), "--out", str(tmp_path / "last"), "--personal", str(tmp_path / "own"))
     assert told["model"]["digest"] == run.model.digest
     assert {row["round"]: row["metrics"] for row in told["rounds"]} == {h.round: dict(h.metrics) for h in run.history}
     assert run.history[-1].metrics["eval_personal/accuracy"] > 0.5
+    for silo in federation.silos:
+        mine = tmp_path / f"own-{silo.plan.name}"
+        silo.command("runs", "export", run.id, str(mine), "--personal")
+        assert mine.read_bytes() == (tmp_path / "own" / f"{silo.plan.name}.safetensors").read_bytes()
     at_server(federation, "export", run.id, str(tmp_path / "first"), "--round", "1")
     for number in (2, 3):
         federation.silos[0].command("runs", "export", run.id, str(tmp_path / f"{number}"), "--round", f"{number}")

@@ -10,13 +10,15 @@ from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QDialog, QWidget
 
 from octopus_desktop.gui.app import App
+from octopus_desktop.gui.context import Context
 from octopus_desktop.gui.pages import pages
 from octopus_desktop.system.paths import silo_home
 from octopus_desktop.wire.pb import local_pb2 as pb
 from tests.gui.sample_daemon import SampleDaemon
+from tests.gui.sample_data import make_review
 
 SIZE = (1366, 768)
 
@@ -105,7 +107,18 @@ def main() -> int:
     return 0
 
 
+def approval(context: Context, window: QWidget) -> QDialog:
+    from octopus_desktop.gui.dialogs.approve import ApproveDialog
+
+    review = make_review(context.store.waiting()[0], 0.0)
+    store = context.store
+    dialog = ApproveDialog(window, review, store.datasets, store.nodes, "Dr. Ruth Adler")
+    dialog.resize(660, 900)
+    return dialog
+
+
 def dialogs(qt: QApplication, app: App, out: Path, empty: bool) -> None:
+    from octopus_desktop.gui.dialogs.add_runtime import AddRuntime, LookAtBuiltIn
     from octopus_desktop.gui.dialogs.carrier import CarrierDialog
     from octopus_desktop.gui.dialogs.enrol import EnrolDialog
     from octopus_desktop.gui.dialogs.register_dataset import RegisterDataset
@@ -140,6 +153,10 @@ def dialogs(qt: QApplication, app: App, out: Path, empty: bool) -> None:
             ("enrol-proxy", EnrolDialog(context, window, "octopus://enrol/heart"), lambda d: d.way.setCurrentIndex(1)),
             ("enrol-files", EnrolDialog(context, window, "octopus://enrol/heart"), lambda d: d.way.setCurrentIndex(2)),
             ("enrol-bad", EnrolDialog(context, window, "nonsense"), lambda d: None),
+            ("runtime", AddRuntime(context, window), lambda d: d.path.setText("/srv/environments/echo")),
+            ("runtime-bad", AddRuntime(context, window), lambda d: d.path.setText("/nowhere")),
+            ("runtime-built-in", LookAtBuiltIn(context, window), lambda d: None),
+            ("approve", approval(context, window), lambda d: None),
             ("register", RegisterDataset(context, window), lambda d: d.path.setText(__file__)),
             ("rule", AddRule(context, window), lambda d: None),
             *(

@@ -304,7 +304,10 @@ def test_that_a_gradient_leaves_too_is_said_in_plain_words() -> None:
 def test_what_stays_at_the_site_how_a_run_begins_and_when_it_ends_is_said_in_plain_words() -> None:
     said = summary_of(personal_layers=("head.*", "*.bn*"), personal_steps=5)["leaves"]
     assert "The layers head.*, *.bn* are trained for your site alone and stay there" in said
-    assert "tried out after 5 training steps on your data; only the metrics of that leave" in said
+    assert "fine-tuned by 5 training steps on your data and judged; only the metrics of that leave" in said
+    said = summary_of(personal_epochs=2, personal_keep=True)["leaves"]
+    assert "fine-tuned by 2 passes over your data and judged; only the metrics of that leave" in said
+    assert "The final model, as it is with what is your site's own, is kept here for you and never leaves." in said
     assert "30 rounds, fewer when 3 rounds bring no better model" in summary_of(rounds=30, patience=3)["duration"]
     said = summary_of(best="min eval/loss", late="next", central=True)["strategy"]
     assert "The model with the lowest eval/loss is kept as the best." in said

@@ -326,6 +326,23 @@ def test_a_coordinators_impossible_encoding_is_refused(wish: dict[str, Any]) -> 
     assert told.value.code == "OCT-CONFIG-INVALID" and "encoding" in told.value.what
 
 
+@pytest.mark.parametrize(
+    ("wish", "told"),
+    [
+        ({"finetune_epochs": 1, "finetune_steps": 2}, "there are finetune_steps as well"),
+        ({"keep": True}, "no silo's model would be its own"),
+        ({"finetune_epochs": -1}, "out of range"),
+    ],
+)
+def test_personal_settings_that_cannot_be_meant_are_refused(wish: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError) as refused:
+        apply_overrides(RunConfig(), {"personal": wish})
+    assert refused.value.code == "OCT-CONFIG-INVALID" and told in refused.value.what
+    config = apply_overrides(RunConfig(), {"personal": {"finetune_epochs": 2, "keep": True}})
+    assert (config.personal_epochs, config.personal_keep) == (2, True)
+    assert RunConfig.from_dict(json.loads(config.to_json())) == config
+
+
 def test_keys_that_came_later_change_no_digest_until_they_say_something() -> None:
     first = {
         "rounds", "seed", "mode", "quorum", "round_deadline_s", "lease_s", "strategy", "strategy_parameters", "update",

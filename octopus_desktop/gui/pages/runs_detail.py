@@ -263,7 +263,8 @@ class RunDetail(QWidget):
             self._context.store.datasets[d].alias for d in run.datasets if d in self._context.store.datasets
         ] or list(run.datasets)
         workers = self.tr("workers: {0}").format(run.workers) if run.workers else ""
-        values["where"].set_text(" · ".join(part for part in (", ".join(datasets), workers) if part))
+        allocation = run.queue.partition(",")[0]
+        values["where"].set_text(" · ".join(part for part in (", ".join(datasets), workers, allocation) if part))
         self._id.set_value(run.id)
         self.overview.set_run(run, self._own_name(run))
         self._show_problem(run)
@@ -274,6 +275,8 @@ class RunDetail(QWidget):
             text = " · ".join(part for part in (run.reason or self.tr("No reason was given."), run.code) if part)
         if run.state == "failed":
             text = self.tr("Failed {0}: {1}").format(formats.instant(run.ended_at), text)
+        if run.queue and " runs on " not in run.queue:  # it waits for the site, which a person wants to know at once
+            text = " · ".join(part for part in (text, run.queue) if part)
         self._problem.setVisible(bool(text) and run.state != "completed")
         self._problem_text.setText(text)
         set_role(self._problem, tone={"failed": "danger", "paused": "warning"}.get(run.state, "neutral"))
