@@ -212,7 +212,11 @@ def _silos(offer: Offer) -> str:
 
 def _strategy(config: RunConfig) -> str:
     parameters = ", ".join(f"{key} = {value}" for key, value in sorted(config.strategy_parameters.items()))
-    how = f"Updates are combined by {config.strategy}{f' ({parameters})' if parameters else ''}"
+    by = config.strategy
+    if config.own_strategy:
+        module, _, name = config.strategy.partition(":")
+        by = f"the package's own code at the federation's server, {name} in code/{module.replace('.', '/')}.py"
+    how = f"Updates are combined by {by}{f' ({parameters})' if parameters else ''}"
     if config.mode == "async":
         return f"{how}{_stale(config)}.{_begins(config)}{_chosen(config)}"
     drawn = f"each asks {_count(config.per_round, 'silo')} drawn at random; " if config.per_round else ""

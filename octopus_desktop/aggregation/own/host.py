@@ -88,6 +88,9 @@ class Lane:
             raise _told(frame)
         return frame
 
+    def lost(self, how: str) -> BaseException:
+        return self._host.lost(how)
+
     def ask(self, word: str, **fields: Any) -> frames.Frame:
         self.send(word, **fields)
         return self.hear()
