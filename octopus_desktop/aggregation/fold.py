@@ -38,7 +38,7 @@ from octopus_desktop.storage.blobs import BlobStore, disk_errors
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import Layout, make_layout, read_layout
 
-TILE_BYTES = 512 << 10
+TILE_BYTES = 256 << 10  # four arrays of a thread fit into a megabyte of cache
 PRODUCT_BYTES = 32 << 20  # of all silos' rows at a time
 FOLD_PREFIX = "fold-"
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from octopus_desktop.aggregation import encodings, strategies
 from octopus_desktop.aggregation import events as ev
 from octopus_desktop.aggregation.encodings.sources import InMemory
-from octopus_desktop.aggregation.facts import AnswerFacts, Best, Blob
+from octopus_desktop.aggregation.facts import OF_MODEL, AnswerFacts, Best, Blob, below
 from octopus_desktop.aggregation.fold import RejectedUpdates, fold
 from octopus_desktop.aggregation.loops import make_loop
 from octopus_desktop.aggregation.runnable import require_runnable
@@ -414,7 +414,7 @@ def _answer(run: _Run, outcome: Outcome) -> ev.Answered:
     if error and not outcome.simulated:
         run.errors.append((order.silo, error))
     elif not error:
-        run.last[order.silo] = {name: value for name, value in facts.metrics.items() if name.startswith("eval/")}
+        run.last[order.silo] = below(facts.metrics, *OF_MODEL)
         run.transferred += order.model.size + sum(blob.size for blob in facts.blobs)
     if outcome.place >= 0 and run.places:
         if facts.update:

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from octopus_desktop.cli.local_federation import LocalFederation, octopus
 from octopus_desktop.storage.blobs import file_digest
 from octopus_desktop.wire.errors import UserError
+from octopus_desktop.wire.pb.local_pb2 import ById
 from tests.e2e.house import below, finish, heart_job, make_federation, running, server_process
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -115,6 +116,13 @@ def test_layers_that_stay_are_nobody_elses_and_the_simulation_has_the_same_bits(
         mine = tmp_path / f"own-{silo.plan.name}"
         silo.command("runs", "export", run.id, str(mine), "--personal")
         assert mine.read_bytes() == (tmp_path / "own" / f"{silo.plan.name}.safetensors").read_bytes()
+        rows = silo.api().call("Runs.Detail", ById(id=run.id)).rounds
+        assert [row.round for row in rows] == [1, 2, 3]
+        for row, theirs in zip(rows, run.history, strict=True):
+            assert "eval_personal/accuracy" in row.local
+            assert dict(theirs.silos[silo.plan.name].metrics).items() <= dict(row.local).items()
+    personal = {name: values["eval_personal/accuracy"] for name, values in told["silo_metrics"].items()}
+    assert personal == {name: one.metrics["eval_personal/accuracy"] for name, one in run.history[-1].silos.items()}
     at_server(federation, "export", run.id, str(tmp_path / "first"), "--round", "1")
     for number in (2, 3):
         federation.silos[0].command("runs", "export", run.id, str(tmp_path / f"{number}"), "--round", f"{number}")
