@@ -12,6 +12,7 @@ from typing import Any
 
 from octopus_desktop.jobs.manifest import RunConfig
 
+OF_MODEL = ("eval/", "eval_personal/")  # metrics of the model that came in, as it is and fine-tuned
 EXAMPLES_LIMIT = 2**53  # beyond it a count is no longer exact as a float
 
 

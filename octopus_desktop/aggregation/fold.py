@@ -39,11 +39,11 @@ from octopus_desktop.storage.blobs import BlobStore, disk_errors
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import Layout, make_layout, read_layout
 
-TILE_BYTES = 512 << 10
+TILE_BYTES = 256 << 10  # four arrays of a thread fit into a megabyte of cache
 PRODUCT_BYTES = 32 << 20  # of all silos' rows at a time
 FOLD_PREFIX = "fold-"
 
-__all__ = ["FoldStopped", "Folded", "RejectedUpdates", "Written", "fold", "sweep"]
+__all__ = ["FoldStopped", "Folded", "RejectedUpdates", "Written", "fold", "slot_layout", "sweep"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,14 +174,14 @@ class _Fold:
         self.bases: Sequence[Plain | None] = ()
         self.returned: Mapping[str, Sequence[Source]] = {}
         self.stop: Callable[[], bool] = lambda: False
-        self.runs, slot_layout = _plan(layout)
+        self.runs, of_slots = _plan(layout)
         self.tiles = list(_tiles(self.runs, tile_bytes))
         self.most = max((count for _, _, count in self.tiles), default=0)
         self.model = open_sequential(model, stack)
         self.model_path, self.stack = model, stack
         self.slots = {name: open_sequential(slots[name], stack) if name in slots else None for name in strategy.slots()}
         self.out = _Output(store, layout, label, stack)
-        self.slots_out = {name: _Output(store, slot_layout, label, stack) for name in strategy.slots()}
+        self.slots_out = {name: _Output(store, of_slots, label, stack) for name in strategy.slots()}
         self.turn = threading.Condition()
         self.next_tile = self.next_hash = 0
         self.error: BaseException | None = None
@@ -457,8 +457,8 @@ def _plan(layout: Layout) -> tuple[list[_Run], Layout]:
     """The runs of equal type, and the layout of a slot: the floating tensors alone, in the type that is computed in."""
     names = {np.float32: "F32", np.float64: "F64"}
     floating = [t for t in layout if t.dtype in WORK_TYPE]
-    slot_layout = make_layout([(t.name, names[WORK_TYPE[t.dtype]], t.shape) for t in floating])
-    begins = {t.name: t.begin for t in slot_layout}
+    of_slots = make_layout([(t.name, names[WORK_TYPE[t.dtype]], t.shape) for t in floating])
+    begins = {t.name: t.begin for t in of_slots}
     runs: list[_Run] = []
     for t in layout:
         if not t.elements:
@@ -468,7 +468,12 @@ def _plan(layout: Layout) -> tuple[list[_Run], Layout]:
             runs[-1] = _Run(last.dtype, last.begin, last.elements + t.elements, last.slot_begin)
         else:
             runs.append(_Run(t.dtype, t.begin, t.elements, begins.get(t.name, -1)))
-    return runs, slot_layout
+    return runs, of_slots
+
+
+def slot_layout(layout: Layout) -> Layout:
+    """The layout of a strategy's slots for a model of this one."""
+    return _plan(layout)[1]
 
 
 def _tiles(runs: Sequence[_Run], tile_bytes: int) -> Iterator[tuple[_Run, int, int]]:

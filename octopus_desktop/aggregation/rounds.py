@@ -32,6 +32,7 @@ from octopus_desktop.aggregation import best
 from octopus_desktop.aggregation import events as ev
 from octopus_desktop.aggregation.answers import TRAIN, brief, fault_of
 from octopus_desktop.aggregation.facts import (
+    OF_MODEL,
     AnswerFacts,
     Bar,
     Blob,
@@ -49,7 +50,6 @@ from octopus_desktop.wire.errors import IllegalMove, UserError
 
 EVALUATE = "evaluate"
 TASK_OF = {"training": TRAIN, "evaluating": EVALUATE}
-OF_MODEL = ("eval/", "eval_personal/")  # metrics of the model that came in
 ENDED = frozenset({"completed", "failed"})
 FINAL_ERRORS = frozenset({"OCT-RUN-STOPPED", "OCT-APPROVAL-MISSING"})  # the silo's administrator said no
 STORY_LINES = 50

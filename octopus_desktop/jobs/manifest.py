@@ -94,8 +94,10 @@ class RunConfig:
     the run, never by a job.
 
     ``personal_layers``: patterns (``fnmatch``) of the tensors that stay at each silo. ``personal_steps``: each silo
-    also evaluates the model after so many own training steps (0: not). ``central``: the server evaluates each round's
-    model on data of its own. ``share_metrics``: each silo is told every silo's metrics of a round, by name.
+    also evaluates the model after so many own training steps (0: not), or after ``personal_epochs`` passes over its own
+    data; ``personal_keep``: the final model as it is then stays at the silo, for its administrator. ``central``: the
+    server evaluates each round's model on data of its own. ``share_metrics``: each silo is told every silo's metrics of
+    a round, by name.
     """
 
     rounds: int = 1
@@ -127,7 +129,14 @@ class RunConfig:
     personal_layers: tuple[str, ...] = ()
     personal_steps: int = 0
     central: bool = False
+    personal_epochs: int = 0
+    personal_keep: bool = False
     share_metrics: bool = False
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether the model, or what is judged of it, is another one at each silo."""
+        return bool(self.personal_layers or self.personal_steps or self.personal_epochs)
 
     @property
     def own_strategy(self) -> bool:
@@ -167,9 +176,9 @@ class JobManifest:
     application of another framework, of which ``model`` names the model as ``module:Class``. Tables: [job] name,
     version, purpose, trainer, requirements, model; [[data]]; [resources]; [training]; [run] rounds, seed, mode, quorum,
     per_round, round_deadline_s, lease_s, update, encoding, best, patience, min_delta, late, keep_models, most_norm;
-    [encoding] its parameters; [strategy] name + parameters; [personal] layers, finetune_steps; [evaluation] central,
-    share;
-    [communication] carrier; [privacy]; [hyperparameters]."""
+    [encoding] its parameters; [strategy] name (ours, or ``module:Class`` below ``code/``) + parameters; [personal]
+    layers, finetune_steps, finetune_epochs, keep; [evaluation] central, share; [communication] carrier; [privacy];
+    [hyperparameters]."""
 
     name: str
     version: str

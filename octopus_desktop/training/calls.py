@@ -12,10 +12,10 @@ from torch import nn
 
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.training import state as files
-from octopus_desktop.training.corrections import Enough
 from octopus_desktop.training.data import SiloDataset
 from octopus_desktop.training.loading import OutOfMemory, PackageCode, TrainerError
 from octopus_desktop.training.sdk import ClientTrainer, Context, Shelf, Silent, seed_everything
+from octopus_desktop.training.steps import Enough
 from octopus_desktop.wire.canonical import derive_seed
 from octopus_desktop.wire.errors import UserError
 

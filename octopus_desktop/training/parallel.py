@@ -46,7 +46,7 @@ class Parallel:
         """Raise OCT-CONFIG-INVALID for what shards cannot do."""
         asked = {
             "shares that are not equal": bool(shares),
-            "personal layers": bool(self._config.personal_layers or self._config.personal_steps),
+            "personal layers": self._config.is_personal,
             f"the strategy {self._config.strategy}, which keeps a memory at each silo": bool(
                 words.get("scaffold") or words.get("dynamic")
             ),

@@ -32,8 +32,8 @@ from octopus_desktop.system.slurm_words import (
     words_of,
 )
 from octopus_desktop.training import slurm_door as door
-from octopus_desktop.training.bench import GIVEN, PASSED_ON, Group, Listener, Serve, give, own_address
-from octopus_desktop.training.spec import SLURM, RunnerSpec
+from octopus_desktop.training.bench import PASSED_ON, Group, Listener, Serve, give, own_address
+from octopus_desktop.training.spec import GIVEN, SLURM, RunnerSpec
 from octopus_desktop.wire.errors import UserError
 
 LOST_S = 10.0  # from the loss of a part until its group is begun anew with what is there

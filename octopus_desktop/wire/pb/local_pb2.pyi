@@ -1089,16 +1089,18 @@ class RunUpdate(_message.Message):
     def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., rounds: _Optional[_Iterable[_Union[RunRound, _Mapping]]] = ..., points: _Optional[_Iterable[_Union[Point, _Mapping]]] = ..., spans: _Optional[_Iterable[_Union[RoundSpan, _Mapping]]] = ..., left: _Optional[_Iterable[_Union[Left, _Mapping]]] = ...) -> None: ...
 
 class ExportRequest(_message.Message):
-    __slots__ = ("id", "round", "path", "request_id")
+    __slots__ = ("id", "round", "path", "request_id", "personal")
     ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PERSONAL_FIELD_NUMBER: _ClassVar[int]
     id: str
     round: int
     path: str
     request_id: str
-    def __init__(self, id: _Optional[str] = ..., round: _Optional[int] = ..., path: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    personal: bool
+    def __init__(self, id: _Optional[str] = ..., round: _Optional[int] = ..., path: _Optional[str] = ..., request_id: _Optional[str] = ..., personal: _Optional[bool] = ...) -> None: ...
 
 class Policy(_message.Message):
     __slots__ = ("id", "name", "enabled", "rule_json", "created_at", "created_by", "statement", "signature", "approver_key")
