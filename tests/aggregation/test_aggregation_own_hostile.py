@@ -256,6 +256,7 @@ MINE = "from octopus_desktop.aggregation.sdk import *\n"
             "line 3, configure",
         ),
         (MINE + "class Mine(Synchronous):\n  def configure(self, round): return {'x': 'y' * 99999}", "are allowed"),
+        (MINE + "class Mine(Synchronous):\n  def configure(self, round): return {'scaffold': 1}", "keep a memory"),
         (MINE + "class Mine(Synchronous):\n  def __init__(self): pass", "TypeError"),
     ],
 )

@@ -29,7 +29,7 @@ import numpy as np
 from octopus_desktop.aggregation.facts import AnswerFacts
 from octopus_desktop.aggregation.numbers import Array
 from octopus_desktop.aggregation.own.memory import Cells, Plan
-from octopus_desktop.aggregation.strategies.base import Common, Tile
+from octopus_desktop.aggregation.strategies.base import MEMORY_WORDS, Common, Tile
 from octopus_desktop.system.syscalls import limit_itself, stay_alone
 from octopus_desktop.wire import frames
 from octopus_desktop.wire.errors import UserError
@@ -126,6 +126,9 @@ class _Own:
             text = json.dumps(words, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise _Broken("configure", f"a dict of JSON values is wanted: {error}.") from error
+        if memory := sorted(MEMORY_WORDS & words.keys()):
+            why = f"{memory[0]!r} makes each silo keep a memory, which is for the built-in strategies alone."
+            raise _Broken("configure", why)
         if len(text) > MOST_WORDS:
             raise _Broken("configure", f"its words have {len(text)} bytes; {MOST_WORDS} are allowed.")
         return words

@@ -23,7 +23,7 @@ from octopus_desktop.aggregation.strategies.base import Tile
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.wire.errors import UserError
 
-CELL_BYTES = 512 << 10  # of a fold's tile (``fold.TILE_BYTES``)
+CELL_BYTES = 512 << 10  # no less than a fold's tile (``fold.TILE_BYTES``), in float64 also
 WINDOW = 16  # updates
 LANES = 5  # the fold's threads, and one for the rest
 STACKS = 6  # copies of all silos' updates of one tile that a strategy may hold
