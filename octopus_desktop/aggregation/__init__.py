@@ -10,6 +10,7 @@ memory does not grow with silos or with the model, and so that a coordinator nee
     update: str                                  # "weights" | "difference": what silos are asked to send
     def configure(self, round) -> dict[str, JSON]               # per-round words for the silos
     def slots(self) -> Mapping[str, float]                      # server-side state as large as the model: name, start
+    shared, returns: Sequence[str]               # slots that go to the silos; what they send beside the update
     def weights(self, answers: Sequence[AnswerFacts]) -> list[float]   # from counts, steps, metrics
     def combine(self, tile: Tile) -> Array                      # the new global tile; sums in the silos' order
 
@@ -25,7 +26,7 @@ envelopes it leads to. ``next_timer()`` names the next moment at which time alon
 (``server.coordinator``) and the simulator drive the same machine. ``facts.py`` — blobs, answers, metrics, and
 ``task_config``, the words of every task.
 
-``fold.py`` — streams update files through a strategy into a new model file, tile by tile. ``filters.py`` — what is done
-to a silo's update before it leaves: a list of filters from ``make(privacy)``. ``encodings/`` — how an update leaves in
-fewer bytes, and is read while it is folded.
+``fold.py`` — streams update files, and what was returned beside them, through a strategy into a new model file, tile by
+tile; ``opening.py`` opens them. ``filters.py`` — what is done to a silo's update before it leaves: a list of filters
+from ``make(privacy)``. ``encodings/`` — how an update leaves in fewer bytes, and is read while it is folded.
 """

@@ -26,9 +26,14 @@ spreads the model over the workers (``parallel.py``); ``stall_s`` ends a task th
         .run(task: TaskInput, out: Path) -> TaskResult        # deterministic in (package, config, silo, data, model)
     def initial_model(package, trainer, config, out: Path) -> None   # seeded by derive_seed(config.seed, "init")
 
+``gradient.py`` has the gradient over all examples from the trainer's own ``train``, where the strategy wants it back
+beside the update; ``anchored.py`` the loss at the model that came in, for Mime; ``task.py`` the two values above, and
+``calls.py`` what a trainer is asked without data.
+
 A "train" task first evaluates the model that came in (metrics "eval/…" speak of the incoming global model), then
-trains. Metrics of ``train`` are averaged over workers by examples. ``config.update`` says whether the update
-holds weights or the difference to the incoming model.
+trains. With [personal] in job.toml the model is also judged ("eval_personal/…"), and at the run's end kept at the silo,
+after some training of the silo alone. Metrics of ``train`` are averaged over workers by examples. ``config.update``
+says whether the update holds weights or the difference to the incoming model.
 
 ``runner.py`` (no torch) — ``python -m octopus_desktop.training.runner RUN_DIR``: takes
 TASK envelopes from the inbox, drives the warm workers through a Unix socket in RUN_DIR (frames of JSON, never pickle),

@@ -190,6 +190,8 @@ class Runner:
             elif self._config.personal_keep:
                 kept = self._run_dir / "work" / "memory" / KEPT_MODEL
                 await asyncio.to_thread(leaving.keep_here, kept, model, self._run_dir / KEPT_MODEL)
+                said = "This silo's own model is kept here: octopus runs export RUN PATH --personal"
+                self._parent.log("info", "runner", said)
         except (TaskFailed, UserError) as error:
             return self._failure(task, error, out)
         self._parent.log("info", "runner", f"Round {envelope.round}: {task.task} took {time.time() - began:.2f} s.")
