@@ -117,6 +117,43 @@ def test_one_that_lets_nothing_end_it_is_killed(tmp_path: Path, monkeypatch: Any
         combined(tmp_path, body, limits=Limits(answer_s=0.3))
 
 
+def test_one_that_reads_for_ever_is_killed(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(strategy_module, "GRACE_S", 0.2)
+    body = "import signal; signal.signal(signal.SIGALRM, signal.SIG_IGN)\nwhile True: tile.read(2); tile.read(0)"
+    with pytest.raises(UserError, match="did not answer in time"):
+        combined(tmp_path, body, limits=Limits(answer_s=0.3), window=1)
+
+
+LIES = """
+import sys
+main = sys.modules["__main__"]
+def lie(name, value):
+    setattr(main._Own, name, lambda self, *given: value)
+"""
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "lie('_slots', {'../../etc/cron.d/mine': 0.0})",
+        "lie('_slots', {f's{i}': 0.0 for i in range(1000)})",
+        "lie('_slots', {'m': float('nan')})",
+        "lie('configure', {'x': float('nan')})",
+        "lie('configure', ['scaffold'])",
+        "lie('configure', {'scaffold': True})",
+        "lie('configure', {'x': 'y' * 100_000})",
+        "lie('begin', [float('nan')] * 3)",
+        "lie('begin', [1.0] * 4)",
+        "lie('begin', 'abc')",
+    ],
+)
+def test_a_process_that_checks_nothing_is_checked_here(tmp_path: Path, lie: str) -> None:
+    """The package's code can change the program that it runs in."""
+    with pytest.raises(UserError, match="did not keep to the form of its words") as error:
+        combined(tmp_path, "return tile.current", f"{LIES}\n{lie}")
+    assert error.value.code == "OCT-RUN-STRATEGY"
+
+
 SHOUT = """
 import contextlib, os
 def shout():
