@@ -452,6 +452,7 @@ def _aggregate(
             slots={name: store.path(blob.digest) for name, blob in order.slots.items()},
             encoding=encodings.make(run.config.encoding, run.config.encoding_parameters),
             bases=[store.path(a.base) if a.staleness and a.base else None for a in order.answers],
+            most_norm=run.config.most_norm,
             round=order.round,
             store=store,
             label="simulation",
