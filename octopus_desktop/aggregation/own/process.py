@@ -91,7 +91,7 @@ class _Own:
             raise _Broken("", why)
         buffer, most = made.asynchronous if hasattr(made, "asynchronous") else (1, -1)
         if buffer < 1:
-            raise _Broken("", f"asynchronous is {made.asynchronous!r}; a model is made of 1 answer at least.")
+            raise _Broken("", f"asynchronous begins with {buffer!r}; a model is made of 1 answer at least.")
         return {
             "name": made.name,
             "update": made.update,
