@@ -29,6 +29,7 @@ from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.personal import personal
 from octopus_desktop.jobs.toml import apply_overrides
 from octopus_desktop.simulation.cohort import Here, Outcome, Silos, Tasks, Together
+from octopus_desktop.simulation.garbage import released
 from octopus_desktop.simulation.jobs import Job
 from octopus_desktop.simulation.memory import Places
 from octopus_desktop.storage.blobs import BlobStore
@@ -144,6 +145,7 @@ class _Run:
         self.silos.close()
         if self.places:
             self.places.close()
+        released()
 
 
 def simulate(
@@ -209,10 +211,10 @@ def simulate(
         store = BlobStore(work / "blobs", durable=False)
         server = _server(job, settings, central)
         parts = (job.folder, job.manifest.trainer, settings, data, work)
-        run = _Run(job, settings, data, work, progress, _silos(parts, min(workers, len(order)) - 1, batched, runtime))
+        total = len(order) + settings.rounds * min(asked, len(order))
+        silos = _silos(parts, min(workers, len(order)) - 1, batched, runtime, total)
+        run = _Run(job, settings, data, work, progress, silos, dropout=dropout, total=total)
         at_end.callback(run.close)
-        run.dropout = dropout
-        run.total = len(order) + settings.rounds * min(asked, len(order))
         clock = Clock(speeds or {}, link_mbit, virtual=bool(speeds or link_mbit or virtual) or settings.mode == "async")
         began_with = _first_model(job, settings, store, work, first, runtime)
         if runtime is None:  # another environment's workers write files
@@ -340,13 +342,17 @@ def _first_model(
 
 
 def _silos(
-    parts: tuple[Path, str, RunConfig, SiloData, Path], helpers: int, batched: bool, runtime: Interpreter | None
+    parts: tuple[Path, str, RunConfig, SiloData, Path],
+    helpers: int,
+    batched: bool,
+    runtime: Interpreter | None,
+    total: int,
 ) -> Silos:
     if batched:
         from octopus_desktop.simulation.batched import Batched
 
         return Batched(*parts)
-    return Together(helpers, *parts) if helpers > 0 and runtime is None else Here(*parts, runtime)
+    return Together(helpers, *parts, total=total) if helpers > 0 and runtime is None else Here(*parts, runtime)
 
 
 def _make_places(run: _Run, model: Path, at_once: int) -> None:

@@ -370,8 +370,8 @@ class _Direct(DataLoader[Any]):
     collate_fn: Any = None
 
     def __init__(self, ctx: Context, dataset: TensorDataset, batches: BatchSampler, plan: Plan | None) -> None:
-        self.dataset, self.sampler, self.batch_sampler = dataset, batches, None  # type: ignore[assignment]
-        self._ctx, self._plan = ctx, plan
+        # not by DataLoader's __setattr__, which looks at each name
+        self.__dict__.update(dataset=dataset, sampler=batches, batch_sampler=None, _ctx=ctx, _plan=plan)
 
     def __len__(self) -> int:
         return len(self.sampler)  # type: ignore[arg-type]
