@@ -36,7 +36,17 @@ XCB_PACKAGES = [
     "libxcb-cursor0", "libxcb-icccm4", "libxcb-keysyms1", "libxcb-shape0", "libxcb-xkb1", "libxkbcommon-x11-0",
 ]  # fmt: skip
 SANDBOX_PACKAGES = ["bubblewrap"]
-TEST_PACKAGES = ["xvfb", "xauth", "mosquitto", "openmpi-bin", "iproute2"]
+TEST_PACKAGES = [
+    "xvfb",
+    "xauth",
+    "mosquitto",
+    "openmpi-bin",
+    "iproute2",
+    "slurmctld",
+    "slurmd",
+    "slurm-client",
+    "munge",
+]
 QT_LIBRARIES = ["libglib-2.0.so.0", "libEGL.so.1", "libGL.so.1", "libdbus-1.so.3", "libfontconfig.so.1"]
 
 

@@ -121,6 +121,7 @@ def file(offer: str, path: str) -> None:
     help="Only on this node. Given more than once, one group of workers spans them, unencrypted.",
 )
 @click.option("--runtime", default="", help="Train in this Python environment (octopus runtime list).")
+@click.option("--slurm", default="", help="Train in an allocation of the site's Slurm (octopus node slurm list).")
 @click.option("--hours", metavar="FROM-TO", multiple=True, help="Only within these hours of the day, e.g. 18-6.")
 @click.option("--max-rounds", type=click.IntRange(0), default=0)
 @click.option("--max-hours", type=click.FloatRange(0), default=0.0)
@@ -128,8 +129,8 @@ def file(offer: str, path: str) -> None:
 @click.option("--valid", metavar="DURATION", default="", help="The approval ends after this time, e.g. 30d.")
 @json_option
 def approve(
-    offer: str, data: tuple[str, ...], nodes: tuple[str, ...], runtime: str, hours: tuple[str, ...], max_rounds: int,
-    max_hours: float, max_bytes_out: int, valid: str,
+    offer: str, data: tuple[str, ...], nodes: tuple[str, ...], runtime: str, slurm: str, hours: tuple[str, ...],
+    max_rounds: int, max_hours: float, max_bytes_out: int, valid: str,
 ) -> None:  # fmt: skip
     """Approve a job on named data, under conditions of your own."""
     from octopus_desktop.jobs.approval import Conditions
@@ -143,6 +144,7 @@ def approve(
         datasets={need: dataset.id for need, dataset in chosen.items()},
         nodes=tuple(find(snap.nodes, name, "node", "name").id for name in nodes),
         runtime=find(snap.runtimes, runtime, "runtime", "name").id if runtime else "",
+        slurm=find(snap.slurm_profiles, slurm, "Slurm profile", "name").id if slurm else "",
         hours_of_day=tuple(_hours(text) for text in hours),
         max_rounds=max_rounds,
         max_hours=max_hours,

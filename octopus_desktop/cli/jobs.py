@@ -38,21 +38,31 @@ def cli() -> None:
 
 @cli.command("new")
 @click.argument("folder", type=_FILE)
-@click.option("--from", "script", type=_FILE, metavar="SCRIPT", help="A PyTorch script of yours, to make a job around.")
+@click.option(
+    "--from",
+    "script",
+    type=_FILE,
+    metavar="SCRIPT|DIR",
+    help="What you have, to make a job around: a PyTorch script, a Flower app's folder, a script with a FedML trainer.",
+)
 @json_option
 def new(folder: Path, script: Path | None) -> None:
     """Make a small working job in FOLDER: job.toml, code/, data to try it with.
 
-    With --from the job is made around your own script, which is read and not run: what was found in it is told, and
-    what is left to do by hand.
+    With --from the job is made around your own code, which is read and not run: what was found in it is told, and
+    what is left to do by hand. A Flower app and a FedML trainer go into the job as they stand; they run in an
+    environment that has flwr or fedml (octopus simulate --runtime, octopus runtime add).
     """
+    from octopus_desktop.cli.job_from_app import from_app, is_app
     from octopus_desktop.cli.job_from_script import from_script
     from octopus_desktop.cli.job_template import files
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError("OCT-STATE-EXISTS", f"{folder} is not empty.", "", "Choose a new folder.")
     name = re.sub(r"[^a-z0-9-]+", "-", folder.absolute().name.lower()).strip("-")[:64] or "job"
-    read = from_script(script, name, str(folder)) if script else None
+    read = None
+    if script:
+        read = from_app(script, name, str(folder)) if is_app(script) else from_script(script, name, str(folder))
     made = read.files if read else files(name, str(folder))
     for path, text in made.items():
         place = folder / path

@@ -21,6 +21,8 @@ from octopus_desktop.cli.common import (
     when,
 )
 
+MARKS = {"ok": "✓", "failed": "✗", "untried": "–"}
+
 
 @click.group("runtime")
 def cli() -> None:
@@ -59,6 +61,26 @@ def add(name: str, path: Path) -> None:
 
     request = AddRuntimeRequest(name=name, path=str(path.expanduser().absolute()), request_id=request_id())
     _show(daemon_api().call("Runtimes.Add", request))
+
+
+@cli.command("look")
+@click.argument("place")
+@json_option
+def look(place: str) -> None:
+    """Look at an environment before it is added: PLACE is its folder, its interpreter, or a registered one's name.
+
+    Told step by step: Python, packages, torch and CUDA, the training part, and each job that waits for a decision.
+    """
+    from octopus_desktop.wire.pb.local_pb2 import LookRuntimeRequest
+
+    api = daemon_api()
+    known = [r for r in snapshot(api).runtimes if place in (r.id, r.name)]
+    path = "" if known or place == "built-in" else str(Path(place).expanduser().absolute())
+    steps = []
+    for step in api.stream("Runtimes.Look", LookRuntimeRequest(path=path, id=known[0].id if known else "")):
+        steps.append(step)
+        say(f"{MARKS[step.state]} {step.name}: {step.detail}" + (f"\n    {step.next_step}" if step.next_step else ""))
+    emit(steps, lambda: None)
 
 
 @cli.command("check")

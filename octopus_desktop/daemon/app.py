@@ -19,6 +19,7 @@ from octopus_desktop.daemon.local_api.policies import PoliciesApi
 from octopus_desktop.daemon.local_api.runs import RunsApi
 from octopus_desktop.daemon.local_api.runtimes import RuntimesApi
 from octopus_desktop.daemon.local_api.setup import SetupApi
+from octopus_desktop.daemon.local_api.slurm import SlurmApi
 from octopus_desktop.daemon.mail import Inward, Mailboxes, SiloMail
 from octopus_desktop.daemon.reducer import Restarted
 from octopus_desktop.daemon.services.agents import Agents
@@ -41,6 +42,7 @@ from octopus_desktop.daemon.services.runs import Runs
 from octopus_desktop.daemon.services.runtimes import Runtimes
 from octopus_desktop.daemon.services.setup import Setup
 from octopus_desktop.daemon.services.signing import SiloKeys
+from octopus_desktop.daemon.services.slurm import Slurm
 from octopus_desktop.daemon.services.spread import Spread
 from octopus_desktop.daemon.services.words import Words
 from octopus_desktop.identity import envelopes
@@ -73,8 +75,9 @@ class App:
         self.federations = Federations(silo, self.keys, self.credentials, self.links)
         self.offers = Offers(silo, self.lives, self.packages, self.uses)
         self.runtimes = Runtimes(silo)
+        self.slurm = Slurm(silo)
         self.approvals = Approvals(
-            silo, self.lives, self.setup, self.nodes, self.datasets, self.packages, self.runtimes
+            silo, self.lives, self.setup, self.nodes, self.datasets, self.packages, self.runtimes, self.slurm
         )
         self.words = Words(silo, self.lives, self.record, self.logs, self.mailboxes, self.uses)
         self.spread = Spread(silo, self.agents, self.blobs, self.logs)
@@ -103,6 +106,7 @@ class App:
                 "Datasets": DatasetsApi(self.datasets),
                 "Approvals": ApprovalsApi(self.approvals, self.reviews),
                 "Runtimes": RuntimesApi(self.runtimes, self.approvals.uses_runtime),
+                "Slurm": SlurmApi(self.slurm, self.approvals.uses_slurm),
                 "Policies": PoliciesApi(silo, self.policies),
                 "Runs": RunsApi(silo, self.runs, self.record),
                 "Audit": AuditApi(silo, self.keys),
@@ -120,10 +124,12 @@ class App:
         self.approvals.agree, self.approvals.forbidden = carriers.agree, self.policies.forbidden
         self.policies.refusal, self.policies.words = carriers.refusal, carriers.words
         self.policies.requirements = self.runtimes.words
+        self.reviews.runtimes, self.runtimes.waiting = self.runtimes.matches, self.reviews.waiting
         lives.posted, lives.active_changed = links.outbox_changed, links.settle
         runs.lawful, self.approvals.spread = self.approvals.lawful, self.spread.plan
         self.agents.up_changed, self.agents.heard = self.spread.up_changed, self.spread.heard
         self.agents.may_read = self.spread.may_read
+        runs.give_back, self.slurm.going = self.slurm.give_back, runs.allocated
         self.words.sign = lambda envelope: envelopes.sign(envelope, self.keys.silo)
         self.words.outbox_changed, self.words.send_live = links.outbox_changed, links.send_live
         self.nodes.workers, self.nodes.changed = runs.workers, runs.launch_waiting
@@ -162,6 +168,7 @@ class App:
         self.silo.status.secrets = await asyncio.to_thread(lambda: self.keys.kind)
         await self.api.start(self.silo.home.socket)
         self.agents.begin()
+        self.slurm.begin()
         self.runs.restart_all()
         for life in self.lives.open():
             self.lives.apply(life.run_id, Restarted())
@@ -178,5 +185,7 @@ class App:
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
+        await self.runs.leave()
+        await self.slurm.stop()
         await self.agents.stop()
         await self.api.stop()

@@ -32,6 +32,7 @@ KINDS: dict[str, type[Message]] = {
     "run": pb.Run,
     "policy": pb.Policy,
     "runtime": pb.Runtime,
+    "slurm_profile": pb.SlurmProfile,
 }
 AUDIT_TAIL = 10
 DISK_RETRY_S = 5.0
@@ -92,6 +93,7 @@ class Silo:
             runs=self.all("run"),
             policies=self.all("policy"),
             runtimes=self.all("runtime"),
+            slurm_profiles=self.all("slurm_profile"),
             audit_tail=[to_pb(e) for e in entries],
         )
 
@@ -215,6 +217,7 @@ _UNKNOWN = {
     "run": ("OCT-RUN-UNKNOWN", "run"),
     "policy": ("OCT-POLICY-INVALID", "policy"),
     "runtime": ("OCT-RUNTIME-UNKNOWN", "runtime"),
+    "slurm_profile": ("OCT-SLURM-UNKNOWN", "Slurm profile"),
 }
 
 

@@ -17,7 +17,8 @@ class Conditions:
 
     ``hours_of_day``: pairs of local hours [from, to) in which training may run. ``nodes``: ids of allowed nodes.
     ``max_bytes_out`` counts update bytes; ``expires_at`` is in Unix seconds. ``runtime``: id of the Python environment
-    that the job trains in, "" for the built-in one; left out of the signed bytes then.
+    that the job trains in, "" for the built-in one; ``slurm``: id of the Slurm profile in whose allocation all of it is
+    trained, "" for the silo's own machines. Both are left out of the signed bytes when empty.
     """
 
     datasets: dict[str, str] = field(default_factory=dict)  # the job's alias -> the silo's dataset id
@@ -30,11 +31,13 @@ class Conditions:
     expires_at: float = 0.0
     new_versions_need_decision: bool = True
     runtime: str = ""
+    slurm: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         value = asdict(self)
-        if not self.runtime:
-            del value["runtime"]
+        for name in ("runtime", "slurm"):
+            if not value[name]:
+                del value[name]
         return value
 
     def to_json(self) -> str:

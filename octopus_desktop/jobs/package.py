@@ -24,7 +24,9 @@ from typing import Any
 
 from octopus_desktop.identity.keys import PUBLIC_BYTES, SigningKey
 from octopus_desktop.identity.keys import verify as verify_signature
+from octopus_desktop.jobs import applications
 from octopus_desktop.jobs.manifest import JobManifest
+from octopus_desktop.jobs.requirements import IMPLIED
 from octopus_desktop.jobs.toml import parse
 from octopus_desktop.wire.canonical import canonical_json, digest
 from octopus_desktop.wire.errors import UserError
@@ -406,8 +408,11 @@ def _check_job(contents: dict[str, bytes]) -> tuple[str, JobManifest]:
             "OCT-JOB-TOML", f"{JOB_TOML}, line {line}: it is not UTF-8 text", "", "Save the file as UTF-8"
         ) from None
     manifest = parse(text)
-    base = CODE + manifest.trainer.split(":")[0].replace(".", "/")
-    if not (base + ".py" in contents or base + "/__init__.py" in contents):
+    module, _, name = manifest.trainer.partition(":")
+    base = CODE + module.replace(".", "/")
+    if module in IMPLIED and base + ".py" not in contents:
+        applications.check(contents, module, name)
+    elif not (base + ".py" in contents or base + "/__init__.py" in contents):
         raise UserError(
             "OCT-JOB-TRAINER",
             f"The trainer {manifest.trainer!r} is not in the package",

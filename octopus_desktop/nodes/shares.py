@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from octopus_desktop.storage.blobs import BlobStore
-from octopus_desktop.storage.content import content_digest
 from octopus_desktop.system.paths import NodeHome, private_dir
 from octopus_desktop.system.processes import kill_group, leashed
+from octopus_desktop.training.presence import check_data
 from octopus_desktop.training.spec import DataSource, RunnerSpec
 from octopus_desktop.wire.child import decode, encode
 from octopus_desktop.wire.errors import UserError
@@ -187,27 +187,6 @@ class _Process:
                 self._heard(words)
         kill_group(process.pid)
         self._heard({"word": "ended", "generation": generation, "why": "its process was killed"})
-
-
-def check_data(source: DataSource) -> None:
-    """Raises OCT-DATA-MISSING, OCT-DATA-CHANGED."""
-    path = Path(source.path)
-    try:
-        digest, _ = content_digest(path, source.kind)
-    except OSError as error:
-        raise UserError(
-            "OCT-DATA-MISSING",
-            f"The data {source.alias!r} is not on this node.",
-            f"{path} cannot be read: {error.strerror or error}.",
-            "Put a copy, or the shared folder, at the same path as on the silo's first machine.",
-        ) from error
-    if digest != source.digest:
-        raise UserError(
-            "OCT-DATA-CHANGED",
-            f"The data {source.alias!r} on this node is not what was approved.",
-            f"{path} holds something else.",
-            "Bring this node's copy up to date.",
-        )
 
 
 def words_of(text: str) -> dict[str, Any] | None:

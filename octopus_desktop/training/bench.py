@@ -36,6 +36,7 @@ PASSED_ON = (
     "SYSTEMROOT", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "NCCL_SOCKET_IFNAME", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE",
     "PYTHONDONTWRITEBYTECODE",
 )  # fmt: skip
+GIVEN = "given"
 LINE_BYTES = 2000
 LINES_A_SECOND = 100
 
@@ -79,7 +80,7 @@ class Bench:
         self._path = f"{self._folder}/s"
         self._process: asyncio.subprocess.Process | None = None
         self._server: asyncio.Server | None = None
-        self._given = run_dir / "given"  # the task's files, and no other, where confined workers can read them
+        self._given = run_dir / GIVEN  # the task's files, and no other, where confined workers can read them
         self.sandbox, self.obstacle = "none", ""
 
     async def open(self, serve: Serve) -> None:
@@ -130,7 +131,7 @@ class Bench:
             readable=(self._run_dir / "runner.json", Path(self._spec.package), *data, self._given, *self._other()),
             writable=(self._run_dir / "work", Path(self._folder)),
             home=self._run_dir / "work",
-            network=Network.SHARED if self._spec.further else Network.NONE,
+            network=Network.SHARED if self._spec.spans else Network.NONE,
         )
 
     def _other(self) -> list[Path]:
@@ -140,19 +141,24 @@ class Bench:
         return [*map(Path, self._spec.python_paths), Path(own_code(self._run_dir))]
 
     def give(self, files: Sequence[str]) -> dict[str, str]:
-        """Show the workers these files only: each to its place. A link costs nothing, and the folder is read-only on
-        their side."""
-        places = {file: self._given / Path(file).name for file in files}
-        for old in self._given.iterdir():
-            if old not in places.values():
-                old.unlink()
-        for file, place in places.items():
-            if not place.exists():
-                try:
-                    os.link(file, place)
-                except OSError:  # another file system, or one without links
-                    shutil.copyfile(file, place)
-        return {file: str(place) for file, place in places.items()}
+        return give(self._given, files)
+
+    def want(self) -> None:
+        """A task is there. These workers are warm already."""
+
+    def idle(self) -> None:
+        """The task is done."""
+
+    def rest(self) -> None:
+        """Nothing is to be done for a while. These workers cost nothing meanwhile."""
+
+    def obstructed(self) -> UserError | None:
+        """Why there are no workers yet, where something else than their start is waited for."""
+        return None
+
+    def ended(self) -> UserError | None:
+        """Why workers ended of late, where more is known than their exit code."""
+        return None
 
     def _command(self, group: Group) -> list[str]:
         module, arguments = self._module(group)
@@ -215,6 +221,22 @@ class Bench:
                 kill_group(self._process.pid)
         if self._confine and self.sandbox == "none":  # a sandbox ends as a whole
             kill_descendants(self._process.pid if self._process else 0)  # what left the group by its own session
+
+
+def give(folder: Path, files: Sequence[str]) -> dict[str, str]:
+    """Show the workers these files only: each to its place in ``folder``. A link costs nothing, and the folder is
+    read-only on their side."""
+    places = {file: folder / Path(file).name for file in files}
+    for old in folder.iterdir():
+        if old not in places.values():
+            old.unlink()
+    for file, place in places.items():
+        if not place.exists():
+            try:
+                os.link(file, place)
+            except OSError:  # another file system, or one without links
+                shutil.copyfile(file, place)
+    return {file: str(place) for file, place in places.items()}
 
 
 class Limit:

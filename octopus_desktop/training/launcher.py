@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.training import frames
 from octopus_desktop.training.bench import LINE_BYTES, Bench, Group, Limit, Listener, free_port
+from octopus_desktop.training.slurm_bench import SlurmBench
 from octopus_desktop.training.spec import Further, RunnerSpec
 from octopus_desktop.training.watch import UNEVEN_S, Patience, as_fault, uneven
 from octopus_desktop.wire.errors import UserError
@@ -53,6 +54,7 @@ class Workers:
     Args:
         run_dir, confine: see ``Bench``.
         ask: sends words to the agent of a further machine, by its node's id; None where the run has none.
+        queue: hears of the site's queue, (state, words), where the workers are in an allocation of Slurm's.
 
     Attributes:
         sandbox, obstacle: see ``Bench``.
@@ -66,9 +68,14 @@ class Workers:
         *,
         confine: bool = False,
         ask: Callable[[str, dict[str, Any]], None] | None = None,
+        queue: Callable[[str, str], None] = lambda state, words: None,
     ) -> None:
         self._spec, self._listener, self._ask = spec, listener, ask
-        self._bench = Bench(run_dir, spec, listener, confine=confine)
+        self._bench: Bench | SlurmBench = (
+            SlurmBench(run_dir, spec, listener, queue)
+            if spec.slurm
+            else Bench(run_dir, spec, listener, confine=confine)
+        )
         self._size = max(1, spec.workers)
         self._group = _Group()
         self._changed = asyncio.Condition()
@@ -82,6 +89,8 @@ class Workers:
         self._refused: set[str] = set()  # that cannot do their part of this run
         self._ranks: dict[str, range] = {}  # of the further machines in the group that is
         self._generation = 0
+        self._asked, self._given, self._held = False, False, False  # a task is there; workers do it; the run pauses
+        self._cannot: dict[str, str] | None = None  # why there can be no workers, until the next task
 
     @property
     def sandbox(self) -> str:
@@ -114,7 +123,18 @@ class Workers:
                 (OCT-RUN-STALLED), or took unequal numbers of steps (OCT-RUN-UNEVEN). After the last two, the workers
                 are ended, and new ones start.
         """
-        self._deaths = 0
+        self._deaths, self._cannot, self._asked = 0, None, True
+        if not self._held:
+            self._bench.want()
+        try:
+            return await self._run(words)
+        finally:
+            self._asked = self._given = False
+            self._bench.idle()
+            if self._held:
+                self._bench.rest()
+
+    async def _run(self, words: dict[str, Any]) -> frames.Frame:
         config = self._spec.run_config
         self._patience = Patience(config.round_deadline_s, config.training.stall_s)
         await self._notify()
@@ -130,6 +150,7 @@ class Workers:
             if self._group.fault:
                 raise TaskFailed(self._group.fault)
             self._number += 1
+            self._given = True
             while not self._answers.empty():
                 self._answers.get_nowait()
             self._group.trained.clear()
@@ -140,6 +161,7 @@ class Workers:
             if self._ranks:
                 self._tell_further({"do": "task", "number": self._number, **self._by_digest(asked)})
             answer = await self._answer()
+            self._given = False
             if self._comparing:
                 self._comparing.cancel()
             if answer is not None:
@@ -147,7 +169,18 @@ class Workers:
                     raise TaskFailed(answer["fault"])
                 return answer
             if self._deaths > self._spec.max_restarts:
-                raise TaskFailed(_died(self._deaths))
+                raise TaskFailed(self._died())
+
+    def pause(self) -> None:
+        """Hold nothing that others could use; a task that is being done is done first."""
+        self._held = True
+        if not self._given:
+            self._bench.rest()
+
+    def resume(self) -> None:
+        self._held = False
+        if self._asked:
+            self._bench.want()
 
     # further machines
 
@@ -244,8 +277,9 @@ class Workers:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left if left < math.inf else None):
                     return await wait()
+        obstacle = self._bench.obstructed()
         self._end_group()
-        raise TaskFailed(self._patience.fault())
+        raise TaskFailed(_told(obstacle) if obstacle else self._patience.fault())
 
     def _end_group(self) -> None:
         """End these workers; others start. It counts as no death."""
@@ -280,13 +314,16 @@ class Workers:
                     lambda: (
                         len(self._group.ready) == self._size
                         or self._group.fault is not None
+                        or self._cannot is not None
                         or self._deaths > self._spec.max_restarts
                     )
                 )
 
         await self._patiently(ready, beginning=True)
+        if self._cannot:
+            raise TaskFailed(self._cannot)
         if self._deaths > self._spec.max_restarts and len(self._group.ready) < self._size:
-            raise TaskFailed(_died(self._deaths))
+            raise TaskFailed(self._died())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         hello = await frames.read(reader)
@@ -343,6 +380,29 @@ class Workers:
         async with self._changed:
             self._changed.notify_all()
 
+    async def _wait_for_another_task(self, error: UserError | OSError) -> None:
+        """The site has no workers for us now; it may have for the next task."""
+        if isinstance(error, OSError):
+            what = "The allocation could not be asked for."
+            error = UserError("OCT-RUN-WORKERS", what, str(error), "Look at the run's log.")
+        self._listener.heard({"word": "log", "level": "error", "text": str(error)})
+        self._cannot = _told(error)
+        await self._notify()
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._cannot is None)
+
+    def _died(self) -> dict[str, str]:
+        known = self._bench.ended()
+        return _told(
+            known
+            or UserError(
+                "OCT-RUN-WORKERS",
+                f"The training workers died {self._deaths} times in one task.",
+                "They were killed or crashed; the run's log has their last words.",
+                "Look for too little memory or a crash in native code, then resume or stop the run.",
+            )
+        )
+
     async def _supervise(self) -> None:
         while True:
             deaths = self._deaths
@@ -351,27 +411,19 @@ class Workers:
             connected = self._group
             try:
                 code = await self._bench.work(self._begin())
-            except (UserError, OSError) as error:  # no port, no interface: starting again would fail in the same way
-                what = "The workers could not be started."
-                connected.fault = _told(UserError("OCT-RUN-WORKERS", what, str(error), "Look at the run's log."))
-                await self._notify()
-                return
+            except (UserError, OSError) as error:
+                if not self._spec.slurm:  # no port, no interface: starting again would fail in the same way
+                    what = "The workers could not be started."
+                    connected.fault = _told(UserError("OCT-RUN-WORKERS", what, str(error), "Look at the run's log."))
+                    await self._notify()
+                    return
+                await self._wait_for_another_task(error)
+                continue
             self._tell_further({"do": "end"})
             self._say(f"The workers ended with code {code}.")
             await self._lost(connected)  # it may have died before it could say hello
             async with self._changed:
                 await self._changed.wait_for(lambda: self._deaths <= self._spec.max_restarts)
-
-
-def _died(times: int) -> dict[str, str]:
-    return _told(
-        UserError(
-            "OCT-RUN-WORKERS",
-            f"The training workers died {times} times in one task.",
-            "They were killed or crashed; the run's log has their last words.",
-            "Look for too little memory or a crash in native code, then resume or stop the run.",
-        )
-    )
 
 
 def _told(error: UserError) -> dict[str, str]:

@@ -18,7 +18,13 @@ from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.wire.canonical import canonical_json
 
 MAILBOX = "mailbox.sqlite"
+SLURM = "slurm"  # a run's own folder for its allocation: the way to its runner, and its output
 PRIVATE = "leaving"  # a runner's own folder, closed to the job's code: updates on their way out, and what was left out
+
+
+def beside(update: Path, name: str) -> Path:
+    """Where workers write what a strategy has them return beside the update."""
+    return update.with_name(f"{update.stem}-{name}{update.suffix}")
 
 
 class _Json:
@@ -60,6 +66,16 @@ class Further:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Allocated:
+    """All workers in an allocation of the site's Slurm: under which profile (``system.slurm.Profile`` as a dict), by
+    which name it is known in the queue, and how many workers each of its nodes has."""
+
+    profile: dict[str, Any]
+    name: str
+    workers: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunnerSpec(_Json):
     """A silo's share of a run. ``package`` is the unpacked, verified package directory (holding ``code/``)."""
 
@@ -80,6 +96,16 @@ class RunnerSpec(_Json):
     package_digest: str = ""  # of the package's file: further machines get it by that
     further: tuple[dict[str, Any], ...] = ()  # Further as dicts, in the order of their ranks, which follow our own
     address: str = ""  # this machine's IP address as the further ones reach it
+    slurm: dict[str, Any] = field(default_factory=dict)  # Allocated as a dict: the workers are there and none is here
+
+    @property
+    def allocated(self) -> Allocated | None:
+        return Allocated(**{**self.slurm, "workers": tuple(self.slurm["workers"])}) if self.slurm else None
+
+    @property
+    def spans(self) -> bool:
+        """Whether workers of one group are on more than one machine, and speak over their network."""
+        return bool(self.further) or len(self.slurm.get("workers", ())) > 1
 
     @property
     def run_config(self) -> RunConfig:

@@ -84,7 +84,7 @@ def work(run_dir: Path) -> None:
     """Serve tasks until the runner goes."""
     spec = RunnerSpec.read(run_dir / "runner.json")
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if spec.further:  # the process group's network is shared: what is no file there is closed as well
+    if spec.spans:  # the process group's network is shared: what is no file there is closed as well
         scope_itself()
     link = Link(os.environ[frames.SOCKET_VARIABLE])
     link.say("hello", rank=rank, pid=os.getpid(), restart=os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

@@ -172,6 +172,7 @@ def fold(state: pb.Snapshot, event: pb.Event) -> None:
 _PLURAL = {
     "federation": "federations", "node": "nodes", "dataset": "datasets", "offer": "offers", "run": "runs",
     "policy": "policies", "runtime": "runtimes",
+    "slurm_profile": "slurm_profiles",
 }  # fmt: skip
 
 

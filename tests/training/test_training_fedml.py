@@ -8,10 +8,6 @@ its own.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -24,39 +20,8 @@ from octopus_desktop.simulation.jobs import open_job
 from octopus_desktop.training.adapters.fedml import _means, _take
 from octopus_desktop.training.engine import initial_model
 from octopus_desktop.wire.errors import UserError
+from tests.training.environments import fedml_environment
 
-STAND_IN = """
-from abc import ABC, abstractmethod
-
-
-class ClientTrainer(ABC):
-    def __init__(self, model, args):
-        self.model, self.args, self.id = model, args, 0
-        self.local_train_dataset = self.local_test_dataset = None
-        self.local_sample_number = 0
-
-    def set_id(self, trainer_id):
-        self.id = trainer_id
-
-    def update_dataset(self, local_train_dataset, local_test_dataset, local_sample_number):
-        self.local_train_dataset, self.local_test_dataset = local_train_dataset, local_test_dataset
-        self.local_sample_number = local_sample_number
-
-    @abstractmethod
-    def get_model_params(self): ...
-
-    @abstractmethod
-    def set_model_params(self, model_parameters): ...
-
-    def on_before_local_training(self, train_data, device, args): ...
-
-    @abstractmethod
-    def train(self, train_data, device, args): ...
-
-    def on_after_local_training(self, train_data, device, args): ...
-
-    def test(self, test_data, device, args): ...
-"""
 THEIRS = """
 import torch
 from fedml.core.alg_frame.client_trainer import ClientTrainer
@@ -126,20 +91,7 @@ batch_size = 1000
 
 @pytest.fixture(scope="module")
 def fedml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if named := os.environ.get("OCTOPUS_FEDML_RUNTIME"):
-        return Path(named)
-    place = tmp_path_factory.mktemp("runtimes") / "fedml"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
-    packages = next((place / "lib").glob("python3*")) / "site-packages"
-    (packages / "behind.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    inner = packages / "fedml" / "core" / "alg_frame"
-    inner.mkdir(parents=True)
-    for folder in (inner, inner.parent, inner.parent.parent):
-        (folder / "__init__.py").touch()
-    (inner / "client_trainer.py").write_text(STAND_IN)
-    (packages / "fedml-0.9.dist-info").mkdir()
-    (packages / "fedml-0.9.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: fedml\nVersion: 0.9\n")
-    return place
+    return fedml_environment(tmp_path_factory.mktemp("runtimes") / "fedml")
 
 
 def make_job(folder: Path) -> Path:

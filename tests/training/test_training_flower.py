@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from octopus_desktop.simulation.jobs import open_job
 from octopus_desktop.training.adapters.flower import _take
 from octopus_desktop.training.engine import initial_model
 from octopus_desktop.wire.errors import UserError
+from tests.training.environments import flower_environment
 
 APP = Path(__file__).parent / "flower_app"
 JOB = """
@@ -50,16 +50,7 @@ lr = 0.05
 @pytest.fixture(scope="module")
 def flower(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with flwr of its own, and this one's torch behind it."""
-    if named := os.environ.get("OCTOPUS_FLOWER_RUNTIME"):
-        return Path(named)
-    if os.environ.get("OCTOPUS_BIG_TESTS") != "1":
-        pytest.skip("flwr is no dependency of ours: set OCTOPUS_FLOWER_RUNTIME, or OCTOPUS_BIG_TESTS=1 to install it")
-    place = tmp_path_factory.mktemp("runtimes") / "flower"
-    subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
-    subprocess.run([str(place / "bin" / "pip"), "install", "-q", "flwr>=1.20"], check=True, timeout=600)
-    packages = next((place / "lib").glob("python3*")) / "site-packages"
-    (packages / "behind.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return place
+    return flower_environment(tmp_path_factory.mktemp("runtimes") / "flower")
 
 
 def make_job(folder: Path, text: str = JOB, client: str = "client_app") -> Path:

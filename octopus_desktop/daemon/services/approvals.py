@@ -22,6 +22,7 @@ from octopus_desktop.daemon.services.nodes import Nodes
 from octopus_desktop.daemon.services.packages import Packages
 from octopus_desktop.daemon.services.runtimes import Runtimes
 from octopus_desktop.daemon.services.setup import Setup
+from octopus_desktop.daemon.services.slurm import Slurm
 from octopus_desktop.identity.keys import verify
 from octopus_desktop.jobs.approval import Statement
 from octopus_desktop.jobs.manifest import JobManifest, RunConfig
@@ -58,9 +59,11 @@ class Approvals:
         datasets: Datasets,
         packages: Packages,
         runtimes: Runtimes,
+        slurm: Slurm,
     ) -> None:
         self._silo, self._lives, self._setup = silo, lives, setup
         self._nodes, self._datasets, self._packages, self._runtimes = nodes, datasets, packages, runtimes
+        self._slurm = slurm
         self.agree: Callable[[pb.SiloOffer], str] = lambda offer: ""
         self.spread: Callable[..., Awaitable[dict[str, Any]]]
         self.forbidden: Callable[[pb.SiloOffer, VerifiedPackage], str] = lambda offer, package: ""
@@ -75,6 +78,8 @@ class Approvals:
             self.agree(offer)
             await self._must_be_allowed(offer)
             await self._check_scope(offer, statement)
+            if statement.conditions.slurm:
+                await self._slurm.must_take(statement.conditions.slurm)
         with self._silo.change():
             offer = self._silo.need("offer", run_id)
             self._must_be(offer, "approved" if verdict == "revoked" else "offered")
@@ -177,6 +182,11 @@ class Approvals:
         conditions = statement.conditions
         terms.check_form(conditions, time.time(), config.rounds, bool(config.privacy))
         self._nodes.must_know(conditions.nodes)
+        if conditions.slurm and conditions.nodes:
+            raise terms.broken(
+                "It names nodes of this silo and a Slurm profile, and a run trains in one of both.",
+                "Name the nodes, or the profile.",
+            )
         needs = {need.alias: need for need in verified.manifest.data}
         if set(conditions.datasets) != set(needs) or set(statement.data_scope) != set(needs):
             raise UserError(
@@ -207,8 +217,15 @@ class Approvals:
 
     def uses_runtime(self, runtime_id: str) -> bool:
         """Whether a run that is not over was approved for this runtime."""
+        return self._uses("runtime", runtime_id)
+
+    def uses_slurm(self, profile_id: str) -> bool:
+        """Whether a run that is not over was approved for this Slurm profile."""
+        return self._uses("slurm", profile_id)
+
+    def _uses(self, condition: str, wanted: str) -> bool:
         offers = (self._silo.get("offer", life.run_id) for life in self._lives.active())
-        return any(json.loads(o.conditions_json or "{}").get("runtime") == runtime_id for o in offers if o is not None)
+        return any(json.loads(o.conditions_json or "{}").get(condition) == wanted for o in offers if o is not None)
 
     def approval(self, run_id: str) -> Decision | None:
         """The newest signed decision on a run."""
@@ -242,7 +259,10 @@ class Approvals:
         config = RunConfig.from_dict(json.loads(offer.offer.config_json))
         federation = self._silo.need("federation", offer.federation_id)
         named = statement.conditions.nodes
-        who = await self.spread(run_id, config, named, self._share(config), elsewhere=bool(interpreter.python))
+        if statement.conditions.slurm:
+            who = self._slurm.plan(run_id, config, statement.conditions.slurm)
+        else:
+            who = await self.spread(run_id, config, named, self._share(config), elsewhere=bool(interpreter.python))
         needs = {need.alias: need for need in manifest.data}
         return RunnerSpec(
             run_id=run_id,

@@ -183,6 +183,7 @@ class Lives:
         if life.run in reducer.RUN_ENDED and not run.ended_at:
             run.ended_at = now
             run.workers = 0
+            run.queue = ""
             run.eta_s = 0.0
             run.fraction = 1.0 if life.run == "completed" else run.fraction
         silo.put("run", run)

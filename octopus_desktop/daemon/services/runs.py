@@ -29,6 +29,7 @@ from octopus_desktop.daemon.supervisor import Runner
 from octopus_desktop.jobs.approval import Conditions
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.training.spec import PRIVATE, RunnerSpec
+from octopus_desktop.wire.blobs import answer_blobs
 from octopus_desktop.wire.errors import IllegalMove, UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
 from octopus_desktop.wire.pb.envelope_pb2 import Answer, Envelope, Finished, RoundResult, Stop, Task
@@ -46,8 +47,9 @@ class Runs:
     """The noun ``run``.
 
     Attributes:
-        lawful: checks approval, package and data, and gives the runner's specification; raises UserError. Set by
-            ``app``: (run id, run directory) -> RunnerSpec.
+        lawful: checks approval, package and data, and gives the runner's specification; raises UserError: (run id, run
+            directory) -> RunnerSpec.
+        give_back: sees that nothing is left of the run in the site's Slurm. Both are set by ``app``.
     """
 
     def __init__(
@@ -67,6 +69,8 @@ class Runs:
         self._nodes, self._mailboxes, self._blobs, self._uses, self._words = nodes, mailboxes, blobs, uses, words
         self._spread = spread
         self.lawful: Callable[[str, Path], Awaitable[RunnerSpec]]
+        self.give_back: Callable[[str], None] = lambda run_id: None
+        self._stopping = False
         self._runners: dict[str, Runner] = {}
         self._launching: dict[str, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -226,6 +230,11 @@ class Runs:
             row.federation.clear()
             row.federation.update(result.metrics)
             row.seconds = result.seconds
+            for kept, told in ((row.answered, result.answered), (row.missing, result.missing), (row.late, result.late)):
+                del kept[:]
+                kept.extend(told)
+            for silo, numbers in result.silos.items():
+                row.silos[silo].values.update(numbers.values)
             if result.model.digest:
                 row.model_digest, row.model_size = result.model.digest, result.model.size
             self._record.touch(envelope.run_id, envelope.round)
@@ -259,7 +268,8 @@ class Runs:
                 )
                 if pb.Left.FromString(body).kind == "ANSWER"
             )
-            refused = terms.answer_allowed(limits, sent, answer.update.size, answer.metrics)
+            size = sum(blob.size for blob in answer_blobs(answer))
+            refused = terms.answer_allowed(limits, sent, size, answer.metrics)
             if refused:
                 event = reducer.Broken(refused.code, refused.why)
                 asyncio.get_running_loop().call_soon(when_possible, self._lives.apply, envelope.run_id, event)
@@ -366,6 +376,8 @@ class Runs:
             self._lives.apply(run_id, reducer.RunnerEnded(code or "OCT-RUN-WORKERS", reason or "The runner gave up."))
 
     def _gone(self, run_id: str, runner: Runner, why: str) -> None:
+        if self._stopping:
+            return
         if self._runners.get(run_id) is runner:
             del self._runners[run_id]
             self._spread.end(run_id)
@@ -373,11 +385,15 @@ class Runs:
         if life.active and "disk" not in life.held:
             self._logs.add("warning", "daemon", f"The runner ended: {why}", run_id)
             when_possible(self._lives.apply, run_id, reducer.RunnerGone(why))
+            if self._lives.get(run_id).run == "paused":
+                self._give_back(run_id)
 
     def tell(self, run_id: str, word: str) -> None:
         runner = self._runners.get(run_id)
         if runner:
             runner.say(word)
+        elif word == "pause":
+            self._give_back(run_id)
         self._words.held(run_id)
 
     def end(self, run_id: str, reason: str) -> None:
@@ -394,12 +410,30 @@ class Runs:
     async def _end(self, run_id: str, runner: Runner | None, reason: str) -> None:
         if runner:
             await runner.end(reason)
+        self._give_back(run_id)
         self._mailboxes.close(run_id)
         self._uses.drop_updates(run_id)
         place = self._silo.home.run(run_id)
         for folder in ("package", PRIVATE):
             await asyncio.to_thread(shutil.rmtree, place / folder, True)
         await self._nodes.sample()
+
+    def _give_back(self, run_id: str) -> None:
+        """What its runner has not given back by itself."""
+        if self._conditions(run_id).slurm:
+            self.give_back(run_id)
+
+    def allocated(self) -> set[str]:
+        """The runs that may have an allocation of the site's Slurm."""
+        going = (life.run_id for life in self._lives.active() if life.run != "paused" or life.run_id in self._runners)
+        return {run_id for run_id in going if self._conditions(run_id).slurm}
+
+    async def leave(self) -> None:
+        """The daemon ends. Runners on this machine end with it as they are; those whose workers are elsewhere are asked
+        to, so that nothing of theirs begins anew."""
+        self._stopping = True
+        away = [runner for run_id, runner in self._runners.items() if self._conditions(run_id).slurm]
+        await asyncio.gather(*(runner.end("The daemon ends.") for runner in away))
 
     # time and disk
 

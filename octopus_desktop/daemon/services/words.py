@@ -18,10 +18,12 @@ from octopus_desktop.daemon.services.blob_uses import BlobUses
 from octopus_desktop.daemon.services.lives import Lives
 from octopus_desktop.daemon.services.logs import Logs
 from octopus_desktop.daemon.services.record import Record
+from octopus_desktop.wire.blobs import answer_blobs
 from octopus_desktop.wire.canonical import new_id
 from octopus_desktop.wire.pb.envelope_pb2 import ANSWER, PROGRESS, Answer, Envelope, Progress, Span, Task
 
 PROGRESS_S = 1.0
+QUEUE_LIMIT = 500
 STATES = ("preparing", "training", "exchanging", "waiting", "paused")
 
 
@@ -46,6 +48,7 @@ class Words:
         self._newest: dict[str, Progress] = {}
         self._waits: dict[str, float] = {}
         self._uploads: dict[str, float] = {}
+        self._queues: dict[str, str] = {}
 
     def heard(self, run_id: str, word: dict[str, Any]) -> None:
         """One word of a runner. Raises KeyError, TypeError or ValueError when it is malformed."""
@@ -65,6 +68,8 @@ class Words:
                 self._logs.add(
                     str(word["level"]), str(word["source"]), str(word["text"]), run_id, float(word.get("at", 0.0))
                 )
+            case "queue":
+                self._queue(run_id, str(word["state"]), str(word["words"])[:QUEUE_LIMIT])
             case "ready":
                 self._logs.add("info", "daemon", "The runner is ready.", run_id)
 
@@ -78,9 +83,9 @@ class Words:
             if envelope.kind == ANSWER:
                 rounds.append(envelope.round)
                 answer = Answer.FromString(envelope.body)
-                if answer.update.digest:
-                    with self._silo.db.transaction():
-                        self._uses.add(run_id, "update", envelope.round, answer.update.digest)
+                with self._silo.db.transaction():
+                    for blob in answer_blobs(answer):
+                        self._uses.add(run_id, "update", envelope.round, blob.digest)
         self.outbox_changed(life.federation_id)  # first of all: a round waits for it
         if max(rounds):
             self._lives.apply(run_id, reducer.AnswerPut(max(rounds)))
@@ -107,7 +112,7 @@ class Words:
                 self._record.round(envelope.run_id, place).local[name] = value
         if 0 < before < envelope.round:
             self._record.touch(envelope.run_id, before)
-        row.bytes_out += answer.update.size + len(envelope.body)
+        row.bytes_out += sum(blob.size for blob in answer_blobs(answer)) + len(envelope.body)
         self._record.touch(envelope.run_id, envelope.round)
         at = time.time()
         points = [[name, "silo", envelope.round, 0, value, at] for name, value in answer.metrics.items()]
@@ -144,6 +149,18 @@ class Words:
                 epoch=int(word.get("epoch", 0)),
             )  # fmt: skip
             self._soon(run_id, round_, progress)
+
+    def _queue(self, run_id: str, state: str, words: str) -> None:
+        """How its allocation stands: shown as it is; what is new beyond an estimate is also logged."""
+        run = self._silo.get("run", run_id)
+        if run is None or run.state not in reducer.RUN_ACTIVE or run.queue == words:
+            return
+        run.queue = words
+        self._silo.hub.soon("run", run)
+        self._record.run_changed(run)
+        if words and state != self._queues.get(run_id):
+            self._logs.add("info", "slurm", f"{words[0].upper()}{words[1:]}.", run_id)
+        self._queues[run_id] = state
 
     def _soon(self, run_id: str, round_: int, progress: Progress) -> None:
         """At most one PROGRESS a second; the newest goes. It bears no metrics: those leave with answers only."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from octopus_desktop.training.adapters import absent
 from octopus_desktop.wire.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,12 +52,15 @@ class Application:
             raise _unusable(f"The module {module} has no {name!r}.", "Correct job.toml or pyproject.toml.") from error
 
     def build_model(self) -> nn.Module:
-        """The model that ``[job] model`` names: a class or a function without required arguments."""
+        """The model that ``[job] model`` names: a class or a function without required arguments. Its module may import
+        packages that are not installed here, as the server's environment has neither the framework nor its data's
+        loaders; its building may not need them."""
         if not self._model:
             raise _unusable(
                 "job.toml does not say what the model is.", 'Add to [job]: model = "module:Class", such as "task:Net".'
             )
-        model: nn.Module = self.found(self._model)()
+        with absent.stood_in(self.root):
+            model: nn.Module = self.found(self._model)()
         return model
 
     def own_data(self, ctx: Context) -> dict[str, str]:

@@ -118,7 +118,7 @@ class ConfigureRequest(_message.Message):
     def __init__(self, organisation: _Optional[str] = ..., administrator: _Optional[str] = ..., approver_key: _Optional[bytes] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("number", "snapshot", "daemon", "federation", "node", "dataset", "offer", "run", "policy", "audit", "removed", "logs", "notice", "runtime")
+    __slots__ = ("number", "snapshot", "daemon", "federation", "node", "dataset", "offer", "run", "policy", "audit", "removed", "logs", "notice", "runtime", "slurm_profile")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     DAEMON_FIELD_NUMBER: _ClassVar[int]
@@ -133,6 +133,7 @@ class Event(_message.Message):
     LOGS_FIELD_NUMBER: _ClassVar[int]
     NOTICE_FIELD_NUMBER: _ClassVar[int]
     RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    SLURM_PROFILE_FIELD_NUMBER: _ClassVar[int]
     number: int
     snapshot: Snapshot
     daemon: DaemonStatus
@@ -147,7 +148,8 @@ class Event(_message.Message):
     logs: LogPageReply
     notice: Notice
     runtime: Runtime
-    def __init__(self, number: _Optional[int] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., daemon: _Optional[_Union[DaemonStatus, _Mapping]] = ..., federation: _Optional[_Union[Federation, _Mapping]] = ..., node: _Optional[_Union[Node, _Mapping]] = ..., dataset: _Optional[_Union[Dataset, _Mapping]] = ..., offer: _Optional[_Union[SiloOffer, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., audit: _Optional[_Union[AuditEntry, _Mapping]] = ..., removed: _Optional[_Union[Removed, _Mapping]] = ..., logs: _Optional[_Union[LogPageReply, _Mapping]] = ..., notice: _Optional[_Union[Notice, _Mapping]] = ..., runtime: _Optional[_Union[Runtime, _Mapping]] = ...) -> None: ...
+    slurm_profile: SlurmProfile
+    def __init__(self, number: _Optional[int] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., daemon: _Optional[_Union[DaemonStatus, _Mapping]] = ..., federation: _Optional[_Union[Federation, _Mapping]] = ..., node: _Optional[_Union[Node, _Mapping]] = ..., dataset: _Optional[_Union[Dataset, _Mapping]] = ..., offer: _Optional[_Union[SiloOffer, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., audit: _Optional[_Union[AuditEntry, _Mapping]] = ..., removed: _Optional[_Union[Removed, _Mapping]] = ..., logs: _Optional[_Union[LogPageReply, _Mapping]] = ..., notice: _Optional[_Union[Notice, _Mapping]] = ..., runtime: _Optional[_Union[Runtime, _Mapping]] = ..., slurm_profile: _Optional[_Union[SlurmProfile, _Mapping]] = ...) -> None: ...
 
 class Removed(_message.Message):
     __slots__ = ("kind", "id")
@@ -174,7 +176,7 @@ class Notice(_message.Message):
     def __init__(self, level: _Optional[str] = ..., code: _Optional[str] = ..., text: _Optional[str] = ..., subject_kind: _Optional[str] = ..., subject_id: _Optional[str] = ..., at: _Optional[float] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("daemon", "federations", "nodes", "datasets", "offers", "runs", "policies", "audit_tail", "runtimes")
+    __slots__ = ("daemon", "federations", "nodes", "datasets", "offers", "runs", "policies", "audit_tail", "runtimes", "slurm_profiles")
     DAEMON_FIELD_NUMBER: _ClassVar[int]
     FEDERATIONS_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
@@ -184,6 +186,7 @@ class Snapshot(_message.Message):
     POLICIES_FIELD_NUMBER: _ClassVar[int]
     AUDIT_TAIL_FIELD_NUMBER: _ClassVar[int]
     RUNTIMES_FIELD_NUMBER: _ClassVar[int]
+    SLURM_PROFILES_FIELD_NUMBER: _ClassVar[int]
     daemon: DaemonStatus
     federations: _containers.RepeatedCompositeFieldContainer[Federation]
     nodes: _containers.RepeatedCompositeFieldContainer[Node]
@@ -193,7 +196,8 @@ class Snapshot(_message.Message):
     policies: _containers.RepeatedCompositeFieldContainer[Policy]
     audit_tail: _containers.RepeatedCompositeFieldContainer[AuditEntry]
     runtimes: _containers.RepeatedCompositeFieldContainer[Runtime]
-    def __init__(self, daemon: _Optional[_Union[DaemonStatus, _Mapping]] = ..., federations: _Optional[_Iterable[_Union[Federation, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., datasets: _Optional[_Iterable[_Union[Dataset, _Mapping]]] = ..., offers: _Optional[_Iterable[_Union[SiloOffer, _Mapping]]] = ..., runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., audit_tail: _Optional[_Iterable[_Union[AuditEntry, _Mapping]]] = ..., runtimes: _Optional[_Iterable[_Union[Runtime, _Mapping]]] = ...) -> None: ...
+    slurm_profiles: _containers.RepeatedCompositeFieldContainer[SlurmProfile]
+    def __init__(self, daemon: _Optional[_Union[DaemonStatus, _Mapping]] = ..., federations: _Optional[_Iterable[_Union[Federation, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., datasets: _Optional[_Iterable[_Union[Dataset, _Mapping]]] = ..., offers: _Optional[_Iterable[_Union[SiloOffer, _Mapping]]] = ..., runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., audit_tail: _Optional[_Iterable[_Union[AuditEntry, _Mapping]]] = ..., runtimes: _Optional[_Iterable[_Union[Runtime, _Mapping]]] = ..., slurm_profiles: _Optional[_Iterable[_Union[SlurmProfile, _Mapping]]] = ...) -> None: ...
 
 class Federation(_message.Message):
     __slots__ = ("id", "name", "server", "carrier", "link", "latency_ms", "certificate_expires", "ca_fingerprint", "certificate_fingerprint", "silo_name", "enrolled_at", "bytes_in", "bytes_out", "error_code", "error", "link_since", "carriers", "bytes_resumed")
@@ -526,6 +530,58 @@ class Runtime(_message.Message):
     checked_at: float
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., path: _Optional[str] = ..., state: _Optional[str] = ..., python: _Optional[str] = ..., torch: _Optional[str] = ..., cuda: _Optional[str] = ..., packages: _Optional[_Mapping[str, str]] = ..., paths: _Optional[_Iterable[str]] = ..., error: _Optional[str] = ..., added_at: _Optional[float] = ..., checked_at: _Optional[float] = ...) -> None: ...
 
+class SlurmProfile(_message.Message):
+    __slots__ = ("id", "name", "partition", "account", "qos", "nodes", "gpus_per_node", "cpus_per_task", "mem", "time", "extra", "address", "alone_s", "state", "said", "error_code", "error", "added_at", "checked_at", "request_id")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    QOS_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    GPUS_PER_NODE_FIELD_NUMBER: _ClassVar[int]
+    CPUS_PER_TASK_FIELD_NUMBER: _ClassVar[int]
+    MEM_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    EXTRA_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ALONE_S_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    SAID_FIELD_NUMBER: _ClassVar[int]
+    ERROR_CODE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    ADDED_AT_FIELD_NUMBER: _ClassVar[int]
+    CHECKED_AT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    partition: str
+    account: str
+    qos: str
+    nodes: int
+    gpus_per_node: int
+    cpus_per_task: int
+    mem: str
+    time: str
+    extra: _containers.RepeatedScalarFieldContainer[str]
+    address: str
+    alone_s: int
+    state: str
+    said: str
+    error_code: str
+    error: str
+    added_at: float
+    checked_at: float
+    request_id: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., partition: _Optional[str] = ..., account: _Optional[str] = ..., qos: _Optional[str] = ..., nodes: _Optional[int] = ..., gpus_per_node: _Optional[int] = ..., cpus_per_task: _Optional[int] = ..., mem: _Optional[str] = ..., time: _Optional[str] = ..., extra: _Optional[_Iterable[str]] = ..., address: _Optional[str] = ..., alone_s: _Optional[int] = ..., state: _Optional[str] = ..., said: _Optional[str] = ..., error_code: _Optional[str] = ..., error: _Optional[str] = ..., added_at: _Optional[float] = ..., checked_at: _Optional[float] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class LookRuntimeRequest(_message.Message):
+    __slots__ = ("path", "id")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    id: str
+    def __init__(self, path: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
+
 class AddRuntimeRequest(_message.Message):
     __slots__ = ("name", "path", "request_id")
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -653,7 +709,7 @@ class PolicyLine(_message.Message):
     def __init__(self, line: _Optional[str] = ..., verdict: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
 
 class ReviewReply(_message.Message):
-    __slots__ = ("offer", "manifest_toml", "files", "findings", "summary", "previous_digest", "changes", "data", "history")
+    __slots__ = ("offer", "manifest_toml", "files", "findings", "summary", "previous_digest", "changes", "data", "history", "runtimes", "requirements")
     OFFER_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_TOML_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
@@ -663,6 +719,8 @@ class ReviewReply(_message.Message):
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
+    RUNTIMES_FIELD_NUMBER: _ClassVar[int]
+    REQUIREMENTS_FIELD_NUMBER: _ClassVar[int]
     offer: SiloOffer
     manifest_toml: str
     files: _containers.RepeatedCompositeFieldContainer[FileEntry]
@@ -672,7 +730,21 @@ class ReviewReply(_message.Message):
     changes: _containers.RepeatedCompositeFieldContainer[FileChange]
     data: _containers.RepeatedCompositeFieldContainer[DataMatch]
     history: _containers.RepeatedCompositeFieldContainer[HistoryEntry]
-    def __init__(self, offer: _Optional[_Union[SiloOffer, _Mapping]] = ..., manifest_toml: _Optional[str] = ..., files: _Optional[_Iterable[_Union[FileEntry, _Mapping]]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., summary: _Optional[_Iterable[_Union[SummaryLine, _Mapping]]] = ..., previous_digest: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[FileChange, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataMatch, _Mapping]]] = ..., history: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ...) -> None: ...
+    runtimes: _containers.RepeatedCompositeFieldContainer[RuntimeMatch]
+    requirements: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, offer: _Optional[_Union[SiloOffer, _Mapping]] = ..., manifest_toml: _Optional[str] = ..., files: _Optional[_Iterable[_Union[FileEntry, _Mapping]]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., summary: _Optional[_Iterable[_Union[SummaryLine, _Mapping]]] = ..., previous_digest: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[FileChange, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataMatch, _Mapping]]] = ..., history: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ..., runtimes: _Optional[_Iterable[_Union[RuntimeMatch, _Mapping]]] = ..., requirements: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RuntimeMatch(_message.Message):
+    __slots__ = ("runtime_id", "name", "fits", "lacks")
+    RUNTIME_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FITS_FIELD_NUMBER: _ClassVar[int]
+    LACKS_FIELD_NUMBER: _ClassVar[int]
+    runtime_id: str
+    name: str
+    fits: bool
+    lacks: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, runtime_id: _Optional[str] = ..., name: _Optional[str] = ..., fits: _Optional[bool] = ..., lacks: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FileEntry(_message.Message):
     __slots__ = ("path", "size", "digest")
@@ -791,7 +863,7 @@ class NoteRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., path: _Optional[str] = ..., line: _Optional[int] = ..., text: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("id", "federation_id", "job_name", "job_version", "package_digest", "state", "reason", "code", "round", "rounds", "fraction", "eta_s", "approved_at", "started_at", "ended_at", "updated_at", "bytes_in", "bytes_out", "metrics", "silos", "silos_present", "workers", "datasets", "approved_by", "conditions_json", "carrier", "encoding", "bytes_resumed", "latency_ms", "link", "best_round", "best_value")
+    __slots__ = ("id", "federation_id", "job_name", "job_version", "package_digest", "state", "reason", "code", "round", "rounds", "fraction", "eta_s", "approved_at", "started_at", "ended_at", "updated_at", "bytes_in", "bytes_out", "metrics", "silos", "silos_present", "workers", "datasets", "approved_by", "conditions_json", "carrier", "encoding", "bytes_resumed", "latency_ms", "link", "best_round", "best_value", "queue")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -831,6 +903,7 @@ class Run(_message.Message):
     LINK_FIELD_NUMBER: _ClassVar[int]
     BEST_ROUND_FIELD_NUMBER: _ClassVar[int]
     BEST_VALUE_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
     id: str
     federation_id: str
     job_name: str
@@ -863,7 +936,8 @@ class Run(_message.Message):
     link: str
     best_round: int
     best_value: float
-    def __init__(self, id: _Optional[str] = ..., federation_id: _Optional[str] = ..., job_name: _Optional[str] = ..., job_version: _Optional[str] = ..., package_digest: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., code: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., fraction: _Optional[float] = ..., eta_s: _Optional[float] = ..., approved_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., updated_at: _Optional[float] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., silos: _Optional[_Iterable[str]] = ..., silos_present: _Optional[_Iterable[str]] = ..., workers: _Optional[int] = ..., datasets: _Optional[_Iterable[str]] = ..., approved_by: _Optional[str] = ..., conditions_json: _Optional[str] = ..., carrier: _Optional[str] = ..., encoding: _Optional[str] = ..., bytes_resumed: _Optional[int] = ..., latency_ms: _Optional[float] = ..., link: _Optional[str] = ..., best_round: _Optional[int] = ..., best_value: _Optional[float] = ...) -> None: ...
+    queue: str
+    def __init__(self, id: _Optional[str] = ..., federation_id: _Optional[str] = ..., job_name: _Optional[str] = ..., job_version: _Optional[str] = ..., package_digest: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., code: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., fraction: _Optional[float] = ..., eta_s: _Optional[float] = ..., approved_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., updated_at: _Optional[float] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., silos: _Optional[_Iterable[str]] = ..., silos_present: _Optional[_Iterable[str]] = ..., workers: _Optional[int] = ..., datasets: _Optional[_Iterable[str]] = ..., approved_by: _Optional[str] = ..., conditions_json: _Optional[str] = ..., carrier: _Optional[str] = ..., encoding: _Optional[str] = ..., bytes_resumed: _Optional[int] = ..., latency_ms: _Optional[float] = ..., link: _Optional[str] = ..., best_round: _Optional[int] = ..., best_value: _Optional[float] = ..., queue: _Optional[str] = ...) -> None: ...
 
 class StopLocalRequest(_message.Message):
     __slots__ = ("id", "reason", "request_id")
@@ -876,7 +950,7 @@ class StopLocalRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RunRound(_message.Message):
-    __slots__ = ("round", "local", "federation", "bytes_out", "bytes_in", "seconds", "model_digest", "model_size")
+    __slots__ = ("round", "local", "federation", "bytes_out", "bytes_in", "seconds", "model_digest", "model_size", "answered", "missing", "late", "silos")
     class LocalEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -891,6 +965,13 @@ class RunRound(_message.Message):
         key: str
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class SilosEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _envelope_pb2.SiloNumbers
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_envelope_pb2.SiloNumbers, _Mapping]] = ...) -> None: ...
     ROUND_FIELD_NUMBER: _ClassVar[int]
     LOCAL_FIELD_NUMBER: _ClassVar[int]
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
@@ -899,6 +980,10 @@ class RunRound(_message.Message):
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     MODEL_SIZE_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    SILOS_FIELD_NUMBER: _ClassVar[int]
     round: int
     local: _containers.ScalarMap[str, float]
     federation: _containers.ScalarMap[str, float]
@@ -907,7 +992,11 @@ class RunRound(_message.Message):
     seconds: float
     model_digest: str
     model_size: int
-    def __init__(self, round: _Optional[int] = ..., local: _Optional[_Mapping[str, float]] = ..., federation: _Optional[_Mapping[str, float]] = ..., bytes_out: _Optional[int] = ..., bytes_in: _Optional[int] = ..., seconds: _Optional[float] = ..., model_digest: _Optional[str] = ..., model_size: _Optional[int] = ...) -> None: ...
+    answered: _containers.RepeatedScalarFieldContainer[str]
+    missing: _containers.RepeatedScalarFieldContainer[str]
+    late: _containers.RepeatedScalarFieldContainer[str]
+    silos: _containers.MessageMap[str, _envelope_pb2.SiloNumbers]
+    def __init__(self, round: _Optional[int] = ..., local: _Optional[_Mapping[str, float]] = ..., federation: _Optional[_Mapping[str, float]] = ..., bytes_out: _Optional[int] = ..., bytes_in: _Optional[int] = ..., seconds: _Optional[float] = ..., model_digest: _Optional[str] = ..., model_size: _Optional[int] = ..., answered: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[str]] = ..., late: _Optional[_Iterable[str]] = ..., silos: _Optional[_Mapping[str, _envelope_pb2.SiloNumbers]] = ...) -> None: ...
 
 class Point(_message.Message):
     __slots__ = ("name", "source", "round", "step", "value", "at")

@@ -1873,6 +1873,11 @@ class RuntimesStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.Look = channel.unary_stream(
+                '/octopus.v1.Runtimes/Look',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.LookRuntimeRequest.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.CheckStep.FromString,
+                _registered_method=True)
         self.Add = channel.unary_unary(
                 '/octopus.v1.Runtimes/Add',
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.AddRuntimeRequest.SerializeToString,
@@ -1893,6 +1898,13 @@ class RuntimesStub:
 class RuntimesServicer:
     """Python environments that jobs may train in
     """
+
+    def Look(self, request, context):
+        """what is in an environment, step by step; registers nothing
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def Add(self, request, context):
         """Missing associated documentation comment in .proto file."""
@@ -1915,6 +1927,11 @@ class RuntimesServicer:
 
 def add_RuntimesServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'Look': grpc.unary_stream_rpc_method_handler(
+                    servicer.Look,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.LookRuntimeRequest.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.CheckStep.SerializeToString,
+            ),
             'Add': grpc.unary_unary_rpc_method_handler(
                     servicer.Add,
                     request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.AddRuntimeRequest.FromString,
@@ -1941,6 +1958,33 @@ def add_RuntimesServicer_to_server(servicer, server):
 class Runtimes:
     """Python environments that jobs may train in
     """
+
+    @staticmethod
+    def Look(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/octopus.v1.Runtimes/Look',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.LookRuntimeRequest.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.CheckStep.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Add(request,
@@ -2011,6 +2055,168 @@ class Runtimes:
             request,
             target,
             '/octopus.v1.Runtimes/Remove',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class SlurmStub:
+    """parts of the site's cluster that jobs may train on
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Put = channel.unary_unary(
+                '/octopus.v1.Slurm/Put',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.SlurmProfile.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.SlurmProfile.FromString,
+                _registered_method=True)
+        self.Check = channel.unary_unary(
+                '/octopus.v1.Slurm/Check',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.SlurmProfile.FromString,
+                _registered_method=True)
+        self.Remove = channel.unary_unary(
+                '/octopus.v1.Slurm/Remove',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
+                _registered_method=True)
+
+
+class SlurmServicer:
+    """parts of the site's cluster that jobs may train on
+    """
+
+    def Put(self, request, context):
+        """new, or another one under the same name; tried out first
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Check(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Remove(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_SlurmServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Put': grpc.unary_unary_rpc_method_handler(
+                    servicer.Put,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.SlurmProfile.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.SlurmProfile.SerializeToString,
+            ),
+            'Check': grpc.unary_unary_rpc_method_handler(
+                    servicer.Check,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.SlurmProfile.SerializeToString,
+            ),
+            'Remove': grpc.unary_unary_rpc_method_handler(
+                    servicer.Remove,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'octopus.v1.Slurm', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('octopus.v1.Slurm', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Slurm:
+    """parts of the site's cluster that jobs may train on
+    """
+
+    @staticmethod
+    def Put(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Slurm/Put',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.SlurmProfile.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.SlurmProfile.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Check(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Slurm/Check',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.SlurmProfile.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Remove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Slurm/Remove',
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
             options,
