@@ -128,6 +128,18 @@ class Here:
             silo.close()
 
 
+Parts = tuple[Path, str, RunConfig, Mapping[str, Mapping[str, DataSource]], Path]
+
+
+def local_silos(parts: Parts, batched: bool, runtime: Interpreter | None = None) -> Silos:
+    """All silos in this process: one after the other, or those of a round in one go."""
+    if batched:
+        from octopus_desktop.simulation.batched import Batched
+
+        return Batched(*parts)
+    return Here(*parts, runtime)
+
+
 class Together:
     """This process and ``helpers`` more, each with silos of its own. ``total``: tasks of the whole run, about.
 
@@ -265,7 +277,7 @@ class Helper:
 
     def finish(self, tasks: Tasks, done: Done) -> None:
         for order in tasks.orders:
-            done(_outcome(order, self.hear()))
+            done(outcome_of(order, self.hear()))
 
     def say(self, value: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -335,6 +347,6 @@ def plain_outcome(outcome: Outcome) -> dict[str, Any]:
     return value
 
 
-def _outcome(order: ev.Dispatch, value: Mapping[str, Any]) -> Outcome:
+def outcome_of(order: ev.Dispatch, value: Mapping[str, Any]) -> Outcome:
     error = UserError(*value["error"]) if "error" in value else None
     return Outcome(order=order, facts=AnswerFacts.from_dict(value["facts"]), error=error, place=value["place"])

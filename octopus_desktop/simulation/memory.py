@@ -65,7 +65,13 @@ class Places:
         stride = -(-files.body_bytes(layout) // 64) * 64
         if not files.holdable(layout) or stride * at_once > MOST_BYTES or any(t.elements == 0 for t in layout):
             return None
-        folder = _SHARED_MEMORY if _roomy(_SHARED_MEMORY, stride * at_once) else work
+        return cls.create(layout, count, work, stride * at_once)
+
+    @classmethod
+    def create(cls, layout: Layout, count: int, work: Path, used: int) -> Places:
+        """``used``: bytes that will be in use at once."""
+        stride = -(-files.body_bytes(layout) // 64) * 64
+        folder = _SHARED_MEMORY if _roomy(_SHARED_MEMORY, used) else work
         number, name = tempfile.mkstemp(prefix="octopus-updates-", dir=folder)
         os.ftruncate(number, max(64, stride * count))
         os.close(number)

@@ -1,5 +1,8 @@
-"""Small NPZ files, read in one go. ``numpy.load`` spends most of a small file's time on seeking through it, which counts
-where a simulation opens a thousand of them. What is not as ``numpy.savez`` writes it is left to numpy. No pickle."""
+"""Small NPZ files, read in one go: ``numpy.load`` spends most of a small file's time on seeking through it.
+
+That counts where a simulation opens a thousand of them. What is not as ``numpy.savez`` writes it is left to numpy. No
+pickle.
+"""
 
 from __future__ import annotations
 

@@ -378,6 +378,8 @@ class _Direct(DataLoader[Any]):
     num_workers, pin_memory, drop_last, timeout, prefetch_factor, persistent_workers = 0, False, False, 0, None, False
     batch_size, worker_init_fn, multiprocessing_context, generator = None, None, None, None
     collate_fn: Any = None
+    _ctx: Context
+    _plan: Plan | None
 
     def __init__(self, ctx: Context, dataset: TensorDataset, batches: BatchSampler, plan: Plan | None) -> None:
         # not by DataLoader's __setattr__, which looks at each name
