@@ -133,9 +133,11 @@ def cli(
         if group and group.rank:
             from octopus_desktop.simulation.follower import follow
 
-            follow(group, opened, chosen, work)
+            if not follow(group, opened, chosen, work):
+                sys.exit(1)  # rank 0 says why
             return
-        at_end.callback(group.leave if group else lambda: None)
+        if group:
+            at_end.push(lambda kind, *_: group.leave(failed=kind is not None))
         options: dict[str, Any] = {
             "group": group,
             "exact": exact,

@@ -25,8 +25,8 @@ from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import read_layout
 
 
-def follow(group: Group, job: Job, data: SiloData, work: Path) -> None:
-    """Until rank 0 says that it is over: one run after the other.
+def follow(group: Group, job: Job, data: SiloData, work: Path) -> bool:
+    """Until rank 0 says that it is over: one run after the other. Whether all went well there.
 
     Raises:
         UserError: OCT-RUN-WORKERS, when rank 0 or another rank is gone.
@@ -45,12 +45,13 @@ def follow(group: Group, job: Job, data: SiloData, work: Path) -> None:
             continue
         group.report({})
         try:
-            over = run.until_end()
+            told = run.until_end()
         finally:
             run.close()
-        if over:
+        if told["do"] == "over":
             break
     group.leave()
+    return not told["failed"]
 
 
 class _Run:
@@ -72,8 +73,8 @@ class _Run:
         self._work = work
         self._places: Places | None = None
 
-    def until_end(self) -> bool:
-        """Whether it was the last run."""
+    def until_end(self) -> dict[str, Any]:
+        """The word that ended it."""
         do: dict[str, Callable[[dict[str, Any]], None]] = {
             "file": self._file,
             "use": self._use,
@@ -83,7 +84,7 @@ class _Run:
         }
         while (told := self._group.hear())["do"] not in ("end", "over"):
             do[told["do"]](told)
-        return bool(told["do"] == "over")
+        return told
 
     def close(self) -> None:
         self._silos.close()

@@ -120,10 +120,10 @@ class Group:
     def largest(self, values: torch.Tensor) -> None:
         self._wait(lambda: self._gloo.allreduce([values], dist.ReduceOp.MAX))
 
-    def leave(self) -> None:
+    def leave(self, failed: bool = False) -> None:
         """The simulation is over: rank 0 tells the others, and nobody is missed from now on."""
         if self.rank == 0 and not self.broken:
-            self.tell({"do": "over"})
+            self.tell({"do": "over", "failed": failed})
             for rank in range(1, self.size):
                 self.reported(rank)
         self._watch.close()

@@ -31,6 +31,7 @@ def main() -> None:
         data = layout.choose(job, "12", [], "dirichlet:0.5", work)
         if group.rank:
             if wishes == "silent":
+                (work.parent / "stopped").write_text(str(os.getpid()))
                 os.kill(os.getpid(), signal.SIGSTOP)
             follow(group, job, data, work)
             return
