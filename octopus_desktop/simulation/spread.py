@@ -11,8 +11,8 @@ Updates come together in one of two ways:
   models differ from it by rounding: at most ``TOLERANCE`` in any weight on the digits example. As many ranks give the
   same bits again.
 - **gathered**: each update comes to rank 0, which folds them in the silos' order: to the bit what one process gives. In
-  all other strategies (robust, pairwise, with a state of the silos, the job's own), for encodings and filters, in async
-  mode, and wherever ``exact`` asks for it.
+  all other strategies (robust, pairwise, with a state of the silos, the job's own), for encodings and filters, with a
+  bound on norms, in async mode, and wherever ``exact`` asks for it.
 
 Needs torch.
 """
@@ -66,7 +66,7 @@ class Spread:
         self._group, self._own, self._config = group, own, config
         self._rank = {name: number % group.size for number, name in enumerate(silos)}
         self._store = BlobStore(work / "blobs", durable=False)
-        self._exact = exact or config.strategy not in SUMMED or config.mode == "async"
+        self._exact = exact or config.strategy not in SUMMED or config.mode == "async" or bool(config.most_norm)
         self._owed = False
         self._there: list[str] = []
         self._places: Places | None = None
