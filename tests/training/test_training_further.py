@@ -123,6 +123,24 @@ def trained(daemon: Spanning) -> Answer:
     return answer
 
 
+def test_a_strategy_with_a_memory_at_the_silo_spans_machines_of_which_one_has_it(tmp_path: Path) -> None:
+    updates: dict[str, list[str]] = {}
+    for name, workers, further in (("one", 3, 0), ("two", 1, 2)):
+        with spanning(tmp_path / name, workers, further) as daemon:
+            model = daemon.model()
+            for round_ in (1, 2, 3):
+                daemon.give(model, round_=round_, dynamic=0.3)
+                answer = daemon.answer(round_=round_)
+                assert answer.error == "", logs(daemon)
+                model = answer.update
+                updates.setdefault(name, []).append(model.digest)
+            assert list((daemon.run_dir / "work" / "memory").glob("*.safetensors"))
+            if further:
+                assert daemon.further.workers()
+                assert not list(daemon.further.root.rglob("memory/*.safetensors")), "rank 0 alone keeps it"
+    assert updates["one"] == updates["two"] and len(set(updates["one"])) == 3
+
+
 def test_two_machines_with_one_and_two_workers_give_the_update_of_one_with_three(tmp_path: Path) -> None:
     with spanning(tmp_path / "one", 3, 0) as daemon:
         alone = trained(daemon)
