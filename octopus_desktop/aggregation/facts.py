@@ -50,7 +50,8 @@ class AnswerFacts:
     ``examples`` is the weight that the silo claims, ``steps`` its local optimiser steps, ``metrics`` finite numbers
     named ``train/…`` and ``eval/…``. ``update`` is None for an evaluation. ``staleness``: how many models the
     federation made since the one that this silo trained from; in sync mode 0, except for a late answer that counts in
-    a later round. ``base``: that model's digest; "" in sync mode.
+    a later round. ``base``: that model's digest; "" in sync mode. ``returned``: what the strategy had it send beside
+    the update, by name (``jobs.returned``).
     """
 
     silo: str
@@ -62,6 +63,12 @@ class AnswerFacts:
     bars: tuple[Bar, ...] = ()
     staleness: int = 0
     base: str = ""
+    returned: Mapping[str, Blob] = field(default_factory=dict)
+
+    @property
+    def blobs(self) -> tuple[Blob, ...]:
+        """All that it has in the store."""
+        return (*((self.update,) if self.update else ()), *self.returned.values())
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "metrics": dict(self.metrics), "bars": [asdict(bar) for bar in self.bars]}
@@ -70,7 +77,8 @@ class AnswerFacts:
     def from_dict(cls, value: Mapping[str, Any]) -> AnswerFacts:
         update = value["update"]
         bars = tuple(Bar(**bar) for bar in value["bars"])
-        return cls(**{**value, "update": Blob(**update) if update else None, "bars": bars})
+        returned = {name: Blob(**blob) for name, blob in value.get("returned", {}).items()}
+        return cls(**{**value, "update": Blob(**update) if update else None, "bars": bars, "returned": returned})
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:

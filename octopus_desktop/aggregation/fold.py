@@ -29,9 +29,10 @@ from pathlib import Path
 import numpy as np
 
 from octopus_desktop.aggregation.encodings.base import Encoding
-from octopus_desktop.aggregation.encodings.sources import InMemory, Plain, Source, open_sequential, open_source
+from octopus_desktop.aggregation.encodings.sources import InMemory, Plain, Source, open_sequential
 from octopus_desktop.aggregation.files import read_full, write_full
-from octopus_desktop.aggregation.numbers import WORK_TYPE, Array, finite, known, narrow, stored_type, widen
+from octopus_desktop.aggregation.numbers import WORK_TYPE, Array, finite, narrow, stored_type, widen
+from octopus_desktop.aggregation.opening import RejectedUpdates, open_all
 from octopus_desktop.aggregation.strategies.base import Strategy, Tile
 from octopus_desktop.storage.blobs import BlobStore, disk_errors
 from octopus_desktop.wire.errors import UserError
@@ -40,6 +41,8 @@ from octopus_desktop.wire.tensors import Layout, make_layout, read_layout
 TILE_BYTES = 512 << 10
 PRODUCT_BYTES = 32 << 20  # of all silos' rows at a time
 FOLD_PREFIX = "fold-"
+
+__all__ = ["FoldStopped", "Folded", "RejectedUpdates", "Written", "fold", "sweep"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +59,6 @@ class Folded:
     slots: dict[str, Written]
     start: float
     end: float
-
-
-class RejectedUpdates(Exception):
-    """Some updates cannot be used: silo to its UserError (OCT-MODEL-SHAPE, OCT-MODEL-NAN, OCT-BLOB-MISSING,
-    OCT-ENCODING-BAD)."""
-
-    def __init__(self, faults: dict[str, UserError]) -> None:
-        super().__init__(", ".join(f"{silo}: {error.what}" for silo, error in faults.items()))
-        self.faults = faults
 
 
 class FoldStopped(Exception):
@@ -92,6 +86,7 @@ def fold(
     slots: Mapping[str, Path] | None = None,
     encoding: Encoding | None = None,
     bases: Sequence[Path | None] = (),
+    returned: Mapping[str, Sequence[Path | None]] | None = None,
     label: str = "",
     threads: int = 2,
     tile_bytes: int = TILE_BYTES,
@@ -108,6 +103,8 @@ def fold(
         encoding: how the updates are encoded; None when they are not.
         bases: for each update the model that its silo trained from, None where that is the current one; empty: all.
             An encoded difference becomes weights by it.
+        returned: by name, what the silos sent beside their updates (``Strategy.returns``), in the updates' order: files
+            in the model's layout, encoded likewise. They are read as they are, and never become weights.
         label: goes into the names of unfinished files, by which ``sweep`` finds them.
 
     Raises:
@@ -119,14 +116,18 @@ def fold(
     begin = time.time()
     layout = read_layout(model)
     with ExitStack() as stack:
-        sources = _open_all(layout, encoding, updates, stack)
+        sources = open_all(layout, encoding, updates, stack)
         silos = [silo for silo, _ in updates]
+        beside = {
+            name: open_all(layout, encoding, list(zip(silos, paths, strict=True)), stack, name)
+            for name, paths in (returned or {}).items()
+        }
         work = _Fold(strategy, layout, model, silos, sources, (), store, round, slots or {}, label, tile_bytes, stack)
         work.lifted = encoding is not None and strategy.update == "weights"
         if work.lifted:
             work.current = Plain(layout, model, "The global model", stack)
             work.bases = [Plain(layout, path, "An earlier global model", stack) if path else None for path in bases]
-        work.stop = stop
+        work.stop, work.returned = stop, beside
         try:
             work.weights = tuple(weights(work.products()) if callable(weights) else weights)
             work.compute(max(1, threads))
@@ -165,6 +166,7 @@ class _Fold:
         self.lifted = False  # differences come, and weights are wanted
         self.current: Plain
         self.bases: Sequence[Plain | None] = ()
+        self.returned: Mapping[str, Sequence[Source]] = {}
         self.stop: Callable[[], bool] = lambda: False
         self.runs, slot_layout = _plan(layout)
         self.tiles = list(_tiles(self.runs, tile_bytes))
@@ -260,16 +262,19 @@ class _Fold:
         """Who sent the NaN or infinity that was met, or codes that mean nothing: a second look at every update, in the
         silos' order."""
         faults = {}
-        for i, (silo, source) in enumerate(zip(self.silos, self.sources, strict=True)):
+        sent = [("update", source, self.lifted, self.base_of(i)) for i, source in enumerate(self.sources)]
+        sent += [(name, source, False, None) for name, sources in self.returned.items() for source in sources]
+        for i, (what, source, lifted, own) in enumerate(sent):
+            silo = self.silos[i % len(self.silos)]
             try:
-                tensor = self._first_bad(source, self.base_of(i))
+                tensor = self._first_bad(source, lifted, own)
             except UserError as error:
                 faults[silo] = error
                 continue
             if tensor:
                 faults[silo] = UserError(
                     "OCT-MODEL-NAN",
-                    f"The update of {silo} holds NaN or infinity.",
+                    f"The {what} of {silo} holds NaN or infinity.",
                     f"The first is in tensor {tensor!r}.",
                     "Lower the learning rate, or look at this silo's data.",
                 )
@@ -286,7 +291,7 @@ class _Fold:
         """The model by which update ``i`` becomes weights, where it is not the current one."""
         return self.bases[i] if self.bases else None
 
-    def _first_bad(self, source: Source, own: Plain | None) -> str:
+    def _first_bad(self, source: Source, lifted: bool, own: Plain | None) -> str:
         """The tensor with the first element that is not finite; "" when there is none."""
         for run, start, count in self.tiles:
             if run.dtype not in WORK_TYPE:
@@ -294,7 +299,7 @@ class _Fold:
             stored, kind = stored_type(run.dtype), WORK_TYPE[run.dtype]
             at = run.begin + start * stored.itemsize
             raw, base = np.empty(count, stored), None
-            if self.lifted:
+            if lifted:
                 base = (own or self.current).floating(run.dtype, at, raw, np.empty(count, kind), None).copy()
             with np.errstate(all="ignore"):
                 values = source.floating(run.dtype, at, raw, np.empty(count, kind), base)
@@ -357,6 +362,15 @@ class _Desk:
             except UserError as error:
                 raise work.culprits() from error
 
+        def beside(sources: Sequence[Source]) -> Callable[[int], Array]:
+            def read(i: int) -> Array:
+                try:
+                    return sources[i].floating(run.dtype, at, raw, wide[0], None)
+                except UserError as error:
+                    raise work.culprits() from error
+
+            return read
+
         slots = {name: buffer.view(kind)[:count] for name, buffer in self.slots.items()}
         for name, values in slots.items():
             file = work.slots[name]
@@ -369,6 +383,7 @@ class _Desk:
             read=read,
             weights=work.weights,
             slots=slots,
+            returned={name: beside(sources) for name, sources in work.returned.items()},
             round=work.round,
             out=wide[2],
             scratch=wide[3],
@@ -415,40 +430,6 @@ class _Output:
             with disk_errors(self.path):
                 os.fsync(self._file.fileno())
         return Written(digest=self.store.adopt_hashed(self.path, self.sha.hexdigest()), size=self.size)
-
-
-def _open_all(
-    layout: Layout, encoding: Encoding | None, updates: Sequence[tuple[str, Path | InMemory | None]], stack: ExitStack
-) -> list[Source]:
-    """The updates, seen to be what was agreed as far as that can be known without all of their bytes."""
-    strange = [t for t in layout if not known(t.dtype)]
-    if strange:
-        raise UserError(
-            "OCT-MODEL-SHAPE",
-            "The global model cannot be aggregated.",
-            f"Tensor {strange[0].name!r} has the type {strange[0].dtype}.",
-            "Keep the model's parameters in float32, float64, float16 or bfloat16.",
-        )
-    faults: dict[str, UserError] = {}
-    sources: list[Source] = []
-    for silo, path in updates:
-        if isinstance(path, InMemory):
-            sources.append(path)
-            continue
-        try:
-            if path is None or not path.exists():
-                raise UserError(
-                    "OCT-BLOB-MISSING",
-                    f"The update of {silo} is not in the store.",
-                    "Its answer arrived, its bytes are gone.",
-                    "The round goes on without it; look at the disk if this repeats.",
-                )
-            sources.append(open_source(layout, encoding, path, f"The update of {silo}", stack))
-        except UserError as error:
-            faults[silo] = error
-    if faults:
-        raise RejectedUpdates(faults)
-    return sources
 
 
 def _plan(layout: Layout) -> tuple[list[_Run], Layout]:

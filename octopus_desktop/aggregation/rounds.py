@@ -210,7 +210,7 @@ class RoundLoop:
             lease.state, lease.why = "failed", f"{event.error} [{event.error_code or 'no code'}]"
             self._note(f"round {state.round}: {silo} could not {task}: {lease.why}")
             return self._close(event.now)
-        fault = fault_of(event, self.config.encoding)
+        fault = fault_of(event, self.config)
         if fault:
             lease.state, lease.why = "refused", f"{fault[1]} [{fault[0]}]"
             return [*self._ignore(event, fault[1]), *self._close(event.now)]
@@ -226,7 +226,7 @@ class RoundLoop:
         """An answer to a round that has closed: it waits for the next fold."""
         state, silo = self.state, event.silo
         del state.overdue[silo]
-        fault = (event.error_code, event.error) if event.error else fault_of(event, self.config.encoding)
+        fault = (event.error_code, event.error) if event.error else fault_of(event, self.config)
         if fault:
             return self._ignore(event, f"{fault[1]} [{fault[0]}]")
         if state.phase == "training" and silo in state.answers:
@@ -478,11 +478,11 @@ class RoundLoop:
         """Blobs of these that the state no longer refers to (two silos may have sent the same bytes)."""
         state = self.state
         open_ = (*state.answers.values(), *state.folding.values(), *state.late.values())
-        kept = {a.update.digest for a in open_ if a.update}
+        kept = {blob.digest for a in open_ for blob in a.blobs}
         kept |= {blob.digest for blob in state.slots.values()}
         kept |= set(self.config.first_slots.values())  # another run's
         kept |= set(state.models)
-        gone = {b.digest: b for b in [*(a.update for a in answers if a.update), *slots] if b.digest not in kept}
+        gone = {b.digest: b for b in [*(b for a in answers for b in a.blobs), *slots] if b.digest not in kept}
         return [ev.Discard(blobs=tuple(gone.values()))] if gone else []
 
     def _answers(self) -> list[AnswerFacts]:

@@ -67,6 +67,13 @@ def _require_fit(config: RunConfig, strategy: strategies.Strategy) -> None:
             "Each silo sends other elements; where most send none, the result would be that nothing changes.",
             "Set encoding in [run] to int8 or int4, or choose another strategy in [strategy] of job.toml.",
         )
+    if config.encoding == "topk" and strategy.returns:
+        raise UserError(
+            "OCT-CONFIG-INVALID",
+            f"The strategy {config.strategy!r} cannot be used with the encoding 'topk'.",
+            f"Silos also send their {' and '.join(strategy.returns)}, whose smaller elements would never arrive.",
+            "Set encoding in [run] to int8 or int4, or choose another strategy in [strategy] of job.toml.",
+        )
     if config.late == "next":
         _require_lateness(config)
     if config.mode == "async" and config.keep_models:

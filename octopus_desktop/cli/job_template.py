@@ -49,6 +49,7 @@ encoding = "none"                    # none | fp16 | bf16 | int8 | int4 | topk: 
 
 # [evaluation]
 # central = true                     # the server evaluates as well, on data that is given at the run's start
+# share = true                       # each silo sees every silo's metrics, not the federation's alone
 
 # [encoding]                         # its parameters, where it has any
 # block = 64                         # int8, int4: elements with one scale (64 | 128)

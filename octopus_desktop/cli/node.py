@@ -118,6 +118,37 @@ def invite(name: str, listen: str, address: str, valid: str) -> None:
     emit(reply, show)
 
 
+@cli.command("codes")
+@json_option
+def codes() -> None:
+    """The codes of 'node invite' with which a machine may still join. What they say is never shown again."""
+    from octopus_desktop.wire.pb.local_pb2 import Empty
+
+    reply = daemon_api().call("Nodes.Codes", Empty())
+
+    def show() -> None:
+        if not reply.codes:
+            say("No code is open. 'octopus node invite NAME' gives one.")
+            return
+        rows = [(c.name, when(c.made_at), when(c.expires_at), short(c.id)) for c in reply.codes]
+        table("", ["for", "given", "until", "id"], rows)
+
+    emit(reply, show)
+
+
+@cli.command("withdraw")
+@click.argument("code")
+@json_option
+def withdraw(code: str) -> None:
+    """Let nobody join with a code any more. CODE: the name that it is for, or the id of 'node codes'."""
+    from octopus_desktop.wire.pb.local_pb2 import ById, Empty
+
+    api = daemon_api()
+    one = find(api.call("Nodes.Codes", Empty()).codes, code, "code", "name")
+    ack = api.call("Nodes.Withdraw", ById(id=one.id, request_id=request_id()))
+    emit(ack, lambda: say(f"The code for {one.name} opens nothing any more."))
+
+
 @cli.command("accept")
 @click.argument("node")
 @json_option

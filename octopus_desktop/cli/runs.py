@@ -11,7 +11,6 @@ from octopus_desktop.cli.common import (
     Api,
     daemon_api,
     emit,
-    facts,
     find,
     json_option,
     request_id,
@@ -39,27 +38,13 @@ def _run(api: Api, wanted: str) -> Any:
     return find(runs, wanted, "run")
 
 
-def _metrics(values: Any) -> str:
-    return " ".join(f"{name}={values[name]:.4f}" for name in sorted(values) if not name.endswith("/examples"))
-
-
-def carrier_words(run: Any) -> str:
-    """By what the run's data goes, and how that link is."""
-    parts = [run.carrier or "–", run.link, f"{run.latency_ms:.1f} ms round trip" if run.latency_ms else ""]
-    return ", ".join(part for part in parts if part)
-
-
-def bytes_words(run: Any) -> str:
-    resumed = f", {size(run.bytes_resumed)} not sent again" if run.bytes_resumed else ""
-    encoding = f", updates as {run.encoding}" if run.encoding not in ("", "none") else ""
-    return f"{size(run.bytes_in)} in, {size(run.bytes_out)} out{resumed}{encoding}"
-
-
 @cli.command("list")
 @click.option("--state", default="", help="Only runs in this state.")
 @json_option
 def list_(state: str) -> None:
     """Running and past runs, newest first."""
+    from octopus_desktop.cli.run_tables import metrics_text
+
     runs = sorted(snapshot(daemon_api()).runs, key=lambda r: -r.approved_at)
     runs = [r for r in runs if not state or r.state == state]
     emit(
@@ -69,7 +54,7 @@ def list_(state: str) -> None:
             ["id", "job", "state", "round", "approved", "carrier", "in", "out", "metrics"],
             [
                 (short(r.id), f"{r.job_name} {r.job_version}", r.state, f"{r.round}/{r.rounds}", when(r.approved_at),
-                 r.carrier, size(r.bytes_in), size(r.bytes_out), _metrics(r.metrics))
+                 r.carrier, size(r.bytes_in), size(r.bytes_out), metrics_text(r.metrics))
                 for r in runs
             ],
             right=["round", "in", "out"],
@@ -79,42 +64,16 @@ def list_(state: str) -> None:
 
 @cli.command("show")
 @click.argument("run")
+@click.option("--metric", "metrics", multiple=True, help="Only these; for example eval/accuracy. Repeatable.")
 @json_option
-def show(run: str) -> None:
-    """One run with its rounds and what left the silo. RUN: an id, its beginning, or 'last'."""
+def show(run: str, metrics: tuple[str, ...]) -> None:
+    """One run with its rounds, its silos and what left. RUN: an id, its beginning, or 'last'."""
+    from octopus_desktop.cli.run_tables import show_run
     from octopus_desktop.wire.pb.local_pb2 import ById
 
     api = daemon_api()
     detail = api.call("Runs.Detail", ById(id=_run(api, run).id))
-
-    def text() -> None:
-        one = detail.run
-        facts(
-            f"{one.job_name} {one.job_version}",
-            [
-                ("state", one.state + (f": {one.reason} [{one.code}]" if one.reason else "")),
-                ("round", f"{one.round} of {one.rounds}"),
-                ("approved", f"{when(one.approved_at)} by {one.approved_by}"),
-                *([("queue", one.queue)] if one.queue else []),
-                ("carrier", carrier_words(one)),
-                ("bytes", bytes_words(one)),
-                *([("best round", f"{one.best_round} ({one.best_value:.4g})")] if one.best_round else []),
-            ],
-        )
-        table(
-            "\nRounds",
-            ["round", "s", "this silo", "federation"],
-            [(r.round, f"{r.seconds:.2f}", _metrics(r.local), _metrics(r.federation)) for r in detail.rounds],
-            right=["round", "s"],
-        )
-        table(
-            "\nWhat left",
-            ["at", "round", "kind", "bytes", "encoding", "carrier", "digest"],
-            [(when(m.at), m.round, m.kind, m.bytes, m.encoding, m.carrier, m.digest[:12]) for m in detail.left],
-            right=["round", "bytes"],
-        )
-
-    emit(detail, text)
+    emit(detail, lambda: show_run(detail, metrics))
 
 
 @cli.command("compare")
@@ -124,6 +83,7 @@ def show(run: str) -> None:
 def compare(runs: tuple[str, ...], metrics: tuple[str, ...]) -> None:
     """Runs side by side: the settings that differ, and the federation's metrics round by round."""
     from octopus_desktop.cli.compare import compared, require_two, show
+    from octopus_desktop.cli.run_tables import about
     from octopus_desktop.wire.pb.local_pb2 import ById
 
     api = daemon_api()
@@ -133,7 +93,7 @@ def compare(runs: tuple[str, ...], metrics: tuple[str, ...]) -> None:
     names = [short(d.run.id) for d in details]
     show(
         [
-            compared(name, d.config_json, {row.round: dict(row.federation) for row in d.rounds})
+            compared(name, d.config_json, {row.round: dict(row.federation) for row in d.rounds}, about(d.run))
             for name, d in zip(names, details, strict=True)
         ],
         metrics,
@@ -144,25 +104,29 @@ def compare(runs: tuple[str, ...], metrics: tuple[str, ...]) -> None:
 @click.argument("run")
 @json_option
 def watch(run: str) -> None:
-    """Follow a run until it ends."""
+    """Follow a run until it ends: rounds, and silos that gave no answer. Exits with 1 when it does not complete."""
     from google.protobuf.json_format import MessageToJson
 
+    from octopus_desktop.cli.run_tables import Watched
     from octopus_desktop.wire.pb.local_pb2 import ById
 
     api = daemon_api()
     one = _run(api, run)
+    watched = Watched(one)
     queue = ""
     for update in api.stream("Runs.Follow", ById(id=one.id)):
         if wants_json():
             click.echo(MessageToJson(update, indent=None, preserving_proto_field_name=True))
         else:
-            for row in update.rounds:
-                click.echo(f"round {row.round}: here {_metrics(row.local)} · federation {_metrics(row.federation)}")
+            for line in watched.lines(update):
+                click.echo(line)
         if update.HasField("run") and update.run.queue != queue:
             queue = update.run.queue
             say(f"{queue}." if queue else "The allocation is given back.")
         if update.HasField("run") and update.run.state in ENDED:
             say(f"{update.run.state} {update.run.reason}".strip())
+            if update.run.state != "completed":
+                raise SystemExit(1)
             return
 
 

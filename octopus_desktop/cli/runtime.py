@@ -23,6 +23,8 @@ from octopus_desktop.cli.common import (
 )
 from octopus_desktop.cli.places import put_place, shown_places, told_places
 
+MARKS = {"ok": "✓", "failed": "✗", "untried": "–"}
+
 
 @click.group("runtime")
 def cli() -> None:
@@ -85,6 +87,26 @@ def place(runtime: str, places: tuple[str, ...]) -> None:
     for node, there in told_places(api, places):
         one = put_place(api, "Runtimes.Place", one.id, node, there)
     _show(one, api)
+
+
+@cli.command("look")
+@click.argument("place")
+@json_option
+def look(place: str) -> None:
+    """Look at an environment before it is added: PLACE is its folder, its interpreter, or a registered one's name.
+
+    Told step by step: Python, packages, torch and CUDA, the training part, and each job that waits for a decision.
+    """
+    from octopus_desktop.wire.pb.local_pb2 import LookRuntimeRequest
+
+    api = daemon_api()
+    known = [r for r in snapshot(api).runtimes if place in (r.id, r.name)]
+    path = "" if known or place == "built-in" else str(Path(place).expanduser().absolute())
+    steps = []
+    for step in api.stream("Runtimes.Look", LookRuntimeRequest(path=path, id=known[0].id if known else "")):
+        steps.append(step)
+        say(f"{MARKS[step.state]} {step.name}: {step.detail}" + (f"\n    {step.next_step}" if step.next_step else ""))
+    emit(steps, lambda: None)
 
 
 @cli.command("check")

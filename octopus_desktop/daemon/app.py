@@ -126,6 +126,7 @@ class App:
         self.approvals.agree, self.approvals.forbidden = carriers.agree, self.policies.forbidden
         self.policies.refusal, self.policies.words = carriers.refusal, carriers.words
         self.policies.requirements = self.runtimes.words
+        self.reviews.runtimes, self.runtimes.waiting = self.runtimes.matches, self.reviews.waiting
         lives.posted, lives.active_changed = links.outbox_changed, links.settle
         runs.lawful, self.approvals.spread = self.approvals.lawful, self.spread.plan
         self.approvals.must_take = self.spread.must_take

@@ -158,6 +158,9 @@ class SiloMail:
             if answer.update.digest:
                 entry.digest, entry.encoding = answer.update.digest, answer.update.encoding
                 entry.layers.extend(_layers(self._blobs, answer.update))
+            for name, ref in sorted(answer.returned.items()):
+                entry.layers.extend(_layers(self._blobs, ref, f"{name}: "))
+                detail.setdefault("returned", {})[name] = ref.digest
         first = self._record.left(envelope.id, envelope.run_id, entry)
         self._silo.record(
             "daemon",
@@ -244,8 +247,9 @@ class SiloMail:
         )
 
 
-def _layers(blobs: BlobStore, ref: BlobRef) -> list[pb.LayerSummary]:
-    """Names and shapes of the model's tensors that an update tells of, encoded or not, read from its header."""
+def _layers(blobs: BlobStore, ref: BlobRef, of: str = "") -> list[pb.LayerSummary]:
+    """Names and shapes of the model's tensors that an update tells of, encoded or not, read from its header. ``of``
+    stands before each name."""
     from octopus_desktop.wire.tensors import described, read_layout
 
     try:
@@ -253,6 +257,6 @@ def _layers(blobs: BlobStore, ref: BlobRef) -> list[pb.LayerSummary]:
     except (UserError, ValueError, OSError):
         return []
     return [
-        pb.LayerSummary(name=name, shape="×".join(map(str, shape)) or "scalar", elements=math.prod(shape))
+        pb.LayerSummary(name=of + name, shape="×".join(map(str, shape)) or "scalar", elements=math.prod(shape))
         for name, _, shape in tensors
     ]

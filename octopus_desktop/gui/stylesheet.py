@@ -28,6 +28,9 @@ QFrame[look="plain"], QScrollArea, QScrollArea > QWidget > QWidget[look="plain"]
 QFrame[look="banner"] { border: none; border-radius: 0; }
 QFrame[look="toast"] { border-radius: 8px; border: 1px solid $border; }
 QFrame[look="palette"] { background: $raised; border: 1px solid $control; }
+QFrame[look="row"] { background: transparent; border: 1px solid transparent; border-radius: 6px; }
+QFrame[look="row"]:hover, QFrame[look="row"]:focus { background: $accent_soft; }
+QFrame[look="row"]:focus { border-color: $focus; }
 QFrame[tone="ok"] { background: $ok_soft; } QFrame[tone="info"] { background: $info_soft; }
 QFrame[tone="warning"] { background: $warning_soft; } QFrame[tone="danger"] { background: $danger_soft; }
 QFrame[tone="neutral"] { background: $neutral_soft; }

@@ -6,6 +6,7 @@ P-256 because BoringSSL, inside gRPC, verifies no Ed25519 certificates.
 from __future__ import annotations
 
 import datetime
+import functools
 import ipaddress
 import re
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ def to_pem(certificate: bytes | x509.Certificate) -> bytes:
     return value.public_bytes(serialization.Encoding.PEM)
 
 
+@functools.lru_cache(maxsize=256)  # a server asks with each call, and most calls are of few peers
 def read_peer(certificate: bytes | str) -> Peer:
     """Who a certificate (DER or PEM) is for. Trust in it is TLS's business, or ``verify_issued``'s.
 

@@ -94,7 +94,7 @@ class RunConfig:
 
     ``personal_layers``: patterns (``fnmatch``) of the tensors that stay at each silo. ``personal_steps``: each silo
     also evaluates the model after so many own training steps (0: not). ``central``: the server evaluates each round's
-    model on data of its own.
+    model on data of its own. ``share_metrics``: each silo is told every silo's metrics of a round, by name.
     """
 
     rounds: int = 1
@@ -125,6 +125,7 @@ class RunConfig:
     personal_layers: tuple[str, ...] = ()
     personal_steps: int = 0
     central: bool = False
+    share_metrics: bool = False
 
     @property
     def own_strategy(self) -> bool:
@@ -164,8 +165,8 @@ class JobManifest:
     application of another framework, of which ``model`` names the model as ``module:Class``. Tables: [job] name,
     version, purpose, trainer, requirements, model; [[data]]; [resources]; [training]; [run] rounds, seed, mode, quorum,
     per_round, round_deadline_s, lease_s, update, encoding, best, patience, min_delta, late, keep_models; [encoding] its
-    parameters; [strategy] name + parameters; [personal] layers, finetune_steps; [evaluation] central; [communication]
-    carrier; [privacy]; [hyperparameters]."""
+    parameters; [strategy] name + parameters; [personal] layers, finetune_steps; [evaluation] central, share;
+    [communication] carrier; [privacy]; [hyperparameters]."""
 
     name: str
     version: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
-from octopus_desktop.jobs import encodings
+from octopus_desktop.jobs import encodings, returned
 from octopus_desktop.jobs.manifest import DataNeed, JobManifest, RunConfig
 from octopus_desktop.wire.pb.envelope_pb2 import Offer
 from octopus_desktop.wire.pb.local_pb2 import FileChange, PolicyLine, SummaryLine
@@ -69,6 +69,18 @@ def summary(
     ]
 
 
+def ways(config: RunConfig) -> dict[str, str]:
+    """How a run is held, by topic, in the same sentences; a topic of which there is nothing to say is left out."""
+    said = {
+        "strategy": _strategy(config),
+        "training": _training(config).strip(),
+        "personal": _stays(config).strip(),
+        "privacy": _privacy(config),
+        "shared": _shared(config).strip(),
+    }
+    return {topic: text for topic, text in said.items() if text}
+
+
 def size_text(count: float) -> str:
     """Bytes for people: 12 B, 3.4 KiB, 5.0 MiB."""
     for unit in ("B", "KiB", "MiB"):
@@ -79,8 +91,9 @@ def size_text(count: float) -> str:
 
 
 def update_bytes(config: RunConfig, model_bytes: int) -> int:
-    """About how large one encoded update is."""
-    return round(model_bytes * encodings.share(config.encoding, config.encoding_parameters))
+    """About how large one encoded update is, with what the strategy has returned beside it."""
+    share = encodings.share(config.encoding, config.encoding_parameters)
+    return round(model_bytes * share * (1 + len(returned.returned(config.strategy))))
 
 
 def _need(need: DataNeed, fitting: Sequence[str]) -> str:
@@ -141,12 +154,22 @@ def _leaves(config: RunConfig, model_bytes: int | None) -> str:
     plain = config.update == "weights" and not encoded
     what = "the trained weights" if plain else "the changes of the weights"
     form = f", {encoded}" if encoded else ""
+    alike = ", and encoded alike" if encoded else ""
+    more = returned.told(config.strategy)
+    more = f"With them leaves {more}, as large as they are{alike}. " if more else ""
     one = update_bytes(config, model_bytes) if model_bytes else None
     cost = f"That is about {size_text(one)} a round and {size_text(one * config.rounds)} in all. " if one else ""
     return (
-        f"After each round {what} leave your site{form}. {cost}Metrics and the number of examples leave with them; "
-        f"the runtime sends nothing else.{_stays(config)}"
+        f"After each round {what} leave your site{form}. {more}{cost}"
+        f"Metrics and the number of examples leave with them; the runtime sends nothing else."
+        f"{_shared(config)}{_stays(config)}"
     )
+
+
+def _shared(config: RunConfig) -> str:
+    if not config.share_metrics:
+        return ""
+    return " The server shows each silo's metrics of every round, by its name, to the other silos."
 
 
 def _stays(config: RunConfig) -> str:
@@ -187,13 +210,23 @@ def _strategy(config: RunConfig) -> str:
     parameters = ", ".join(f"{key} = {value}" for key, value in sorted(config.strategy_parameters.items()))
     how = f"Updates are combined by {config.strategy}{f' ({parameters})' if parameters else ''}"
     if config.mode == "async":
-        how += ", as they come: no silo waits for another, and a slow silo's update may count less."
-        return f"{how}{_begins(config)}{_chosen(config)}"
+        return f"{how}{_stale(config)}.{_begins(config)}{_chosen(config)}"
     drawn = f"each asks {_count(config.per_round, 'silo')} drawn at random; " if config.per_round else ""
     all_of_them = "every silo that is asked" if config.per_round else "every silo's answer"
     quorum = f"a round counts with {config.quorum} answers" if config.quorum else f"a round needs {all_of_them}"
     late = "; an answer that comes too late counts in the round after it" if config.late == "next" else ""
     return f"{how}, in rounds; {drawn}{quorum}{late}.{_begins(config)}{_chosen(config)}"
+
+
+def _stale(config: RunConfig) -> str:
+    """How an asynchronous run takes updates that began from an older model."""
+    given, said = config.strategy_parameters, ", as they come: no silo waits for another"
+    if config.strategy == "fedbuff":
+        said += f", and {_count(int(given.get('buffer', 2)), 'update')} together make a new model"
+    full = config.strategy == "fedasync" and given.get("staleness", "constant") == "constant"
+    said += "; one that began from an older model counts " + ("in full" if full else "less, the older it was")
+    most = int(given.get("max_staleness", -1))
+    return said + (f", and not at all when more than {_count(most, 'model')} came after it" if most >= 0 else "")
 
 
 def _begins(config: RunConfig) -> str:

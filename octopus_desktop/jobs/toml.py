@@ -123,7 +123,7 @@ _TRAINING = {
     "stall_s": _Field(kind="number", low=0, high=7 * DAY_S),
 }
 _PERSONAL = {"layers": _Field(kind="texts"), "finetune_steps": _Field(kind="integer", low=0, high=1_000_000)}
-_EVALUATION = {"central": _Field(kind="yes")}
+_EVALUATION = {"central": _Field(kind="yes"), "share": _Field(kind="yes")}
 _COMMUNICATION = {"carrier": _Field(kind="text", choices=CARRIERS)}
 _TABLES: dict[str, dict[str, _Field]] = {
     "job": _JOB,
@@ -430,6 +430,7 @@ def _config(reader: _Reader, tables: Mapping[str, Any], strategies: Collection[s
         personal_layers=tuple(personal.get("layers", base.personal_layers)),
         personal_steps=personal.get("finetune_steps", base.personal_steps),
         central=evaluation.get("central", base.central),
+        share_metrics=evaluation.get("share", base.share_metrics),
     )
 
 

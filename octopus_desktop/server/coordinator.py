@@ -224,7 +224,7 @@ class Coordinator:
                     key = f"row/{order.round:06d}"
                     turn = "again" if box.read(key) else "first"
                     box.write(key, _json({**_row(order), "spans": _row(order)["spans"] or self._old_spans(key)}))
-                    for envelope in mail.round_envelopes(run, order, turn, silos):
+                    for envelope in mail.round_envelopes(run, order, turn, silos, share=self.config.share_metrics):
                         box.post(envelope)
                 case ev.Discard(blobs=blobs):
                     gone += blobs
@@ -276,6 +276,7 @@ class Coordinator:
                 self.strategy,
                 model=self.store.path(order.model.digest),
                 updates=[(a.silo, self.held.path(a.update.digest) if a.update else None) for a in order.answers],
+                returned=self.held.returned(self.strategy.returns, order.answers),
                 weights=weighing(self.strategy, order.answers),
                 slots=self._slots(order),
                 encoding=self.encoding,
@@ -394,14 +395,10 @@ class Coordinator:
         """What is still to be folded."""
         state = self.loop.state
         answers = (*state.answers.values(), *state.folding.values(), *state.late.values())
-        updates = {facts.update.digest for facts in answers if facts.update}
-        return updates | {blob.digest for blob in state.slots.values()}
+        return {b.digest for facts in answers for b in facts.blobs} | {b.digest for b in state.slots.values()}
 
     def _hold(self) -> None:
-        needed = self._needed()
-        self.held.keep_only(needed)
-        for digest in needed:
-            self.held.hold(digest)
+        self.held.keep_only(self._needed())
 
     def _remove(self, digests: Sequence[str]) -> None:
         """Remove blobs, except those that the run's state, or mail that waits, refers to by the same bytes."""

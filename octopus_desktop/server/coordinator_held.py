@@ -7,8 +7,10 @@ one run removes must not be missing in another.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+from octopus_desktop.aggregation.facts import AnswerFacts
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.wire.errors import UserError
 
@@ -34,7 +36,14 @@ class Held:
             return held
         return self._store.path(digest) if self._store.has(digest) else None
 
+    def returned(self, names: Sequence[str], answers: Sequence[AnswerFacts]) -> dict[str, list[Path | None]]:
+        """Where that is what the silos sent beside their updates, by name, in the answers' order."""
+        return {name: [self.path(answer.returned[name].digest) for answer in answers] for name in names}
+
     def keep_only(self, digests: set[str]) -> None:
+        """Hold these, and let go of all others."""
         for place in self._folder.iterdir():
             if place.name not in digests:
                 place.unlink(missing_ok=True)
+        for digest in digests:
+            self.hold(digest)

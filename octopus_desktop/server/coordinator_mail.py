@@ -28,6 +28,7 @@ from octopus_desktop.wire.pb.envelope_pb2 import (
     Envelope,
     Finished,
     RoundResult,
+    SiloNumbers,
     Span,
     Stop,
     Task,
@@ -58,9 +59,11 @@ def task_envelope(
     return _envelope(run_id, TASK, order.silo, name, order.round, body, blobs.values())
 
 
-def round_envelopes(run_id: str, report: ev.Report, turn: str, silos: Iterable[str]) -> list[Envelope]:
+def round_envelopes(
+    run_id: str, report: ev.Report, turn: str, silos: Iterable[str], *, share: bool = False
+) -> list[Envelope]:
     """What the federation made of the round, for every silo. ``turn`` tells first and later reports apart. Other silos'
-    bars of the timeline stay at the server."""
+    bars of the timeline stay at the server; so do their metrics, unless ``share``."""
     body = RoundResult(
         rounds=report.rounds,
         metrics=report.metrics,
@@ -70,6 +73,7 @@ def round_envelopes(run_id: str, report: ev.Report, turn: str, silos: Iterable[s
         model=ref(report.model),
         spans=[Span(lane=b.lane, step=b.step, start=b.start, end=b.end) for b in report.bars if b.lane == SERVER],
         late=report.late,
+        silos={silo: SiloNumbers(values=metrics) for silo, metrics in report.silos.items()} if share else {},
     )
     return [_envelope(run_id, ROUND, silo, f"round-{report.round}-{turn}", report.round, body) for silo in silos]
 
@@ -109,14 +113,16 @@ def event_of(envelope: Envelope, now: float) -> ev.Event | None:
 
 def _answered(envelope: Envelope, body: Answer, now: float) -> ev.Answered:
     update = body.update if body.HasField("update") and body.update.digest else None
+    returned = {name: _blob(ref) for name, ref in body.returned.items() if ref.digest}
     facts = AnswerFacts(
         silo=envelope.sender,
         examples=body.examples,
         steps=body.steps,
         metrics=dict(body.metrics),
-        update=Blob(digest=update.digest, size=update.size, encoding=update.encoding or "none") if update else None,
+        update=_blob(update) if update else None,
         train_seconds=body.train_seconds,
         bars=tuple(Bar(lane=s.lane, step=s.step, start=s.start, end=s.end) for s in body.spans),
+        returned=returned,
     )
     return ev.Answered(
         silo=envelope.sender,
@@ -128,6 +134,10 @@ def _answered(envelope: Envelope, body: Answer, now: float) -> ev.Answered:
         error=body.error[:REASON_CHARACTERS] or ("the silo gave no reason" if body.error_code else ""),
         error_code=body.error_code,
     )
+
+
+def _blob(ref: BlobRef) -> Blob:
+    return Blob(digest=ref.digest, size=ref.size, encoding=ref.encoding or "none")
 
 
 def _envelope(

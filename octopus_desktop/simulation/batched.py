@@ -24,6 +24,7 @@ from torch.func import functional_call, vmap
 
 from octopus_desktop.aggregation import events as ev
 from octopus_desktop.aggregation.facts import AnswerFacts, Blob
+from octopus_desktop.jobs import returned
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.simulation.cohort import Done, Outcome, Tasks
 from octopus_desktop.simulation.memory import Models, Places
@@ -326,12 +327,14 @@ class _Loss(nn.Module):
 
 def _require_plain(config: RunConfig) -> None:
     """What batched training leaves out must not be asked for."""
+    returned_words = returned.told(config.strategy)
     obstacles = {
         "several DDP workers in each silo": config.resources.workers > 1,
         "privacy filters": bool(config.privacy),
         f"the encoding {config.encoding!r}": config.encoding != "none",
         f"the strategy {config.strategy!r}, which keeps a memory at each silo": config.strategy
         in ("scaffold", "feddyn"),
+        f"the strategy {config.strategy!r}, which has each silo return {returned_words}": bool(returned_words),
         "personal layers or own training steps": bool(config.personal_layers or config.personal_steps),
         f"[training] {', '.join(config.training.chosen())}": bool(config.training.chosen()),
     }

@@ -13,11 +13,12 @@ from typing import Any, Protocol
 from octopus_desktop.aggregation.events import Dispatch
 from octopus_desktop.aggregation.facts import AnswerFacts, Blob
 from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.jobs.returned import returned
 from octopus_desktop.simulation.memory import Models
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.system.interpreters import Interpreter
 from octopus_desktop.training import frames, leaving
-from octopus_desktop.training.spec import PRIVATE, DataSource, RunnerSpec
+from octopus_desktop.training.spec import PRIVATE, DataSource, RunnerSpec, beside
 from octopus_desktop.training.state import Held
 from octopus_desktop.wire.canonical import digest
 from octopus_desktop.wire.errors import UserError
@@ -96,11 +97,12 @@ class OneWorker:
             keep=self._keep,
         )
         result = self._engine.run(task, out or self._out, digest=False)
-        update = None
+        update, more = None, {}
         if out and order.task == "train":  # named like a file, but nobody asks for the bytes' digest
             update = Blob(digest=digest(f"{self._name} {order.round} {order.epoch}".encode()), size=out.layout.size)
         elif result.update:
             update = self._left.leave(self._engine.config, self._store, result.update, task.model, order.round)
+            more = self._left.returned(self._engine.config, self._store, result.update, task.model)
         return AnswerFacts(
             silo=self._name,
             examples=result.examples,
@@ -108,6 +110,7 @@ class OneWorker:
             metrics=result.metrics,
             update=update,
             train_seconds=result.train_seconds,
+            returned=more,
         )
 
     def close(self) -> None:
@@ -176,9 +179,10 @@ class ManyWorkers:
         except TaskFailed as error:
             fault = error.fault
             raise UserError(fault["code"], fault["what"], fault["why"], fault["next"]) from error
-        update = None
+        update, more = None, {}
         if order.task == "train":
             update = self._left.leave(self._config, self._store, self._out, model, order.round)
+            more = self._left.returned(self._config, self._store, self._out, model)
         return AnswerFacts(
             silo=self._name,
             examples=result["examples"],
@@ -186,6 +190,7 @@ class ManyWorkers:
             metrics=result["metrics"],
             update=update,
             train_seconds=result["train_seconds"],
+            returned=more,
         )
 
     def close(self) -> None:
@@ -220,6 +225,17 @@ class _Left:
                 self._before.unlink()
             self._before = clean.left_out
         return Blob(digest=store.adopt_hashed(clean.path, clean.digest), size=clean.size, encoding=clean.encoding)
+
+    def returned(self, config: RunConfig, store: BlobStore, update: Path, model: Path) -> dict[str, Blob]:
+        """What the strategy has the silo return; ``update``: the file beside which the workers wrote it."""
+        found = {}
+        for name in returned(config.strategy):
+            clean = leaving.prepare_returned(
+                name, beside(update, name), model, config, private=self._folder, durable=False
+            )
+            digest = store.adopt_hashed(clean.path, clean.digest)
+            found[name] = Blob(digest=digest, size=clean.size, encoding=clean.encoding)
+        return found
 
     def close(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -27,6 +27,7 @@ from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.communication.contract import SERVER
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.personal import personal
+from octopus_desktop.jobs.returned import returned
 from octopus_desktop.jobs.toml import apply_overrides
 from octopus_desktop.simulation.cohort import Here, Outcome, Silos, Tasks, Together
 from octopus_desktop.simulation.jobs import Job
@@ -236,8 +237,7 @@ def simulate(
                     slots = loop.state.slots if instruction.task == "train" else {}
                     shared = {name: store.path(slots[name].digest) for name in strategy.shared if name in slots}
                     for answer in _answers(run, orders, strategy.configure(instruction.round), shared):
-                        update = answer.facts.update
-                        clock.later(answer, instruction.model.size + (update.size if update else 0))
+                        clock.later(answer, instruction.model.size + sum(b.size for b in answer.facts.blobs))
                 case ev.Aggregate():
                     event = _aggregate(run, instruction, strategy, store, clock)
                     if server and isinstance(event, ev.Aggregated):
@@ -353,7 +353,7 @@ def _make_places(run: _Run, model: Path, at_once: int) -> None:
     """Updates stay in memory where nothing has to be done to their files."""
     config = run.config
     plain = not config.privacy and config.encoding == "none" and not config.personal_layers
-    if plain and config.resources.workers <= 1:
+    if plain and config.resources.workers <= 1 and not returned(config.strategy):
         run.places = Places.make(model, 2 * len(run.data), at_once, run.work)
     run.silos.use(run.places, model)
     if run.places:
@@ -402,7 +402,7 @@ def _answer(run: _Run, outcome: Outcome) -> ev.Answered:
         run.errors.append((order.silo, error))
     elif not error:
         run.last[order.silo] = {name: value for name, value in facts.metrics.items() if name.startswith("eval/")}
-        run.transferred += order.model.size + (facts.update.size if facts.update else 0)
+        run.transferred += order.model.size + sum(blob.size for blob in facts.blobs)
     if outcome.place >= 0 and run.places:
         if facts.update:
             run.held[facts.update.digest] = outcome.place
@@ -434,6 +434,7 @@ def _aggregate(
             strategy,
             model=store.path(order.model.digest),
             updates=[(a.silo, _source(run, a.update, store)) for a in order.answers],
+            returned={n: [store.path(a.returned[n].digest) for a in order.answers] for n in strategy.returns},
             weights=strategies.weighing(strategy, order.answers),
             slots={name: store.path(blob.digest) for name, blob in order.slots.items()},
             encoding=encodings.make(run.config.encoding, run.config.encoding_parameters),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -24,6 +24,7 @@ from octopus_desktop.storage.federation_engine import migrate, open_engine
 ENDED = ("completed", "stopped", "failed")
 
 Row = TypeVar("Row")
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +171,7 @@ class FederationDb:
     def __init__(self, url: str) -> None:
         """``url``: a SQLAlchemy URL. Raises OCT-STATE-NEWER, or OCT-CONFIG-INVALID when it cannot be opened."""
         self._engine = open_engine(url)
+        self._known: dict[tuple[str, str], Any] = {}  # rows that each message asks for, since the last write
         migrate(self._engine)
 
     def close(self) -> None:
@@ -186,11 +188,13 @@ class FederationDb:
                 if "disk is full" in str(error.orig):
                     raise OSError(28, "database or disk is full") from error
                 raise
+            finally:
+                self._known = {}  # another one: what a thread reads just now goes into the old one
 
     # settings and requests
 
     def setting(self, key: str, default: str = "") -> str:
-        with self.transaction() as c:
+        with self._engine.begin() as c:
             value = c.execute(sa.select(t.settings.c.value).where(t.settings.c.key == key)).scalar()
         return default if value is None else str(value)
 
@@ -201,7 +205,7 @@ class FederationDb:
 
     def answered(self, request_id: str) -> bytes | None:
         """The answer that was given to this request before."""
-        with self.transaction() as c:
+        with self._engine.begin() as c:
             value = c.execute(sa.select(t.requests.c.answer).where(t.requests.c.id == request_id)).scalar()
         return None if value is None else bytes(value)
 
@@ -260,7 +264,10 @@ class FederationDb:
 
     def holder(self, serial: str) -> str:
         """The member to whom this certificate was issued; "" when we issued none such."""
-        with self.transaction() as c:
+        return self._kept("holder", serial, lambda: self._holder(serial))
+
+    def _holder(self, serial: str) -> str:
+        with self._engine.begin() as c:
             value = c.execute(sa.select(t.certificates.c.member).where(t.certificates.c.serial == serial)).scalar()
         return str(value or "")
 
@@ -269,7 +276,7 @@ class FederationDb:
         return self._all(MemberRow, t.members, where, order=t.members.c.name)
 
     def member(self, name: str) -> MemberRow | None:
-        return self._one(MemberRow, t.members, t.members.c.name == name)
+        return self._kept("member", name, lambda: self._one(MemberRow, t.members, t.members.c.name == name))
 
     def update_member(self, name: str, **values: Any) -> None:
         self._update(t.members, t.members.c.name == name, values)
@@ -319,7 +326,7 @@ class FederationDb:
         return self._all(RunRow, t.runs, where, order=t.runs.c.created_at.desc())
 
     def run(self, run_id: str) -> RunRow | None:
-        return self._one(RunRow, t.runs, t.runs.c.id == run_id)
+        return self._kept("run", run_id, lambda: self._one(RunRow, t.runs, t.runs.c.id == run_id))
 
     def open_runs(self) -> list[RunRow]:
         """Runs that have not ended, or for which mail still waits."""
@@ -330,7 +337,12 @@ class FederationDb:
         self._update(t.runs, t.runs.c.id == run_id, values, c)
 
     def run_silos(self, run_id: str) -> list[RunSiloRow]:
-        return self._all(RunSiloRow, t.run_silos, t.run_silos.c.run_id == run_id, order=t.run_silos.c.silo)
+        silos = t.run_silos.c
+        return list(
+            self._kept(
+                "silos", run_id, lambda: self._all(RunSiloRow, t.run_silos, silos.run_id == run_id, order=silos.silo)
+            )
+        )
 
     def runs_of(self, silo: str) -> list[RunSiloRow]:
         return self._all(RunSiloRow, t.run_silos, t.run_silos.c.silo == silo, order=t.run_silos.c.run_id)
@@ -371,7 +383,7 @@ class FederationDb:
             )
 
     def rounds(self, run_id: str) -> list[RoundRow]:
-        with self.transaction() as c:
+        with self._engine.begin() as c:
             rows = c.execute(sa.select(t.rounds).where(t.rounds.c.run_id == run_id).order_by(t.rounds.c.round))
             return [
                 RoundRow(
@@ -391,7 +403,7 @@ class FederationDb:
 
     def is_kept(self, digest: str) -> bool:
         """Is this blob a package or a global model, to be kept?"""
-        with self.transaction() as c:
+        with self._engine.begin() as c:
             for column in (t.jobs.c.digest, t.rounds.c.model_digest, t.runs.c.model_digest, t.runs.c.best_digest):
                 if c.execute(sa.select(column).where(column == digest).limit(1)).first():
                     return True
@@ -404,7 +416,7 @@ class FederationDb:
             sa.select(rounds.run_id).where(rounds.model_digest == digest, rounds.run_id != run_id),
             sa.select(runs.id).where(runs.config_json.contains(digest), runs.id != run_id),
         )
-        with self.transaction() as c:
+        with self._engine.begin() as c:
             return any(c.execute(query.limit(1)).first() for query in queries)
 
     # witness of audit heads
@@ -428,11 +440,19 @@ class FederationDb:
 
     def audit_problems(self, silo: str) -> list[str]:
         heads = t.audit_heads
-        with self.transaction() as c:
+        with self._engine.begin() as c:
             rows = c.execute(sa.select(heads.c.problem).where(heads.c.silo == silo, heads.c.problem != ""))
             return [str(p) for (p,) in rows]
 
     # plumbing
+
+    def _kept(self, what: str, key: str, read: Callable[[], Kept]) -> Kept:
+        """What ``read`` gave since the last write. Nobody but this process writes."""
+        known = self._known
+        if (what, key) not in known:
+            known[what, key] = read()
+        found: Kept = known[what, key]
+        return found
 
     def _insert(self, table: sa.Table, row: Any) -> None:
         with self.transaction() as c:
@@ -448,11 +468,11 @@ class FederationDb:
 
     def _all(self, kind: type[Row], table: sa.Table, where: Any = None, *, order: Any) -> list[Row]:
         query = sa.select(*_columns(kind, table)).where(sa.true() if where is None else where).order_by(order)
-        with self.transaction() as c:
+        with self._engine.begin() as c:
             return [kind(**row._mapping) for row in c.execute(query)]
 
     def _one(self, kind: type[Row], table: sa.Table, where: Any) -> Row | None:
-        with self.transaction() as c:
+        with self._engine.begin() as c:
             row = c.execute(sa.select(*_columns(kind, table)).where(where)).first()
         return None if row is None else kind(**row._mapping)
 

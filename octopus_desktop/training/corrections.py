@@ -6,8 +6,12 @@ data-parallel averaging, so each worker adds the same). Words of ``Strategy.conf
     proximal μ     g + μ (y − x)                        Li et al. 2020, FedProx, equation 2
     scaffold       g − c_k + c                          Karimireddy et al. 2020, Algorithm 1; c comes with the task
     dynamic α      g − h_k + α (y − x)                  Acar et al. 2021, FedDyn, Algorithm 1
+    mime {…}       ((1 − β₁) g + β₁ m) / (√v + τ)       Karimireddy et al. 2021, Mime, Algorithm 1; m and v come with
+                                                        the task; without ``tau`` there is no division. ``corrected``:
+                                                        g is ∇f(y; ζ) − ∇f(x; ζ) + c, from the first task with c on
     steps n        training ends after n steps
     full_batch     ``ctx.loader`` gives all examples as one batch
+    returns […]    "gradient": the gradient over all examples at x goes back as well (``training.gradient``)
 
 ``x``: the global model that came in, ``y``: the local model, ``g``: its gradient. c_k and h_k are the silo's memory:
 one file a round below ``keep``, made from the newest file of an earlier round. So a round that is trained again after a
@@ -29,6 +33,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from octopus_desktop.training import state as files
+from octopus_desktop.training.anchored import Anchor
 from octopus_desktop.training.steps import Steps
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import make_layout, read_layout
@@ -55,6 +60,7 @@ class Corrections:
 
     Attributes:
         steps: optimiser steps so far. rate_sum: the sum of their learning rates (Σ η over steps).
+        anchor: what the loss at x is had from, where the strategy corrects steps by it; else None.
     """
 
     def __init__(
@@ -75,6 +81,10 @@ class Corrections:
         self._proximal = float(words.get("proximal", 0.0))
         self._dynamic = float(words.get("dynamic", 0.0))
         self._scaffold = bool(words.get("scaffold", False))
+        self._mime: Mapping[str, Any] = words.get("mime", {})
+        self._momentum: Tensors = {}
+        self._divisor: Tensors = {}
+        self.anchor: Anchor | None = None
         self._keep, self._round = keep, round
         self._parameters = {name: p for name, p in model.named_parameters() if name not in own}
         self._names = {id(p): name for name, p in self._parameters.items()}
@@ -91,6 +101,15 @@ class Corrections:
                 dist.broadcast(tensor, 0)
         if self._scaffold:
             self._common = self._load(shared.get("c"))
+        if self._mime:
+            self._momentum = self._load(shared.get("m"))
+            if tau := float(self._mime.get("tau", 0.0)):
+                second = self._load(shared.get("v"), tau**2)
+                self._divisor = {name: v.sqrt_().add_(tau) for name, v in second.items()}
+            if self._mime.get("corrected") and "c" in shared:
+                self._common = self._load(shared["c"])
+                start = {name: p.detach().clone() for name, p in model.named_parameters()}
+                self.anchor = Anchor(start, frozenset(own))
 
     def __enter__(self) -> Corrections:
         self._handles = [register_optimizer_step_pre_hook(self._before), register_optimizer_step_post_hook(self._after)]
@@ -121,7 +140,7 @@ class Corrections:
 
     @torch.no_grad()
     def _before(self, optimiser: torch.optim.Optimizer, *_: object) -> None:
-        if not self._start:
+        if not self._start and not self._mime:
             return
         pull = self._proximal + self._dynamic
         for group in optimiser.param_groups:
@@ -135,6 +154,11 @@ class Corrections:
                     p.grad.sub_(self._own[name])
                 if self._common:
                     p.grad.add_(self._common[name])
+                if self._mime:
+                    beta = float(self._mime["beta1"])
+                    p.grad.mul_(1.0 - beta).add_(self._momentum[name], alpha=beta)
+                if self._divisor:
+                    p.grad.div_(self._divisor[name])
 
     def _after(self, optimiser: torch.optim.Optimizer, *_: object) -> None:
         if self._pace and self._pace.holding:
@@ -146,9 +170,9 @@ class Corrections:
 
     # files
 
-    def _load(self, path: Path | None) -> Tensors:
-        """A file's tensors for the model's parameters; zeros where it has none."""
-        found = {name: torch.zeros_like(p) for name, p in self._parameters.items()}
+    def _load(self, path: Path | None, otherwise: float = 0.0) -> Tensors:
+        """A file's tensors for the model's parameters; ``otherwise`` where it has none."""
+        found = {name: torch.full_like(p, otherwise) for name, p in self._parameters.items()}
         if path is not None:
             layout = read_layout(path)
             held = {spec.name: torch.empty(spec.shape, dtype=files.TORCH_TYPES[spec.dtype]) for spec in layout}

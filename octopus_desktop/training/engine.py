@@ -8,12 +8,12 @@ A process uses engines from one thread at a time. With ``world_size`` > 1 the ca
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import math
-import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,23 +23,33 @@ import torch.distributed as dist
 from torch import nn
 
 from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.training import local
 from octopus_desktop.training import state as files
-from octopus_desktop.training.corrections import Corrections, Enough
+from octopus_desktop.training.calls import (
+    build_model,
+    call_trainer,
+    initial_model,
+    no_weight,
+    only_deterministic_kernels,
+)
+from octopus_desktop.training.corrections import Corrections
 from octopus_desktop.training.data import SiloDataset
-from octopus_desktop.training.loading import PackageCode, TrainerError
+from octopus_desktop.training.gradient import FullGradient, whole_pass
+from octopus_desktop.training.loading import PackageCode
 from octopus_desktop.training.numerics import Numerics
 from octopus_desktop.training.parallel import Parallel
 from octopus_desktop.training.personal import PersonalLayers
-from octopus_desktop.training.sdk import ClientTrainer, Context, Reporter, Shelf, Silent, seed_everything
+from octopus_desktop.training.sdk import ClientTrainer, Context, ProgressOnly, Reporter, Shelf, Silent, seed_everything
 from octopus_desktop.training.shares import by_speed, checked
-from octopus_desktop.training.spec import DataSource
+from octopus_desktop.training.spec import DataSource, beside
 from octopus_desktop.training.steps import Steps
 from octopus_desktop.training.uncompiled import leave_compiler_out
 from octopus_desktop.wire.canonical import derive_seed
 from octopus_desktop.wire.errors import UserError
-from octopus_desktop.wire.tensors import read_layout
+from octopus_desktop.wire.tensors import Layout, read_layout
 
 MOST_METRICS = 200
+__all__ = ["Engine", "TaskInput", "TaskResult", "build_model", "call_trainer", "initial_model", "no_weight"]
 Spans = list[tuple[str, str, float, float]]
 
 
@@ -63,7 +73,8 @@ class TaskInput:
 class TaskResult:
     """``metrics``: "eval/…" of the model that came in, "train/…" of the training. ``update``: the file that ``run`` was
     told to write, None for "evaluate" and on ranks above 0; ``digest`` is its SHA-256 ("" if not asked for), ``size``
-    its bytes. ``spans``: (lane, step, start, end) in Unix seconds."""
+    its bytes. ``spans``: (lane, step, start, end) in Unix seconds. ``returned``: files that the strategy asked for
+    beside the update (``training.spec.beside``), of rank 0 alone."""
 
     examples: int
     steps: int
@@ -73,6 +84,7 @@ class TaskResult:
     spans: tuple[tuple[str, str, float, float], ...]
     digest: str = ""
     size: int = 0
+    returned: dict[str, Path] = field(default_factory=dict)
 
 
 class Engine:
@@ -188,6 +200,7 @@ class Engine:
             return TaskResult(
                 examples=examples, steps=0, metrics=metrics, update=None, train_seconds=0.0, spans=tuple(spans)
             )
+        returned = self._returned(task, model, layout, out, spans)
         examples, steps, seconds = self._train(task, model, metrics, spans, own.names)
         started = time.time()
         model.zero_grad(set_to_none=True)
@@ -212,7 +225,53 @@ class Engine:
             spans=tuple(spans),
             digest=written.digest if written else "",
             size=written.size if written else 0,
+            returned=returned,
         )
+
+    def _returned(
+        self, task: TaskInput, model: nn.Module, layout: Layout, out: Path | files.Held, spans: Spans
+    ) -> dict[str, Path]:
+        """Write what the strategy has this silo return beside the update, of the model as it came."""
+        if "gradient" not in task.config.get("returns", ()):
+            return {}
+        assert isinstance(out, Path)
+        started = time.time()
+        with self._as_it_came(model):
+            found = self._gradient(task, model)
+        state = {name: found.get(name, torch.zeros_like(t)) for name, t in files.tensors_of(model).items()}
+        place = beside(out, "gradient")
+        if self.rank == 0:
+            files.write(state, layout, place, digest=False, what="gradient over all examples")
+        self._span(task, spans, "gradient", started)
+        return {"gradient": place} if self.rank == 0 else {}
+
+    def _gradient(self, task: TaskInput, model: nn.Module) -> dict[str, torch.Tensor]:
+        """∇f(x) over all training examples of all workers, by name."""
+        pace = whole_pass(self.config.training, self.world_size, self.shares, self._device)
+        ctx, trainer = self._context(task, "train", pace, ProgressOnly(self._report)), self._trainer()
+        model.train()
+        wrapped = self._parallel.wrapped(model, trainer, pace, self._numerics.compiled)
+        gradient = FullGradient(model, pace)
+        seed_everything(ctx.seed)
+        try:
+            with self._parallel.evenly(wrapped, trainer, pace), pace, gradient:
+                self._call("train", lambda: trainer.train(ctx, wrapped))
+        finally:
+            wrapped = None
+        return gradient.required()
+
+    @contextlib.contextmanager
+    def _as_it_came(self, model: nn.Module) -> Iterator[None]:
+        """Whatever is done inside, the model is afterwards as it was before."""
+        with torch.no_grad():
+            before = {name: tensor.detach().clone() for name, tensor in files.tensors_of(model).items()}
+        try:
+            yield
+        finally:
+            self._restore(model)
+            with torch.no_grad():
+                for name, tensor in files.tensors_of(model).items():
+                    tensor.copy_(before[name])
 
     def _evaluate(self, task: TaskInput, model: nn.Module, metrics: dict[str, float], spans: Spans) -> int:
         started = time.time()
@@ -238,24 +297,19 @@ class Engine:
     def _try_out(self, task: TaskInput, model: nn.Module, metrics: dict[str, float], spans: Spans) -> None:
         """``eval_personal/…``: of the model after some training steps of this silo alone; then the model as it came."""
         started = time.time()
-        with torch.no_grad():
-            before = {name: tensor.detach().clone() for name, tensor in files.tensors_of(model).items()}
         few = replace(task, config={"steps": self.config.personal_steps}, keep=None)
         after: dict[str, float] = {}
         told, self._trained = self._trained, None  # who watches for unequal numbers of steps waits for the training
-        try:
-            self._train(few, model, {}, [])
-        except UserError as error:
-            if error.code != "OCT-MODEL-WEIGHT":  # a trainer may count its examples only at its end
-                raise
-        finally:
-            self._trained = told
-        self._evaluate(few, model, after, [])
+        with self._as_it_came(model):
+            try:
+                self._train(few, model, {}, [])
+            except UserError as error:
+                if error.code != "OCT-MODEL-WEIGHT":  # a trainer may count its examples only at its end
+                    raise
+            finally:
+                self._trained = told
+            self._evaluate(few, model, after, [])
         metrics.update({f"eval_personal/{name.partition('/')[2]}": value for name, value in after.items()})
-        self._restore(model)
-        with torch.no_grad():
-            for name, tensor in files.tensors_of(model).items():
-                tensor.copy_(before[name])
         self._span(task, spans, "fine-tune", started)
 
     def _train(
@@ -275,6 +329,9 @@ class Engine:
         corrections = Corrections(
             task.config, model, task.shared, task.keep, task.round, pace, own, self.rank, self.world_size
         )
+        if task.config.get("mime", {}).get("corrected"):
+            local.require_declared(trainer)
+            ctx.anchor = corrections.anchor
         seed_everything(ctx.seed)
         clock = time.perf_counter()
         mine = None
@@ -344,7 +401,9 @@ class Engine:
     def _call(self, phase: str, work: Callable[[], Any]) -> Any:
         return call_trainer(phase, work, self._code.root)
 
-    def _context(self, task: TaskInput, phase: str, pace: Steps | None = None) -> Context:
+    def _context(
+        self, task: TaskInput, phase: str, pace: Steps | None = None, report: Reporter | None = None
+    ) -> Context:
         together = phase == "evaluate" and self._parallel.sharded
         return Context(
             run_seed=self.config.seed,
@@ -358,7 +417,7 @@ class Engine:
             hyperparameters=self.config.hyperparameters,
             config=task.config,
             shelf=self._shelf,
-            reporter=self._report,
+            reporter=report or self._report,
             pace=pace,
         )
 
@@ -417,7 +476,7 @@ class Engine:
     def _fix_numerics(self) -> None:
         """Process-wide switches on which bits depend; set again for each task, since foreign code may have changed
         them and several engines may share a process."""
-        _only_deterministic_kernels()
+        only_deterministic_kernels()
         torch.backends.cudnn.benchmark = False
         torch.set_default_dtype(torch.float32)
         torch.set_grad_enabled(True)
@@ -428,64 +487,6 @@ class Engine:
                 torch.set_num_interop_threads(1)
             except RuntimeError:  # parallel work has begun: no op here uses inter-op threads, so nothing is lost
                 pass
-
-
-def _only_deterministic_kernels() -> None:
-    """As ``torch.use_deterministic_algorithms(True)``, which would load the whole compiler: a second, and 100 MiB."""
-    torch.set_deterministic_debug_mode("error")
-    if compiler := sys.modules.get("torch._inductor.config"):
-        compiler.deterministic = True  # type: ignore[attr-defined]
-
-
-def build_model(trainer: ClientTrainer, config: RunConfig, shelf: Shelf, code: Path) -> nn.Module:
-    """The package's model with the run's first weights; the same wherever it is built."""
-    ctx = Context(
-        run_seed=config.seed,
-        round=0,
-        rounds=config.rounds,
-        silo="",
-        rank=0,
-        world_size=1,
-        device=torch.device("cpu"),
-        task="init",
-        hyperparameters=config.hyperparameters,
-        config={},
-        shelf=shelf,
-        reporter=Silent(),
-    )
-    seed_everything(derive_seed(config.seed, "init"))
-    model = call_trainer("build_model", lambda: trainer.build_model(ctx), code)
-    if not isinstance(model, nn.Module):
-        raise TrainerError("build_model", TypeError(f"it returned {type(model).__name__}, not a torch Module"), code)
-    return model
-
-
-def initial_model(package: Path, trainer: str, config: RunConfig, out: Path) -> files.Written:
-    """Write the run's first global model. Build it where no data is: ``ctx.dataset`` is refused."""
-
-    def refuse(alias: str) -> SiloDataset:
-        raise UserError(
-            "OCT-DATA-ALIAS",
-            f"The job's code asked for the data {alias!r} while building the first model.",
-            "The first model is built at the server, where no data is.",
-            "Give build_model what it needs to know as hyperparameters.",
-        )
-
-    _only_deterministic_kernels()
-    code = PackageCode(package, trainer)
-    with code.active():
-        made = call_trainer("__init__", code.cls, code.root)
-        return files.write_model(build_model(made, config, Shelf(refuse), code.root), out)
-
-
-def call_trainer(phase: str, work: Callable[[], Any], code: Path) -> Any:
-    """Run foreign code; what it raises becomes OCT-RUN-TRAINER with the package's lines. ``sys.exit`` counts too."""
-    try:
-        return work()
-    except (UserError, KeyboardInterrupt, Enough):
-        raise
-    except BaseException as error:
-        raise TrainerError(phase, error, code) from error
 
 
 def _gather_json(value: Any, world_size: int, group: Any) -> list[Any]:
@@ -499,12 +500,3 @@ def _gather_json(value: Any, world_size: int, group: Any) -> list[Any]:
     parts = [torch.empty(longest, dtype=torch.uint8) for _ in range(world_size)]
     dist.all_gather(parts, padded, group=group)
     return [json.loads(bytes(p[: int(n)].tolist())) for p, n in zip(parts, lengths, strict=True)]
-
-
-def no_weight(why: str) -> UserError:
-    return UserError(
-        "OCT-MODEL-WEIGHT",
-        "The training used no examples, so its result has no weight.",
-        why,
-        "Ask the job's author, or approve a dataset that holds rows for this job.",
-    )

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from octopus_desktop.jobs.manifest import RunConfig
@@ -24,6 +25,7 @@ from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import Layout, read_layout, require_same
 
 COPY_BYTES = 1 << 20
+FLOATING = ("F64", "F32", "F16", "BF16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,39 @@ def prepare(
             if path.is_symlink() or not path.is_dir():
                 path.unlink(missing_ok=True)
         raise
+
+
+def prepare_returned(
+    name: str, written: Path, model: Path, config: RunConfig, *, private: Path, durable: bool = True
+) -> Leaving:
+    """The same for what a strategy has the silo return beside the update: a file in the model's layout, which is
+    checked, filtered and encoded as a difference is, but keeps no memory of what the encoding left out of it. Of the
+    silo's own layers nought leaves, and of what is no number that training changes likewise."""
+    private.mkdir(exist_ok=True)
+    file = private / f"{name}.safetensors"
+    try:
+        _require_plain(written)
+        os.replace(written, file)
+        _require_plain(file)
+        layout = read_layout(model)
+        require_same(layout, read_layout(file), f"The {name}")
+        _blank(file, layout, personal(config.personal_layers, (spec.name for spec in layout)))
+        return _prepare(file, model, replace(config, update="difference"), None, None, durable)
+    except BaseException:
+        for path in (written, file):
+            if path.is_symlink() or not path.is_dir():
+                path.unlink(missing_ok=True)
+        raise
+
+
+def _blank(file: Path, layout: Layout, names: Collection[str]) -> None:
+    """Noughts in place of these tensors, and of all that are not floating."""
+    with disk_errors(file), file.open("r+b") as out:
+        for spec in layout:
+            if spec.name in names or spec.dtype not in FLOATING:
+                out.seek(spec.begin)
+                for start in range(spec.begin, spec.end, COPY_BYTES):
+                    out.write(bytes(min(COPY_BYTES, spec.end - start)))
 
 
 def _keep_back(update: Path, model: Path, config: RunConfig, layout: Layout) -> None:

@@ -6,7 +6,7 @@ What is declared can also be computed for many silos at once (``simulation.batch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,18 +60,37 @@ def declared(trainer: type[ClientTrainer]) -> bool:
     return trainer.rows is not ClientTrainer.rows and trainer.losses is not ClientTrainer.losses
 
 
+def require_declared(trainer: ClientTrainer) -> None:
+    """Raises OCT-STRATEGY-PARAMETER for a trainer whose loss a strategy cannot ask for."""
+    from octopus_desktop.training.sdk import ClientTrainer
+
+    kind = type(trainer)
+    if not declared(kind) or kind.train is not ClientTrainer.train:
+        raise UserError(
+            "OCT-STRATEGY-PARAMETER",
+            "The strategy needs the loss of each batch at the model that came in as well.",
+            f"{kind.__name__} does not declare its training by rows(ctx) and losses(ctx, model, batch) alone.",
+            'Declare it so, or set name = "mimelite" in [strategy] of job.toml.',
+        )
+
+
 def train(trainer: ClientTrainer, ctx: Context, model: nn.Module) -> dict[str, float]:
     chosen, rows = recipe(ctx.hyperparameters), trainer.rows(ctx)
     optimiser = torch.optim.SGD(
         model.parameters(), lr=chosen.learning_rate, momentum=chosen.momentum, weight_decay=chosen.weight_decay
     )
     loader = ctx.loader(rows.train, batch_size=chosen.batch_size)
+
+    def loss_of(model: nn.Module, batch: Sequence[torch.Tensor]) -> torch.Tensor:
+        return trainer.losses(ctx, model, batch).mean()
+
     step, total, seen = 0, 0.0, 0
     for _ in ctx.epochs(chosen.epochs):
         for batch in loader:
-            loss = trainer.losses(ctx, model, batch).mean()
+            at_x = ctx.anchor.loss(model, batch, loss_of) if ctx.anchor else None
+            loss = loss_of(model, batch)
             optimiser.zero_grad()
-            ctx.backward(loss)
+            ctx.backward(loss if at_x is None else loss - at_x)
             optimiser.step()
             value = loss.item()
             step, total, seen = step + 1, total + value * len(batch[0]), seen + len(batch[0])

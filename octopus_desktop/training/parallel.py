@@ -49,6 +49,7 @@ class Parallel:
             f"the strategy {self._config.strategy}, which keeps a memory at each silo": bool(
                 words.get("scaffold") or words.get("dynamic")
             ),
+            f"the strategy {self._config.strategy}, which steps by state of the server": bool(words.get("mime")),
         }
         if self.sharded and (wrong := [what for what, is_asked in asked.items() if is_asked]):
             raise UserError(

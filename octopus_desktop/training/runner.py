@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.jobs.returned import returned
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.storage.mailbox import Mailbox
 from octopus_desktop.training import frames, leaving
 from octopus_desktop.training.feedback import Feedback
 from octopus_desktop.training.launcher import TaskFailed, Workers
-from octopus_desktop.training.spec import MAILBOX, PRIVATE, RunnerSpec
+from octopus_desktop.training.spec import MAILBOX, PRIVATE, RunnerSpec, beside
+from octopus_desktop.wire.blobs import answer_blobs
 from octopus_desktop.wire.canonical import new_id
 from octopus_desktop.wire.child import ParentLink, decode
 from octopus_desktop.wire.errors import UserError
@@ -184,16 +186,15 @@ class Runner:
             }
             answer = _read_result(task, await self._workers.run(words))
             if task.task == "train":
-                update, span = await self._take(out, model)
-                answer.update.CopyFrom(update)
-                answer.spans.append(span)
+                await self._take(out, model, answer)
         except (TaskFailed, UserError) as error:
             return self._failure(task, error, out)
         self._parent.log("info", "runner", f"Round {envelope.round}: {task.task} took {time.time() - began:.2f} s.")
         return answer
 
-    async def _take(self, out: Path, model: Path) -> tuple[BlobRef, Span]:
-        """Check, filter and encode the workers' file, and make it a durable blob."""
+    async def _take(self, out: Path, model: Path, answer: Answer) -> None:
+        """Check, filter and encode the workers' files, make them durable blobs, and name them in the answer: the update
+        and what the approved strategy, whatever the task's words were, has a silo return beside it."""
         began, round_ = time.time(), self._current[0]
         if self._feedback.lost:
             said = "What the encoding left out of earlier rounds is gone from the disk; it is not added to this one."
@@ -209,6 +210,14 @@ class Runner:
         )
         self._blobs.adopt_hashed(clean.path, clean.digest)
         self._left_out = clean.left_out
+        answer.update.CopyFrom(BlobRef(digest=clean.digest, size=clean.size, encoding=clean.encoding))
+        for name in returned(self._config.strategy):
+            place = beside(out, name)
+            more = await asyncio.to_thread(
+                leaving.prepare_returned, name, place, model, self._config, private=self._private
+            )
+            self._blobs.adopt_hashed(more.path, more.digest)
+            answer.returned[name].CopyFrom(BlobRef(digest=more.digest, size=more.size, encoding=more.encoding))
         if clean.metrics:
             told = ", ".join(f"{name} {value:.4g}" for name, value in clean.metrics.items())
             self._parent.log("info", "runner", f"Round {round_}: privacy filters: {told}.")
@@ -217,7 +226,7 @@ class Runner:
             self._parent.log("info", "runner", f"Round {round_}: encoded as {clean.encoding}: {part}.")
         span = Span(lane="silo", step="filter", start=began, end=time.time())
         self._parent.say("span", lane=span.lane, step=span.step, round=self._current[0], start=began, end=span.end)
-        return BlobRef(digest=clean.digest, size=clean.size, encoding=clean.encoding), span
+        answer.spans.append(span)
 
     def _failure(self, task: Task, error: TaskFailed | UserError, out: Path) -> Answer:
         shutil.rmtree(out, ignore_errors=True) if out.is_dir() and not out.is_symlink() else out.unlink(missing_ok=True)
@@ -238,7 +247,7 @@ class Runner:
             sender=self._spec.silo,
             recipient="server",
             body=answer.SerializeToString(),
-            blobs=[answer.update] if answer.HasField("update") else [],
+            blobs={ref.digest: ref for ref in answer_blobs(answer)}.values(),  # two may be the same bytes
             dedupe=dedupe,
         )
 

@@ -31,6 +31,7 @@ from octopus_desktop.wire.canonical import derive_seed
 if TYPE_CHECKING:
     from torch import nn
 
+    from octopus_desktop.training.anchored import Anchor
     from octopus_desktop.training.steps import Steps
 
 __all__ = ["ClientTrainer", "Context", "Reporter", "Rows", "SiloDataset"]
@@ -110,6 +111,14 @@ class Silent:
     def span(self, round: int, step: str, start: float, end: float) -> None: ...
 
 
+class ProgressOnly(Silent):
+    """Passes on how far the work is, and lines of the log; for a pass whose points are no part of the curves."""
+
+    def __init__(self, report: Reporter) -> None:
+        self.progress = report.progress  # type: ignore[method-assign]
+        self.log = report.log  # type: ignore[method-assign]
+
+
 class Shelf:
     """What a worker keeps between tasks: opened datasets and values derived from them."""
 
@@ -157,6 +166,7 @@ class Context:
         self.examples: int | None = None
         self._run_seed, self._task, self._shelf, self._reporter = run_seed, task, shelf, reporter
         self._pace = pace
+        self.anchor: Anchor | None = None  # for ``training.local``: where the strategy corrects steps by the loss at x
         self._loaders = 0
         self._epoch, self._epochs = 0, 0
 

@@ -22,6 +22,11 @@ SLURM = "slurm"  # a run's own folder for its allocation: the way to its runner,
 PRIVATE = "leaving"  # a runner's own folder, closed to the job's code: updates on their way out, and what was left out
 
 
+def beside(update: Path, name: str) -> Path:
+    """Where workers write what a strategy has them return beside the update."""
+    return update.with_name(f"{update.stem}-{name}{update.suffix}")
+
+
 class _Json:
     def write(self, path: Path) -> None:
         """Atomically, so that a reader sees the whole file or none."""

@@ -118,9 +118,10 @@ def write(
     base: Path | None = None,
     digest: bool = True,
     durable: bool = False,
+    what: str = "update",
 ) -> Written:
     """Write the tensors in a layout's order; with ``base``, their difference to that file (same layout). Booleans have
-    no difference and are written as they are.
+    no difference and are written as they are. ``what``: for errors.
 
     Raises:
         UserError: OCT-MODEL-NAN when a value is NaN or infinite, OCT-DISK-FULL. No file is left then.
@@ -130,7 +131,7 @@ def write(
     done = False
     try:
         with disk_errors(out), out.open("wb", buffering=0) as file:
-            for view in _bytes_of(state, layout, before):
+            for view in _bytes_of(state, layout, before, what):
                 if sha:
                     sha.update(view)
                 _write_full(file, view)
@@ -223,7 +224,7 @@ def write_model(model: nn.Module, out: Path) -> Written:
     return write(state, layout, out, durable=True)
 
 
-def _bytes_of(state: dict[str, torch.Tensor], layout: Layout, before: Any) -> Iterator[memoryview]:
+def _bytes_of(state: dict[str, torch.Tensor], layout: Layout, before: Any, what: str) -> Iterator[memoryview]:
     yield memoryview(layout.header)
     for spec in layout:
         flat = state[spec.name].detach().reshape(-1)
@@ -235,16 +236,16 @@ def _bytes_of(state: dict[str, torch.Tensor], layout: Layout, before: Any) -> It
                 before.seek(spec.begin + start * tile.element_size())
                 _read_full(before, _bytes(base), Path("the global model"))
                 tile = torch.sub(tile, base, out=base)
-            _require_finite(tile, spec)
+            _require_finite(tile, spec, what)
             yield _bytes(tile)
 
 
-def _require_finite(tile: torch.Tensor, spec: TensorSpec) -> None:
+def _require_finite(tile: torch.Tensor, spec: TensorSpec, what: str = "update") -> None:
     if not tile.is_floating_point() or _finite(tile):
         return
     raise UserError(
         "OCT-MODEL-NAN",
-        f"The update holds NaN or infinity in the tensor {spec.name!r}.",
+        f"The {what} holds NaN or infinity in the tensor {spec.name!r}.",
         "The local training diverged, often by too large a learning rate or by unscaled inputs.",
         "Nothing was sent. Ask the job's author to correct the training.",
     )

@@ -9,6 +9,7 @@ import pytest
 
 from octopus_desktop.aggregation.facts import AnswerFacts
 from octopus_desktop.aggregation.strategies import STRATEGIES, Strategy, Tile, make, weighing
+from octopus_desktop.jobs.returned import returned
 from octopus_desktop.wire.errors import UserError
 
 SILOS, LENGTH, ROUNDS = 3, 1000, 4
@@ -38,7 +39,8 @@ class StrategyContract:
     updates: tuple[str, ...] = ("weights", "difference")
 
     def reference(self, x: Any, deltas: list[Any], weights: list[float], state: dict[str, Any]) -> Any:
-        """The paper's formula in float64, on whole arrays; keeps its own state in ``state``."""
+        """The paper's formula in float64, on whole arrays; keeps its own state in ``state``, where it finds under
+        ``returned`` what the silos sent beside their updates: name to one array a silo."""
         raise AssertionError("say what the paper says")
 
     def make(self, update: str) -> Strategy:
@@ -58,6 +60,8 @@ class StrategyContract:
             flat = np.stack(deltas).astype(np.float64)
             weights = list(given(flat @ flat.T) if callable(given) else given)
             sent = deltas if update == "difference" else [x + d for d in deltas]
+            beside = {n: [random.normal(size=LENGTH).astype(np.float32) for _ in sent] for n in strategy.returns}
+            state["returned"] = {n: [one.astype(np.float64) for one in every] for n, every in beside.items()}
             exact = self.reference(exact, [d.astype(np.float64) for d in deltas], weights, state)
             new = np.empty_like(x)
             for a, b in zip([0, *cuts], [*cuts, LENGTH], strict=True):
@@ -66,6 +70,7 @@ class StrategyContract:
                     [u[a:b] for u in sent],
                     weights,
                     slots={n: v[a:b] for n, v in slots.items()},
+                    returned={n: [one[a:b] for one in every].__getitem__ for n, every in beside.items()},
                     round=number,
                 )
                 new[a:b] = strategy.combine(tile)
@@ -103,3 +108,8 @@ class StrategyContract:
         import json
 
         assert json.loads(json.dumps(self.make(self.updates[0]).configure(3)))["name"] == self.name
+
+    def test_what_it_has_silos_return_is_what_administrators_read(self) -> None:
+        strategy = self.make(self.updates[0])
+        assert tuple(strategy.returns) == returned(self.name)
+        assert list(strategy.configure(1).get("returns", ())) == list(returned(self.name))

@@ -198,6 +198,26 @@ def test_other_shapes_and_missing_files_are_all_named_before_anything_is_summed(
     assert codes == {"silo1": "OCT-MODEL-SHAPE", "silo2": "OCT-MODEL-SHAPE", "silo3": "OCT-BLOB-MISSING"}
 
 
+def test_what_silos_returned_is_read_beside_their_updates_and_checked_as_they_are(tmp_path: Path) -> None:
+    bench, strategy = Bench(tmp_path), make("mimelite", {"beta1": 0.5})
+    done = bench.fold(strategy, returned={"gradient": bench.paths[1:]}, tile_bytes=4096)
+    momentum = load_file(bench.store.path(done.slots["m"].digest))
+    assert torch.equal(momentum["head.weight"], plain_sum([v["head.weight"] for v in bench.values[1:]]) * 0.5)
+    again = bench.fold(strategy, returned={"gradient": bench.paths[1:]}, threads=1)
+    assert (again.model, again.slots) == (done.model, done.slots)
+    plain = bench.fold()
+    assert done.model == plain.model, "with momentum as with none, the mean is the mean"
+    bad = {**bench.values[2], "head.weight": torch.full((40, 1001), float("nan"))}
+    save_file(bad, tmp_path / "bad")
+    with pytest.raises(RejectedUpdates) as rejected:
+        bench.fold(strategy, returned={"gradient": [bench.paths[1], tmp_path / "bad", bench.paths[3]]})
+    assert list(rejected.value.faults) == ["silo2"] and "The gradient of silo2" in str(rejected.value)
+    with pytest.raises(RejectedUpdates) as rejected:
+        bench.fold(strategy, returned={"gradient": [None, bench.paths[2], bench.paths[3]]})
+    assert rejected.value.faults["silo1"].code == "OCT-BLOB-MISSING"
+    assert leftovers(bench) == []
+
+
 def test_a_stopped_fold_leaves_nothing_and_sweep_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     with pytest.raises(FoldStopped):
@@ -239,15 +259,17 @@ root, name = Path(sys.argv[1]), sys.argv[3]
 def peak():
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
-before, n = peak(), int(sys.argv[2])
-fold(make(name, {}), model=root / "model", updates=[(str(i), root / "model") for i in range(n)], weights=[1 / n] * n,
+before, n, strategy = peak(), int(sys.argv[2]), make(name, {})
+beside = {what: [root / "model"] * n for what in strategy.returns}
+fold(strategy, returned=beside, model=root / "model", updates=[(str(i), root / "model") for i in range(n)],
+     weights=[1 / n] * n,
      store=BlobStore(root / "blobs"))
 print(json.dumps(peak() - before))
 assert "torch" not in sys.modules
 """
 
 
-@pytest.mark.parametrize(("silos", "strategy"), [(2, "fedavg"), (16, "fedavg"), (2, "fedadam")])
+@pytest.mark.parametrize(("silos", "strategy"), [(2, "fedavg"), (16, "fedavg"), (2, "fedadam"), (4, "mime")])
 def test_memory_grows_neither_with_silos_nor_with_the_model(tmp_path: Path, silos: int, strategy: str) -> None:
     model_bytes = 64 << 20
     save_file({"w": torch.zeros(model_bytes // 4)}, tmp_path / "model")

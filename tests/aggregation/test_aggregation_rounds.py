@@ -49,6 +49,7 @@ class Drive:
             examples=more.pop("examples", 10),
             metrics=more.pop("metrics", metrics),
             update=more.pop("update", blob(f"u-{silo}-{round}") if task == "train" else None),
+            returned=more.pop("returned", {}),
         )
         return self(ev.Answered(silo=silo, round=round, task=task, epoch=epoch, facts=facts, now=now, **more))
 
@@ -189,6 +190,36 @@ def test_an_update_in_another_encoding_than_agreed_is_refused(agreed: str, sent:
     assert lease.state == "refused" and "OCT-ENCODING-BAD" in lease.why
     run.answer("bob", update=Blob(digest="y", size=1, encoding=agreed))
     assert list(run.loop.state.answers) == ["bob"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "returned", "told"),
+    [
+        ("mime", {}, "it bears nothing, and gradient was agreed"),
+        ("mime", {"gradient": Blob(digest="g", size=1, encoding="int8")}, "its gradient is encoded as 'int8'"),
+        ("fedavg", {"gradient": blob("g")}, "it bears gradient, and nothing was agreed"),
+    ],
+)
+def test_an_answer_bears_what_its_strategy_has_returned_and_nothing_else(
+    strategy: str, returned: dict[str, Blob], told: str
+) -> None:
+    run = Drive(quorum=1, strategy=strategy)
+    run.start()
+    run.answer("ada", returned=returned)
+    lease = run.loop.state.leases["ada"]
+    assert lease.state == "refused" and told in lease.why
+
+
+def test_what_was_returned_goes_with_the_update() -> None:
+    run = Drive(strategy="mimelite")
+    run.start()
+    for silo in SILOS:
+        run.answer(silo, returned={"gradient": blob(f"g-{silo}" if silo != "cyd" else "g-bob")})
+    fold = run.of(ev.Aggregate)[-1]
+    assert [a.returned["gradient"].digest for a in fold.answers] == ["g-ada", "g-bob", "g-bob"]
+    run.aggregated(1)
+    gone = [b.digest for d in run.of(ev.Discard) for b in d.blobs]
+    assert sorted(d for d in gone if d.startswith("g-")) == ["g-ada", "g-bob"]
 
 
 def test_metrics_that_are_no_numbers_are_left_out() -> None:

@@ -12,9 +12,11 @@ from octopus_desktop.aggregation.strategies import Tile, make, weighing
 from octopus_desktop.wire.errors import UserError
 from tests.aggregation.strategy_contract import COHORT, EXAMPLES, LOCAL_RATE, STEPS, StrategyContract, facts
 
+SHARES = [n / sum(EXAMPLES) for n in EXAMPLES]
+
 
 def mean(deltas: list[Any], weights: list[float]) -> Any:
-    return sum(w * d for w, d in zip(weights, deltas, strict=True))
+    return sum(w * np.asarray(d) for w, d in zip(weights, deltas, strict=True))
 
 
 class TestFedAvg(StrategyContract):
@@ -167,6 +169,48 @@ class TestFedDyn(StrategyContract):
     def reference(self, x: Any, deltas: list[Any], weights: list[float], state: dict[str, Any]) -> Any:
         state["h"] = state.get("h", 0.0) - 0.4 / COHORT * sum(deltas)
         return x + sum(deltas) / len(deltas) - state["h"] / 0.4
+
+
+class TestMimeLite(StrategyContract):
+    name = "mimelite"
+    parameters = {"server_rate": 0.7, "beta1": 0.8}
+
+    def reference(self, x: Any, deltas: list[Any], weights: list[float], state: dict[str, Any]) -> Any:
+        return x + 0.7 * mean(deltas, weights)
+
+    def test_its_momentum_is_that_of_the_mean_gradient(self) -> None:
+        state = after_one_round(self.make("difference"), [np.float32([1, -2]), np.float32([3, 0]), np.float32([0, 5])])
+        np.testing.assert_allclose(state["m"], 0.2 * mean([[1, -2], [3, 0], [0, 5]], SHARES), rtol=1e-5)
+
+    def test_refuses_another_optimiser_and_what_only_adam_has(self) -> None:
+        with pytest.raises(UserError, match="optimiser"):
+            make(self.name, {"optimiser": "lion"})
+        with pytest.raises(UserError, match="no parameter 'tau'"):
+            make(self.name, {"tau": 0.1})
+
+
+class TestMimeWithAdam(StrategyContract):
+    name = "mime"
+    parameters = {"optimiser": "adam", "beta1": 0.8, "beta2": 0.95, "tau": 0.1}
+
+    def reference(self, x: Any, deltas: list[Any], weights: list[float], state: dict[str, Any]) -> Any:
+        return x + mean(deltas, weights)
+
+    def test_its_state_is_adams_and_the_mean_gradient(self) -> None:
+        state = after_one_round(self.make("weights"), [np.float32([1, -2]), np.float32([3, 0]), np.float32([0, 5])])
+        together = mean([[1, -2], [3, 0], [0, 5]], SHARES)
+        np.testing.assert_allclose(state["c"], together, rtol=1e-5)
+        np.testing.assert_allclose(state["m"], 0.2 * together, rtol=1e-5)
+        np.testing.assert_allclose(state["v"], 0.95 * 0.1**2 + 0.05 * together**2, rtol=1e-5)
+
+
+def after_one_round(strategy: Any, gradients: list[Any]) -> dict[str, Any]:
+    slots = {name: np.full(2, value, np.float32) for name, value in strategy.slots().items()}
+    sent = {"gradient": gradients.__getitem__}
+    given = strategy.weights(facts())
+    updates = [np.zeros(2, np.float32) for _ in gradients]
+    strategy.combine(Tile.of(np.zeros(2, np.float32), updates, given, slots=slots, returned=sent))
+    return slots
 
 
 class TestMedian(StrategyContract):

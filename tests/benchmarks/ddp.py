@@ -2,9 +2,10 @@
 
 Both sides train the same MLP on the same rows with the same loop, threads, batches and deterministic kernels, over gloo
 on this machine; both are warm from the second round on. The two take turns, so that what else the machine does falls on
-both. ``train``: seconds of one round's training loop. ``round``: with what our worker does around it: the model in and
-out of a file, the check for NaN, the answer to the runner; bare torchrun does nothing there. ``start``: until the first
-round has ended, interpreter and torch included.
+both. ``train``: seconds of one round's training loop; ``CPU``: its processor seconds, mean of the workers, which say
+more on a machine that others use. ``round``: with what our worker does around it: the model in and out of a file, the
+check for NaN, the answer to the runner; bare torchrun does nothing there. ``start``: until the first round has ended,
+interpreter and torch included.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from octopus_desktop.training.spec import DataSource, RunnerSpec
 ROWS, WIDTH, BATCH, RATE = 12_800, 256, 32, 0.05
 
 LOOP = """
+import time
 import numpy as np
 import torch
 from torch import nn
@@ -41,14 +43,14 @@ def build():
 
 def fit(model, batches):
     optimiser = torch.optim.SGD(model.parameters(), lr=RATE)
-    total = 0.0
+    total, began = 0.0, time.process_time()
     for images, labels in batches:
         loss = F.cross_entropy(model(images), labels)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         total += loss.item()
-    return total
+    return total, time.process_time() - began
 """.replace("WIDTH", str(WIDTH)).replace("RATE", str(RATE))
 
 TRAINER = """
@@ -62,7 +64,8 @@ class Trainer(ClientTrainer):
 
     def train(self, ctx, model):
         arrays = ctx.cached("rows", lambda: [torch.from_numpy(ctx.dataset("d").arrays()[n].copy()) for n in "xy"])
-        return {"loss": loop.fit(model, ctx.loader(arrays, batch_size=BATCH))}
+        loss, cpu = loop.fit(model, ctx.loader(arrays, batch_size=BATCH))
+        return {"loss": loss, "cpu": cpu}
 """.replace("BATCH", str(BATCH))
 
 BARE = """
@@ -91,9 +94,12 @@ for epoch in range(int(sys.argv[2])):
     dist.barrier()
     began = time.perf_counter()
     sampler.set_epoch(epoch)
-    loop.fit(model, batches())
+    _, cpu = loop.fit(model, batches())
+    taken = time.perf_counter() - began
+    mean = torch.tensor(cpu)
+    dist.all_reduce(mean)
     if dist.get_rank() == 0:
-        print(json.dumps([time.perf_counter() - began, time.time()]), flush=True)
+        print(json.dumps([taken, time.time(), mean.item() / dist.get_world_size()]), flush=True)
 del model
 dist.barrier()
 sys.stdout.flush()
@@ -107,7 +113,10 @@ class Nobody:
         pass
 
 
-def bare(root: Path, workers: int, rounds: int) -> tuple[list[float], list[float], float]:
+Turn = tuple[list[float], list[float], list[float], float]  # of each round: train, whole, CPU; then the start
+
+
+def bare(root: Path, workers: int, rounds: int) -> Turn:
     began = time.time()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(
@@ -118,11 +127,11 @@ def bare(root: Path, workers: int, rounds: int) -> tuple[list[float], list[float
         env=environment, stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-    taken = [seconds for seconds, _ in told]
-    return taken, taken, told[0][1] - began
+    taken = [seconds for seconds, *_ in told]
+    return taken, taken, [cpu for *_, cpu in told], told[0][1] - began
 
 
-async def ours(root: Path, workers: int, rounds: int, turn: int) -> tuple[list[float], list[float], float]:
+async def ours(root: Path, workers: int, rounds: int, turn: int) -> Turn:
     folder = root / f"run-{turn}"
     folder.mkdir()
     spec = RunnerSpec(
@@ -134,7 +143,7 @@ async def ours(root: Path, workers: int, rounds: int, turn: int) -> tuple[list[f
     began, first = time.time(), 0.0
     group = Workers(folder, spec, Nobody())
     await group.start()
-    trained, whole = [], []
+    trained, whole, cpu = [], [], []
     try:
         for number in range(1, rounds + 1):
             out = str(folder / "work" / "out")
@@ -143,10 +152,11 @@ async def ours(root: Path, workers: int, rounds: int, turn: int) -> tuple[list[f
             answer = await group.run({**words, "shared": {}, "keep": "", "out": out})
             whole.append(time.perf_counter() - clock)
             trained.append(float(answer["train_seconds"]))
+            cpu.append(float(answer["metrics"]["train/cpu"]))
             first = first or time.time() - began
     finally:
         await group.stop()
-    return trained, whole, first
+    return trained, whole, cpu, first
 
 
 def make(root: Path) -> None:
@@ -168,7 +178,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--turns", type=int, default=3)
     chosen = parser.parse_args()
-    found: dict[str, list[tuple[list[float], list[float], float]]] = {"bare torchrun": [], "our worker": []}
+    found: dict[str, list[Turn]] = {"bare torchrun": [], "our worker": []}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         make(root)
@@ -177,16 +187,21 @@ def main() -> None:
             found["our worker"].append(asyncio.run(ours(root, chosen.workers, chosen.rounds, turn)))
     steps = ROWS // chosen.workers // BATCH
     print(f"{chosen.workers} workers on the processor, {steps} steps a round, rounds 2 to {chosen.rounds}, best of all")
-    print(f"{'':16}{'train s':>10}{'median':>10}{'round s':>10}{'start s':>10}{'train, over bare':>18}")
-    floor = 0.0
+    columns = "".join(
+        f"{title:>10}" for title in ("train s", "median", "CPU s", "round s", "start s", "over bare", "in CPU")
+    )
+    print(f"{'':16}{columns}")
+    floor: list[float] = []
     for name, turns in found.items():
-        trained = [seconds for one, _, _ in turns for seconds in one[1:]]
-        whole = [seconds for _, one, _ in turns for seconds in one[1:]]
-        floor = floor or min(trained)
-        over = f"{100 * (min(trained) / floor - 1):+.1f} %"
-        start = min(first for _, _, first in turns)
+        trained, whole, cpu = ([seconds for turn in turns for seconds in turn[what][1:]] for what in range(3))
+        floor = floor or [min(trained), min(cpu)]
+        over, over_cpu = (
+            f"{100 * (min(mine) / bare - 1):+.1f} %" for mine, bare in zip((trained, cpu), floor, strict=True)
+        )
+        start = min(turn[3] for turn in turns)
         print(
-            f"{name:16}{min(trained):10.3f}{statistics.median(trained):10.3f}{min(whole):10.3f}{start:10.2f}{over:>18}"
+            f"{name:16}{min(trained):10.3f}{statistics.median(trained):10.3f}{min(cpu):10.3f}{min(whole):10.3f}"
+            f"{start:10.2f}{over:>10}{over_cpu:>10}"
         )
 
 

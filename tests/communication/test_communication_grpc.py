@@ -113,6 +113,23 @@ class TestGrpc(NetworkConformance):
                 await wiring.server_end.stop(1)
                 await wiring.grpc_server.stop(0)
 
+    @pytest.mark.parametrize("there", [0, 10_000, 40_000])
+    async def test_a_small_blob_is_sent_unasked_and_goes_on_where_it_broke_off(
+        self, tmp_path: Path, there: int
+    ) -> None:
+        async with self.wiring(tmp_path) as wiring:
+            alpha = wiring.owner("alpha")
+            ref = alpha.blob(40_000)
+            data = alpha.store.path(ref.digest).read_bytes()
+            if there == ref.size:
+                wiring.server.store.put(data)
+            elif there:
+                (wiring.server.store.root / "partial" / ref.digest).write_bytes(data[:there])
+            alpha.post(SERVER, kind=ANSWER, blobs=[ref])
+            async with running(wiring, alpha):
+                await wiring.server.until(lambda: len(wiring.server.accepted) == 1)
+            assert wiring.server.store.path(ref.digest).read_bytes() == data
+
     async def test_an_expired_certificate_is_named_as_such(self, tmp_path: Path) -> None:
         async with self.wiring(tmp_path) as wiring:
             alpha = wiring.owner("alpha")

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from octopus_desktop import __version__
+from octopus_desktop.cli.local_federation import octopus
 from octopus_desktop.communication.grpc_wire import client_channel, to_user_error
 from octopus_desktop.daemon.services.spread import split
 from octopus_desktop.identity import invitations
@@ -234,6 +235,11 @@ async def test_open_codes_are_listed_and_withdrawn(tmp_path: Path) -> None:
         assert await fails(silo, "Nodes.Withdraw", pb.ById(id=codes[0].id)) == "OCT-ENROL-USED"
         assert await fails(silo, "Nodes.Withdraw", pb.ById(id=codes[1].id)) == "OCT-ENROL-UNKNOWN"
         assert "node.code_withdrawn" in await actions(silo)
+        home = {**os.environ, "OCTOPUS_HOME": str(silo.home.root)}
+        listed = await asyncio.to_thread(octopus, "node", "codes", environment=home)
+        assert [c["name"] for c in json.loads(listed.stdout)["codes"]] == ["two"]
+        await asyncio.to_thread(octopus, "node", "withdraw", "two", environment=home)
+        assert not (await silo.call("Nodes.Codes", pb.Empty())).codes
 
 
 async def test_a_node_comes_back_by_itself_after_the_daemon_was_killed(tmp_path: Path) -> None:

@@ -74,6 +74,9 @@ async def test_a_job_that_needs_a_package_trains_in_the_runtime_that_has_it(tmp_
         hardware = next(line for line in review.summary if line.topic == "hardware")
         assert "The runtime built-in lacks silo-extras>=1.2 (not installed)." in hardware.text
         assert (hardware.verdict, hardware.why) == ("cannot", "No runtime here has what it needs.")
+        assert list(review.requirements) == ["silo-extras>=1.2", "numpy"]
+        built_in = pb.RuntimeMatch(name="built-in", lacks=["silo-extras>=1.2 (not installed)"])
+        assert list(review.runtimes) == [built_in], "the built-in one has numpy"
         error = await refused(silo, offer)
         assert error.code == "OCT-PACKAGE-MISSING" and "silo-extras>=1.2" in error.what and "numpy" not in error.what
         assert "octopus runtime add" in error.next_step
@@ -84,6 +87,7 @@ async def test_a_job_that_needs_a_package_trains_in_the_runtime_that_has_it(tmp_
         review = await silo.call("Approvals.Review", pb.ById(id=run_id))
         hardware = next(line for line in review.summary if line.topic == "hardware")
         assert "It can train in the runtime extras." in hardware.text and hardware.verdict == "ask"
+        assert [(m.runtime_id, m.fits) for m in review.runtimes] == [("", False), (runtime.id, True)]
         assert "--runtime extras" in (await refused(silo, offer)).next_step
         assert (await refused(silo, offer, "v-none")).code == "OCT-RUNTIME-UNKNOWN"
 
@@ -147,6 +151,34 @@ async def test_an_old_version_does_not_do_and_a_runtime_that_broke_stops_the_app
         (tmp_path / "old").rename(tmp_path / "moved")
         error = await refused(silo, offer, runtime.id)
         assert error.code == "OCT-RUNTIME-BROKEN" and "octopus runtime check old" in error.next_step
+
+
+async def test_an_environment_is_looked_at_step_by_step_before_it_is_added(tmp_path: Path, environment: Path) -> None:
+    async with scripted_federation(tmp_path / "fed") as federation, silo_process(tmp_path / "silo") as silo:
+        await silo.set_up(federation, data=tmp_path / "patients.csv")
+        job = write_job(tmp_path / "job", trainer=EXTRA_TRAINER, more=NEEDS, rounds=1)
+        await silo.offer(federation.offer("north", federation.package(job), rounds=1), "offered")
+        home = {**os.environ, "OCTOPUS_HOME": str(silo.home.root)}
+
+        async def look(place: Path | str) -> dict[str, tuple[str, str, str]]:
+            done = await asyncio.to_thread(octopus, "runtime", "look", str(place), environment=home)
+            return {s["name"]: (s["state"], s["detail"], s["next_step"]) for s in json.loads(done.stdout)}
+
+        steps = await look(environment)
+        job_named = next(name for name in steps if name not in ("Python", "packages", "torch", "training"))
+        assert {state for state, _, _ in steps.values()} == {"ok"} and "silo-extras>=1.2" in steps[job_named][1]
+        assert not (await silo.snapshot()).runtimes, "nothing was registered"
+        state, detail, advice = (await look("built-in"))[job_named]
+        assert state == "failed" and "silo-extras>=1.2 (not installed)" in detail
+        assert "pip install 'silo-extras>=1.2'" in advice
+        bare = await look(bare_environment(tmp_path / "bare"))
+        assert bare["torch"][0] == bare["training"][0] == "failed" and "not installed" in bare["torch"][1]
+        nothing = await look(tmp_path / "nowhere")
+        assert nothing["Python"][0] == "failed" and nothing["torch"][0] == "untried"
+        text = tmp_path / "no-python"
+        text.write_text("#!/bin/sh\necho no\n")
+        text.chmod(0o755)
+        assert "no Python that can be used" in (await look(text))["Python"][1]
 
 
 async def test_the_command_line_adds_lists_checks_and_removes(tmp_path: Path, environment: Path) -> None:

@@ -141,15 +141,24 @@ def test_the_server_evaluates_each_rounds_model_on_its_own_data(
 
 
 def test_runs_stand_side_by_side_at_both_ends(federation: LocalFederation, job: str, early: Any) -> None:
-    other = finish(federation, federation.start_run(job, {"run": {"rounds": 2}}))
+    other = finish(federation, federation.start_run(job, {"run": {"rounds": 2}, "evaluation": {"share": False}}))
     told = at_server(federation, "compare", early.id, other.id)
     assert told["settings"]["strategy"] == ["fedavgm", "fedavg"]
-    assert told["settings"]["patience"] == [3, None]
+    assert told["settings"]["patience"] == [3, 0], "what a run leaves out stands at its default"
     assert told["metrics"]["eval/accuracy"]["2"] == [run.history[1].metrics["eval/accuracy"] for run in (early, other)]
     assert told["metrics"]["eval/accuracy"]["4"][1] is None
     here = json.loads(federation.silos[0].command("runs", "compare", early.id, other.id, "--json").stdout)
     assert here["settings"] == told["settings"]
     assert here["metrics"]["eval/accuracy"] == told["metrics"]["eval/accuracy"]
+    assert told["settings"]["share_metrics"] == [True, False]
+    silo = federation.silos[0]
+    rounds = json.loads(silo.command("runs", "show", early.id, "--json").stdout)["rounds"]
+    for kept, row in zip(rounds, early.history, strict=True):
+        numbers = {name: told["values"] for name, told in kept["silos"].items()}
+        assert numbers == {name: dict(told.metrics) for name, told in row.silos.items()}, "as the server has them"
+        assert sorted(kept["answered"]) == sorted(row.answered) == sorted(numbers)
+    unshared = json.loads(silo.command("runs", "show", other.id, "--json").stdout)["rounds"]
+    assert unshared[0]["answered"] and not unshared[0]["silos"], "where it does not share, a silo's numbers are its own"
     shown = printed(federation, "show", early.id)
     assert "Each silo in round" in shown and "best model" in shown
     table = printed(federation, "compare", early.id, other.id)

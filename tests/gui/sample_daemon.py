@@ -44,6 +44,7 @@ class SampleDaemon:
         self.snapshot = sample.make_snapshot(self.now, empty)
         self.audit = [] if empty else sample.make_audit(self.now)
         self.logs = [] if empty else sample.make_logs(self.now)
+        self.codes = [] if empty else sample.make_codes(self.now)
         self.calls: list[tuple[str, Any]] = []
         self.faults: dict[str, UserError] = {}
         self.delays: dict[str, float] = {}
@@ -139,6 +140,14 @@ class SampleDaemon:
                 "Invite": self._invite_node,
                 "Accept": self._accept_node,
                 "Remove": lambda r: self._remove("node", r.id),
+                "Codes": lambda _r: pb.NodeCodeList(codes=self.codes),
+                "Withdraw": self._withdraw_code,
+            },
+            "Runtimes": {
+                "Look": self._look_at_runtime,
+                "Add": self._add_runtime,
+                "Check": self._check_runtime,
+                "Remove": lambda r: self._remove("runtime", r.id),
             },
             "Datasets": {
                 "Probe": self._probe,
@@ -232,7 +241,32 @@ class SampleDaemon:
         self.put("federation", changed)
         return changed
 
+    def _withdraw_code(self, request: pb.ById) -> pb.Ack:
+        self.codes = [code for code in self.codes if code.id != request.id]
+        return pb.Ack()
+
+    async def _look_at_runtime(self, request: pb.LookRuntimeRequest) -> AsyncIterator[pb.CheckStep]:
+        for step in sample.make_look(request.path or request.id):
+            await asyncio.sleep(0.02)
+            yield step
+
+    def _add_runtime(self, request: pb.AddRuntimeRequest) -> pb.Runtime:
+        made = sample.make_runtimes(time.time())[0]
+        made.id, made.name, made.path = new_id("v-"), request.name, request.path
+        self.put("runtime", made)
+        return made
+
+    def _check_runtime(self, request: pb.ById) -> pb.Runtime:
+        changed = pb.Runtime()
+        changed.CopyFrom(self.find("runtime", request.id))
+        changed.checked_at = time.time()
+        self.put("runtime", changed)
+        return changed
+
     def _invite_node(self, request: pb.InviteNodeRequest) -> pb.InviteNodeReply:
+        self.codes.append(
+            pb.NodeCode(id=new_id("i"), name=request.name, made_at=time.time(), expires_at=time.time() + 86400)
+        )
         return pb.InviteNodeReply(code="OCTOPUS1.sample", expires_at=time.time() + 86400, address="127.0.0.1:7470")
 
     def _accept_node(self, request: pb.ById) -> pb.Node:
@@ -362,7 +396,7 @@ class SampleDaemon:
 
 def _servicer(daemon: SampleDaemon, token: str, service: str, methods: dict[str, Callable[..., Any]]) -> Any:
     """An object with a coroutine or generator for each method, which checks the token and tells faults."""
-    streams = {"Watch", "Follow", "Tail"}
+    streams = {"Watch", "Follow", "Tail", "Look"}
 
     async def check(context: grpc.aio.ServicerContext[Any, Any]) -> None:
         if dict(context.invocation_metadata() or ()).get(TOKEN_METADATA) != token:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import time
+from dataclasses import replace
 
 from octopus_desktop.jobs.manifest import Resources, RunConfig
 from octopus_desktop.wire.pb import envelope_pb2 as envelope
@@ -311,6 +312,53 @@ def make_nodes(now: float) -> list[pb.Node]:
     ]
 
 
+def make_codes(now: float) -> list[pb.NodeCode]:
+    """Codes for machines that have not joined: one that is open, one that nobody used in time."""
+    return [
+        pb.NodeCode(id="code-mri", name="mri-reading-room", made_at=now - 90_000, expires_at=now - 3_600),
+        pb.NodeCode(id="code-ws3", name="cardio-ws-03", made_at=now - 5_400, expires_at=now + 81_000),
+    ]
+
+
+def make_runtimes(now: float) -> list[pb.Runtime]:
+    packages = {"torch": "2.13.0+cu128", "numpy": "2.4.0", "monai": "1.6.0", "scikit-learn": "1.8.0", "nibabel": "5.4"}
+    return [
+        pb.Runtime(
+            id="v-imaging", name="imaging", path="/srv/environments/imaging/bin/python", state="ok", python="3.12.8",
+            torch="2.13.0+cu128", cuda="12.8", packages=packages, added_at=now - 900_000, checked_at=now - 3_600,
+            paths=["/srv/environments/imaging", "/opt/python/3.12.8"],
+        ),
+        pb.Runtime(
+            id="v-flower", name="flower", path="/srv/environments/flower-with-a-long-name-of-a-folder/bin/python",
+            state="broken", python="3.11.7", torch="2.6.0", packages={"flwr": "1.24.0", "numpy": "1.26.4"},
+            added_at=now - 400_000, checked_at=now - 600,
+            error="Training cannot run there: ImportError: libcudart.so.12: cannot open shared object file.",
+        ),
+    ]  # fmt: skip
+
+
+def make_look(place: str) -> list[pb.CheckStep]:
+    """What an environment shows of itself: a good one that lacks a waiting job's package, or no Python at all."""
+
+    def step(name: str, detail: str, state: str = "ok", next_step: str = "") -> pb.CheckStep:
+        return pb.CheckStep(name=name, ok=state == "ok", state=state, detail=detail, next_step=next_step)
+
+    if "nowhere" in place:
+        return [
+            step("Python", f"There is no Python at {place}.", "failed", "Choose a virtual environment's folder."),
+            *(step(name, "The step before it failed.", "untried") for name in ("packages", "torch", "training")),
+        ]
+    return [
+        step("Python", f"3.12.8 at {place}/bin/python"),
+        step("packages", "214 are installed."),
+        step("torch", "2.13.0+cu128. CUDA 12.8 can be used."),
+        step("training", "The training part of Octopus Desktop runs in it."),
+        step("ejection-fraction-from-echo 0.9.2", "It lacks monai>=1.7 (1.6.0 is installed).", "failed",
+             f"{place}/bin/python -m pip install 'monai>=1.7'"),
+        step("heart-risk 1.3.0", "It has scikit-learn>=1.5."),
+    ]  # fmt: skip
+
+
 def make_datasets(now: float) -> list[pb.Dataset]:
     columns = [pb.Column(name=n, type=t, missing=m) for n, t, m in COLUMNS]
     return [
@@ -365,6 +413,11 @@ def make_config(rounds: int = 20) -> RunConfig:
     return RunConfig(
         rounds=rounds,
         quorum=3,
+        best="max eval/accuracy",
+        late="next",
+        update="difference",
+        share_metrics=True,
+        personal_layers=("0.norm.*",),
         hyperparameters={"lr": 0.05, "epochs": 2, "batch": 32},
         privacy={"clip": 1.0, "noise_multiplier": 0.8},
         resources=Resources(gpus=1, memory_mib=2048, hours=1.5),
@@ -512,14 +565,26 @@ def make_runs(now: float) -> list[pb.Run]:
     ]  # fmt: skip
 
 
+def standing_of(run: pb.Run, number: int) -> dict[str, list[str]]:
+    """Who answered a round: of several silos the last one is silent from round 11 on, the one before it is late in the
+    newest round."""
+    silos = list(run.silos)
+    silent = silos[-1:] if len(silos) > 1 and number >= 11 else []
+    late = silos[-2:-1] if len(silos) > 2 and number == run.round else []
+    return {"answered": [s for s in silos if s not in (*silent, *late)], "missing": silent, "late": late}
+
+
 def make_detail(run: pb.Run, now: float) -> pb.RunDetail:
     """Rounds, points, spans and what left, up to the run's round."""
-    detail = pb.RunDetail(run=run, config_json=make_config().to_json())
+    config = make_config()
+    if run.state in ("failed", "stopped"):
+        config = replace(config, quorum=0, strategy="fedadam", strategy_parameters={"lr": 0.01}, share_metrics=False)
+    detail = pb.RunDetail(run=run, config_json=config.to_json())
     start = run.started_at
     for number in range(1, run.round + 1):
         at = start + 30.0 * (number - 1)
         loss = 0.68 * math.exp(-number / 9) + 0.21 + 0.01 * math.sin(number * 2.3)
-        accuracy = 0.86 - 0.3 * math.exp(-number / 5)
+        accuracy = 0.86 - 0.3 * math.exp(-number / 5) - sum(map(ord, run.id)) % 7 * 0.008
         detail.rounds.add(
             round=number,
             local={"train/loss": loss, "eval/accuracy": accuracy - 0.02, "eval/loss": loss + 0.03},
@@ -529,7 +594,13 @@ def make_detail(run: pb.Run, now: float) -> pb.RunDetail:
             seconds=28.6 + math.sin(number),
             model_digest=digest(f"model{number}"),
             model_size=2 << 20,
+            **standing_of(run, number),
         )
+        for place, silo in enumerate(run.silos):
+            if silo in detail.rounds[-1].answered:
+                spread = 0.05 * math.sin(place * 1.7 + 0.4) + 0.006 * math.sin(number * 1.3 + place)
+                numbers = {"train/loss": loss - spread, "eval/loss": loss + 0.03 - spread}
+                detail.rounds[-1].silos[silo].values.update({**numbers, "eval/accuracy": accuracy + spread})
         for step in range(20):
             detail.points.add(
                 name="train/loss",
@@ -651,6 +722,12 @@ def make_review(offer: pb.SiloOffer, now: float) -> pb.ReviewReply:
             pb.FileChange(path="code/trainer.py", change="changed", unified_diff=diff),
             pb.FileChange(path="code/columns.py", change="added", unified_diff=""),
         ],
+        runtimes=[
+            pb.RuntimeMatch(name="built-in", lacks=["monai>=1.6 (not installed)"]),
+            pb.RuntimeMatch(runtime_id="v-imaging", name="imaging", fits=True),
+            pb.RuntimeMatch(runtime_id="v-flower", name="flower", lacks=["Training cannot run there: ImportError."]),
+        ],
+        requirements=["monai>=1.6"],
         data=[
             pb.DataMatch(need="heart", dataset_id="data-heart", fits=True, columns=[c[0] for c in COLUMNS]),
             pb.DataMatch(need="heart", dataset_id="data-echo", fits=False, problem="lacks the column “age”"),
@@ -768,5 +845,6 @@ def make_snapshot(now: float | None = None, empty: bool = False) -> pb.Snapshot:
         offers=make_offers(now),
         runs=make_runs(now),
         policies=make_policies(now),
+        runtimes=make_runtimes(now),
         audit_tail=make_audit(now)[-10:],
     )

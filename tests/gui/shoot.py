@@ -15,6 +15,7 @@ from PySide6.QtWidgets import QApplication
 from octopus_desktop.gui.app import App
 from octopus_desktop.gui.pages import pages
 from octopus_desktop.system.paths import silo_home
+from octopus_desktop.wire.pb import local_pb2 as pb
 from tests.gui.sample_daemon import SampleDaemon
 
 SIZE = (1366, 768)
@@ -25,6 +26,18 @@ def settle(qt: QApplication, seconds: float = 0.5) -> None:
     while time.monotonic() < end:
         qt.processEvents()
         time.sleep(0.01)
+
+
+def run_of_silos(qt: QApplication, app: App, daemon: SampleDaemon, count: int) -> str:
+    """Another run, of this silo and ``count`` - 1 others."""
+    run = pb.Run()
+    run.CopyFrom(daemon.snapshot.runs[0])
+    run.id = f"run-of-{count}"
+    del run.silos[:]
+    run.silos.extend(["cleveland-clinic", *(f"hospital-{n:02d}" for n in range(1, count))])
+    daemon.put("run", run)
+    settle(qt, 0.2)
+    return run.id
 
 
 def main() -> int:
@@ -62,6 +75,25 @@ def main() -> int:
                     page.show_item(next(r.id for r in daemon.snapshot.runs if r.state == "training"))
                     settle(qt, 0.8)
                     app.window.grab().save(str(out / f"run-{theme}.png"))
+                    for place in range(1, page.detail.tabs.count()):
+                        page.detail.tabs.setCurrentIndex(place)
+                        settle(qt, 0.4)
+                        name = page.detail.tabs.tabText(place).replace(" ", "-").lower()
+                        app.window.grab().save(str(out / f"run-{name}-{theme}.png"))
+                    for count in (1, 20):
+                        page.show_item(run_of_silos(qt, app, daemon, count))
+                        settle(qt, 0.8)
+                        if count == 20:
+                            page.detail.overview.silos.rows["hospital-07"].clicked.emit("hospital-07")
+                            settle(qt, 0.2)
+                        app.window.grab().save(str(out / f"run-{count}-silos-{theme}.png"))
+                    page.show_list()
+                    page.table.filter.setText("heart-risk 1.2.0")
+                    settle(qt, 0.3)
+                    page.table.view.selectAll()
+                    page.show_compare()
+                    settle(qt, 0.8)
+                    app.window.grab().save(str(out / f"runs-compare-{theme}.png"))
                     page.show_list()
         if not wanted or "dialogs" in wanted:
             dialogs(qt, app, out, empty)

@@ -294,6 +294,13 @@ def summary_of(**config: Any) -> dict[str, str]:
     return {line.topic: line.text for line in review.summary(manifest, RunConfig(**config), Offer(), {})}
 
 
+def test_that_a_gradient_leaves_too_is_said_in_plain_words() -> None:
+    said = summary_of(strategy="mimelite")["leaves"]
+    assert "With them leaves the gradient of the model over all your training examples, as large as they are." in said
+    assert "and encoded alike" in summary_of(strategy="mime", encoding="int8")["leaves"]
+    assert review.update_bytes(RunConfig(strategy="mime"), 1000) == 2 * review.update_bytes(RunConfig(), 1000)
+
+
 def test_what_stays_at_the_site_how_a_run_begins_and_when_it_ends_is_said_in_plain_words() -> None:
     said = summary_of(personal_layers=("head.*", "*.bn*"), personal_steps=5)["leaves"]
     assert "The layers head.*, *.bn* are trained for your site alone and stay there" in said

@@ -335,11 +335,12 @@ def test_keys_that_came_later_change_no_digest_until_they_say_something() -> Non
     wishes: dict[str, Any] = {
         "run": {"per_round": 2, "best": "min eval/loss", "patience": 3, "min_delta": 1, "late": "next"},
         "personal": {"layers": ["head.*", "*.bn*"], "finetune_steps": 4},
-        "evaluation": {"central": True},
+        "evaluation": {"central": True, "share": True},
     }
     config = apply_overrides(RunConfig(update="difference"), wishes)
     assert set(config.to_dict()) == first | {
         "per_round", "best", "patience", "min_delta", "late", "personal_layers", "personal_steps", "central",
+        "share_metrics",
     }  # fmt: skip
     assert RunConfig.from_dict(json.loads(config.to_json())) == config
     assert config.personal_layers == ("head.*", "*.bn*")

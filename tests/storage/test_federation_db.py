@@ -105,6 +105,29 @@ def test_a_run_comes_with_its_silos_and_the_answer_to_its_request(tmp_path: Path
     assert [r.id for r in db.runs()] == ["run-1"]
 
 
+def test_what_was_read_before_a_write_is_read_again_after_it(tmp_path: Path) -> None:
+    db = make_db(tmp_path)
+    run = make_run(db)
+    assert db.run(run.id) == run and db.member("a") is None and db.holder("10") == ""
+    assert [row.decision for row in db.run_silos(run.id)] == ["offered", "offered"]
+    db.run_silos(run.id).clear()  # a reader's own list
+    with pytest.raises(RuntimeError), db.transaction() as c:
+        db.update_run(run.id, c, state="running")
+        assert db.run(run.id) == run, "not yet"
+        raise RuntimeError
+    assert db.run(run.id) == run
+    with db.transaction() as c:
+        db.update_run(run.id, c, state="running")
+        db.update_run_silo(run.id, "a", c, decision="approved")
+        assert db.run(run.id) == run, "not yet"
+    now = db.run(run.id)
+    assert now and now.state == "running"
+    assert [row.decision for row in db.run_silos(run.id)] == ["approved", "offered"]
+    db.add_invitation(InvitationRow(id="i", role="silo", name="", serial="1", created_at=1.0, expires_at=9e9))
+    db.enrol("i", "request", make_member("a"), "10")
+    assert db.member("a") == make_member("a") and db.holder("10") == "a"
+
+
 def test_a_round_said_twice_is_one_row_and_an_old_one_takes_nothing_back(tmp_path: Path) -> None:
     db = make_db(tmp_path)
     run = make_run(db)

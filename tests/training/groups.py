@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Case:
     package: str = str(DIGITS)
     trainer: str = "trainer:DigitsTrainer"
     words: dict[str, Any] = field(default_factory=dict)
+    shared: dict[str, str] = field(default_factory=dict)
 
 
 def make_rows(home: Path, training_rows: int) -> Path:
@@ -62,6 +63,7 @@ def run(home: Path, case: Case, rank: int = 0, world_size: int = 1) -> tuple[dic
     for round_ in range(1, case.rounds + 1):
         out = home / f"{case.name}-{world_size}-{round_}"
         task = TaskInput(task="train", round=round_, rounds=3, model=model, config=case.words)
+        task = replace(task, shared={name: Path(path) for name, path in case.shared.items()})
         result = one.run(task, out)
         facts.append([result.examples, result.steps, list(one.shares), held(one)])
         if world_size > 1:

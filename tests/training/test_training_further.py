@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -52,7 +53,8 @@ class Machine:
     def _hear(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout
         for line in process.stdout:
-            self.daemon.send("node", node="n2", words=json.loads(line))
+            with contextlib.suppress(ValueError, BrokenPipeError):  # the runner has ended before
+                self.daemon.send("node", node="n2", words=json.loads(line))
 
     def workers(self) -> list[psutil.Process]:
         if self.process is None or self.process.poll() is not None:

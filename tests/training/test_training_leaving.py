@@ -77,6 +77,24 @@ def test_the_jobs_code_cannot_have_its_file_changed_after_it_was_looked_at(tmp_p
     assert (tmp_path / "target").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("name", ["none", "int8"])
+def test_what_is_returned_beside_the_update_is_filtered_and_encoded_and_never_of_the_silos_own(
+    tmp_path: Path, name: str
+) -> None:
+    desk = files(tmp_path)
+    config = RunConfig(strategy="mime", encoding=name, privacy={"clip_norm": 1.0}, personal_layers=("b",))
+    save_file({"w": np.full((40, 100), 3.0, np.float32), "b": np.ones(3, np.float32)}, tmp_path / "gradient")
+    done = leaving.prepare_returned("gradient", tmp_path / "gradient", desk.model, config, private=tmp_path / "private")
+    assert done.encoding == name and done.digest == file_digest(done.path) and done.left_out is None
+    sent = desk.decoded(encoding(name), done.path) if name != "none" else load_file(done.path)
+    assert np.linalg.norm(sent["w"]) == pytest.approx(1.0, rel=1e-2)
+    assert not sent["b"].any() and not (tmp_path / "gradient").exists()
+    save_file({"w": np.zeros((40, 99), np.float32), "b": np.zeros(3, np.float32)}, tmp_path / "gradient")
+    with pytest.raises(UserError) as error:
+        leaving.prepare_returned("gradient", tmp_path / "gradient", desk.model, config, private=tmp_path / "private")
+    assert error.value.code == "OCT-MODEL-SHAPE" and not (tmp_path / "gradient").exists()
+
+
 def test_only_what_the_journal_names_counts_and_the_rest_goes(tmp_path: Path) -> None:
     box = Mailbox(tmp_path / "mailbox.sqlite")
     kept = Feedback(tmp_path, box)

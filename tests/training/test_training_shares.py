@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from octopus_desktop.training.shares import SharedBatches, by_speed, checked, split
 from octopus_desktop.wire.errors import UserError
@@ -17,8 +18,6 @@ ROUNDING = 2e-6  # of weights around 0.1, after an epoch: a float32 has 24 bits
 
 
 def assert_equal_but_for_rounding(one: dict[str, np.ndarray], other: dict[str, np.ndarray], start: Path) -> None:
-    from safetensors.numpy import load_file
-
     before = load_file(start)
     for name, values in one.items():
         np.testing.assert_allclose(values, other[name], rtol=0, atol=ROUNDING)
@@ -93,6 +92,32 @@ def test_three_unequal_workers_equal_one_with_one_big_batch(home: Path) -> None:
         np.testing.assert_array_equal(values, got["again"][0][name])
         np.testing.assert_allclose(values, got["brief"][0][name], atol=0.01)
     assert any(np.any(v != got["brief"][0][n]) for n, v in got["uneven"][0].items()), "bfloat16 was used"
+
+
+def test_the_gradient_over_all_examples_and_steps_corrected_by_it_are_the_same_on_unequal_workers(home: Path) -> None:
+    """Mime: 361 rows over 2 workers, so that equal shares are not equal either."""
+    words = {"mime": {"beta1": 0.5, "corrected": True}, "returns": ["gradient"]}
+    one, _ = run(home, Case(name="first", batch=8, words=words))
+    before = load_file(home / "first-1-1-gradient")
+    shared = {"c": str(home / "first-1-1-gradient"), "m": str(home / "first-1-1-gradient")}
+    alone, _ = run(home, Case(name="alone", batch=8, words=words, shared=shared))
+    got = run_group(
+        home,
+        2,
+        [
+            Case(name="three-one", batch=4, shares=(3, 1), words=words, shared=shared),
+            Case(name="kept", batch=2, shares=(3, 1), words=words, shared=shared, training={"accumulate": 2}),
+            Case(name="equal", batch=4, words=words, shared=shared),
+        ],
+    )
+    for name in ("three-one", "kept"):
+        assert_equal_but_for_rounding(got[name][0], alone, home / "first")
+    for name in ("three-one", "kept", "equal"):
+        gradient = load_file(home / f"{name}-2-1-gradient")
+        for tensor, values in before.items():
+            np.testing.assert_allclose(gradient[tensor], values, rtol=0, atol=1e-7)
+            assert np.abs(values).max() > 1e-3
+    assert any(np.abs(values - alone[name]).max() > 1e-3 for name, values in one.items()), "c and m count"
 
 
 @pytest.mark.parametrize("drop_last", [False, True])

@@ -58,6 +58,7 @@ class OwnStrategy:
         self._lock = threading.Lock()
         self._host: Host | None = None
         self.cohort = silos
+        self.returns: Sequence[str] = ()  # what silos send is the update alone: ``jobs.returned`` knows no such name
         facts = self._start()
         try:
             self.name, self.update = str(facts["name"]), str(facts["update"])

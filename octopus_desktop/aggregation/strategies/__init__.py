@@ -18,6 +18,7 @@ from octopus_desktop.aggregation.strategies.fedprox import FedProx
 from octopus_desktop.aggregation.strategies.fedsgd import FedSGD
 from octopus_desktop.aggregation.strategies.fedyogi import FedYogi
 from octopus_desktop.aggregation.strategies.krum import Krum, MultiKrum
+from octopus_desktop.aggregation.strategies.mime import Mime, MimeLite
 from octopus_desktop.aggregation.strategies.order_statistics import Median, TrimmedMean
 from octopus_desktop.aggregation.strategies.qfedavg import QFedAvg
 from octopus_desktop.aggregation.strategies.rfa import RFA
@@ -34,6 +35,8 @@ STRATEGIES: dict[str, Any] = {
     "fedprox": FedProx,
     "scaffold": Scaffold,
     "feddyn": FedDyn,
+    "mime": Mime,
+    "mimelite": MimeLite,
     "qfedavg": QFedAvg,
     "median": Median,
     "trimmed_mean": TrimmedMean,

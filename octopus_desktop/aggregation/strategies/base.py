@@ -28,7 +28,8 @@ Array = NDArray[Any]
 class Tile:
     """The same run of elements of everything that a combination needs. All arrays: flat, equal length and dtype.
 
-    ``current``: the global model, may be overwritten. ``read(i)``: silo i's update, valid until the next read.
+    ``current``: the global model, may be overwritten. ``read(i)``: silo i's update, valid until the next read of any.
+    ``returned[name](i)``: what silo i sent beside it, likewise.
     ``slots``: the strategy's state, to be overwritten in place. ``out`` and ``scratch``: buffers to work in; the
     result may be ``out``. ``round`` is 1-based.
     """
@@ -37,6 +38,7 @@ class Tile:
     read: Callable[[int], Array]
     weights: Sequence[float]
     slots: Mapping[str, Array] = field(default_factory=dict)
+    returned: Mapping[str, Callable[[int], Array]] = field(default_factory=dict)
     round: int = 1
     out: Array
     scratch: Array
@@ -78,6 +80,8 @@ class Strategy(Protocol):
     """"sync", "async", or both."""
     shared: Sequence[str]
     """Names of slots that go to the silos with each training task."""
+    returns: Sequence[str]
+    """What silos send beside the update (``jobs.returned``): names of tensor files in the model's layout."""
     cohort: int
     """How many silos take part in the run; whoever drives the round loop sets it before anything is combined."""
 
@@ -139,6 +143,18 @@ def weighted_sum(tile: Tile) -> Array:
     return out
 
 
+def mean_returned(tile: Tile, name: str, out: Array) -> Array:
+    """Σ_k w_k r_k of what the silos returned by this name, in ``out``; overwrites ``tile.scratch``."""
+    read = tile.returned[name]
+    for i, weight in enumerate(tile.weights):
+        if i == 0:
+            np.multiply(read(0), weight, out=out)
+        else:
+            np.multiply(read(i), weight, out=tile.scratch)
+            np.add(out, tile.scratch, out=out)
+    return out
+
+
 def pseudo_gradient(tile: Tile, update: str) -> Array:
     """Δ = Σ_k w_k (x_k − x), Reddi et al. 2021, Algorithm 1, in ``tile.out``; overwrites ``tile.scratch``."""
     delta = weighted_sum(tile)
@@ -159,6 +175,7 @@ class Common:
     name: str
     modes: Sequence[str] = ("sync",)
     shared: Sequence[str] = ()
+    returns: Sequence[str] = ()
     cohort: int = 0
     pairwise: bool = False
     known: Mapping[str, Range] = {}

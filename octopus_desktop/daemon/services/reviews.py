@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 
 from octopus_desktop.daemon.core import Silo
 from octopus_desktop.daemon.services.matching import matches
 from octopus_desktop.daemon.services.packages import Packages
 from octopus_desktop.daemon.services.policies import Policies
 from octopus_desktop.jobs import package as packages
+from octopus_desktop.jobs.manifest import JobManifest
+from octopus_desktop.jobs.requirements import needed
 from octopus_desktop.jobs.review import diff
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
@@ -32,8 +35,26 @@ _HISTORY = {
 
 
 class Reviews:
+    """``runtimes``, set by ``app``: where a job could train, and what each environment lacks."""
+
     def __init__(self, silo: Silo, store: Packages, policies: Policies) -> None:
         self._silo, self._packages, self._policies = silo, store, policies
+        self.runtimes: Callable[[JobManifest], list[pb.RuntimeMatch]] = lambda manifest: []
+
+    async def waiting(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Jobs that wait for a decision and need packages of their own: (name and version, what they need)."""
+        found = {}
+        for offer in self._silo.all("offer"):
+            if offer.state != "offered":
+                continue
+            try:
+                verified = await self._packages.seen(offer.offer)
+            except UserError:
+                continue  # the review of that offer says what is wrong with it
+            wanted = needed(verified.manifest.trainer, verified.manifest.requirements)
+            if wanted:
+                found[f"{offer.offer.job_name} {offer.offer.job_version}"] = wanted
+        return sorted(found.items())
 
     async def review(self, run_id: str) -> pb.ReviewReply:
         offer = self._silo.need("offer", run_id)
@@ -44,6 +65,8 @@ class Reviews:
         reply.manifest_toml = verified.toml
         reply.files.extend(pb.FileEntry(path=f.path, size=f.size, digest=f.digest) for f in verified.files)
         reply.data.extend(matches(verified.manifest.data, self._silo.all("dataset")))
+        reply.runtimes.extend(await asyncio.to_thread(self.runtimes, verified.manifest))
+        reply.requirements.extend(needed(verified.manifest.trainer, verified.manifest.requirements))
         files = await asyncio.to_thread(packages.read_files, self._packages.path(offer.offer))
         findings, summary = await asyncio.to_thread(self._policies.examine, offer, verified, files)
         reply.findings.extend(findings)

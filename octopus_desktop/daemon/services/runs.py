@@ -29,6 +29,7 @@ from octopus_desktop.daemon.supervisor import Runner
 from octopus_desktop.jobs.approval import Conditions
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.training.spec import PRIVATE, RunnerSpec
+from octopus_desktop.wire.blobs import answer_blobs
 from octopus_desktop.wire.errors import IllegalMove, UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
 from octopus_desktop.wire.pb.envelope_pb2 import Answer, Envelope, Finished, RoundResult, Stop, Task
@@ -229,6 +230,11 @@ class Runs:
             row.federation.clear()
             row.federation.update(result.metrics)
             row.seconds = result.seconds
+            for kept, told in ((row.answered, result.answered), (row.missing, result.missing), (row.late, result.late)):
+                del kept[:]
+                kept.extend(told)
+            for silo, numbers in result.silos.items():
+                row.silos[silo].values.update(numbers.values)
             if result.model.digest:
                 row.model_digest, row.model_size = result.model.digest, result.model.size
             self._record.touch(envelope.run_id, envelope.round)
@@ -262,7 +268,8 @@ class Runs:
                 )
                 if pb.Left.FromString(body).kind == "ANSWER"
             )
-            refused = terms.answer_allowed(limits, sent, answer.update.size, answer.metrics)
+            size = sum(blob.size for blob in answer_blobs(answer))
+            refused = terms.answer_allowed(limits, sent, size, answer.metrics)
             if refused:
                 event = reducer.Broken(refused.code, refused.why)
                 asyncio.get_running_loop().call_soon(when_possible, self._lives.apply, envelope.run_id, event)

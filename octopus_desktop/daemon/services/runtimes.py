@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 from octopus_desktop.daemon.core import Silo
@@ -25,10 +26,14 @@ BUILT_IN = "built-in"
 
 
 class Runtimes:
-    """The noun ``runtime``. States: ok | broken."""
+    """The noun ``runtime``. States: ok | broken.
+
+    ``waiting``, set by ``app``: the jobs that wait for a decision and need packages: (name, what they need).
+    """
 
     def __init__(self, silo: Silo) -> None:
         self._silo = silo
+        self.waiting: Callable[[], Awaitable[Sequence[tuple[str, Sequence[str]]]]]
 
     async def add(self, name: str, path: str) -> pb.Runtime:
         """Register an environment; repeated under the same name, its path and what is in it are taken anew.
@@ -68,6 +73,48 @@ class Runtimes:
             self._silo.record(self._silo.administrator, "runtime.added", runtime.id, detail)
             self._silo.answer(runtime)
         return runtime
+
+    async def look(self, path: str, runtime_id: str = "") -> AsyncIterator[pb.CheckStep]:
+        """What is in an environment, told as it is found: Python, packages, torch, our training part, and the jobs that
+        wait for a decision. ``runtime_id``: a registered one; without either, the built-in one. Changes nothing."""
+        if runtime_id:
+            path = self._silo.need("runtime", runtime_id).path
+        place = Path(path).expanduser() if path else Path(sys.executable)
+        python = interpreters.interpreter(place) if place.is_absolute() else None
+        if python is None:
+            why, advice = f"There is no Python at {path}.", "Choose the folder of a virtual environment, or its Python."
+            yield _step("Python", "failed", why, advice)
+            for name in ("packages", "torch", "training"):
+                yield _step(name, "untried", "The step before it failed.")
+            return
+        quick = await asyncio.to_thread(functools.partial(interpreters.examine, python, whole=False))
+        if not quick.python:
+            yield _step("Python", "failed", quick.fault, "Choose another environment.")
+            for name in ("packages", "torch", "training"):
+                yield _step(name, "untried", "The step before it failed.")
+            return
+        yield _step("Python", "ok", f"{quick.python} at {python}")
+        yield _step("packages", "ok", f"{len(quick.packages)} are installed.")
+        whole = await asyncio.to_thread(functools.partial(interpreters.examine, python, whole=True))
+        torch = whole.torch or quick.torch
+        if torch:
+            with_cuda = (
+                f"CUDA {whole.cuda} can be used." if whole.cuda else "No GPU can be used: it trains on processors."
+            )
+            yield _step("torch", "ok", f"{torch}. {with_cuda}")
+        else:
+            yield _step("torch", "failed", "It is not installed there.", f"{python} -m pip install torch numpy")
+        if whole.fault:
+            yield _step("training", "failed", whole.fault, "Install what is missing into it, then look again.")
+        else:
+            yield _step("training", "ok", "The training part of Octopus Desktop runs in it.")
+        for name, wanted in await self.waiting():
+            lacks = lacking(wanted, quick.packages, quick.python)
+            if lacks:
+                install = f"{python} -m pip install {' '.join(shlex.quote(lack.requirement) for lack in lacks)}"
+                yield _step(name, "failed", f"It lacks {_listed(lacks)}.", install)
+            else:
+                yield _step(name, "ok", f"It has {', '.join(wanted) or 'all that the job needs'}.")
 
     async def check(self, runtime_id: str) -> pb.Runtime:
         """Look at it again, as a whole."""
@@ -116,6 +163,18 @@ class Runtimes:
         self._require(runtime.name, lacking(wanted, facts.packages, facts.python), wanted)
         return Interpreter(python=runtime.path, paths=facts.paths)
 
+    def matches(self, manifest: JobManifest) -> list[pb.RuntimeMatch]:
+        """Each environment with what it lacks for the job, the built-in one first; what is broken fits nothing."""
+        mine, wanted = interpreters.own(), needed(manifest.trainer, manifest.requirements)
+        lacks = [str(lack) for lack in lacking(wanted, mine.packages, mine.python)]
+        found = [pb.RuntimeMatch(name=BUILT_IN, fits=not lacks, lacks=lacks)]
+        for runtime in sorted(self._silo.all("runtime"), key=lambda r: r.added_at):
+            lacks = [str(lack) for lack in lacking(wanted, runtime.packages, runtime.python)]
+            if runtime.state != "ok":
+                lacks = [runtime.error or "It cannot be used."]
+            found.append(pb.RuntimeMatch(runtime_id=runtime.id, name=runtime.name, fits=not lacks, lacks=lacks))
+        return found
+
     def words(self, manifest: JobManifest) -> tuple[str, str]:
         """What the review says of the job's requirements, and why it can be run in no runtime here ("" when it can)."""
         wanted = needed(manifest.trainer, manifest.requirements)
@@ -150,6 +209,10 @@ class Runtimes:
             if able
             else f"Install them with {install}, or add a runtime that has them (octopus runtime add NAME PATH).",
         )
+
+
+def _step(name: str, state: str, detail: str, next_step: str = "") -> pb.CheckStep:
+    return pb.CheckStep(name=name, ok=state == "ok", state=state, detail=detail, next_step=next_step)
 
 
 def _fill(runtime: pb.Runtime, facts: interpreters.InterpreterFacts) -> None:

@@ -18,6 +18,7 @@ from octopus_desktop.daemon.services.blob_uses import BlobUses
 from octopus_desktop.daemon.services.lives import Lives
 from octopus_desktop.daemon.services.logs import Logs
 from octopus_desktop.daemon.services.record import Record
+from octopus_desktop.wire.blobs import answer_blobs
 from octopus_desktop.wire.canonical import new_id
 from octopus_desktop.wire.pb.envelope_pb2 import ANSWER, PROGRESS, Answer, Envelope, Progress, Span, Task
 
@@ -82,9 +83,9 @@ class Words:
             if envelope.kind == ANSWER:
                 rounds.append(envelope.round)
                 answer = Answer.FromString(envelope.body)
-                if answer.update.digest:
-                    with self._silo.db.transaction():
-                        self._uses.add(run_id, "update", envelope.round, answer.update.digest)
+                with self._silo.db.transaction():
+                    for blob in answer_blobs(answer):
+                        self._uses.add(run_id, "update", envelope.round, blob.digest)
         self.outbox_changed(life.federation_id)  # first of all: a round waits for it
         if max(rounds):
             self._lives.apply(run_id, reducer.AnswerPut(max(rounds)))
@@ -111,7 +112,7 @@ class Words:
                 self._record.round(envelope.run_id, place).local[name] = value
         if 0 < before < envelope.round:
             self._record.touch(envelope.run_id, before)
-        row.bytes_out += answer.update.size + len(envelope.body)
+        row.bytes_out += sum(blob.size for blob in answer_blobs(answer)) + len(envelope.body)
         self._record.touch(envelope.run_id, envelope.round)
         at = time.time()
         points = [[name, "silo", envelope.round, 0, value, at] for name, value in answer.metrics.items()]

@@ -12,6 +12,7 @@ from PySide6.QtWidgets import QComboBox, QStackedWidget, QVBoxLayout, QWidget
 from octopus_desktop.gui.context import Context
 from octopus_desktop.gui.models.rows import Column
 from octopus_desktop.gui.models.store import ACTIVE_RUNS
+from octopus_desktop.gui.pages.runs_compare import RunsCompare
 from octopus_desktop.gui.pages.runs_detail import RunDetail
 from octopus_desktop.gui.widgets import formats
 from octopus_desktop.gui.widgets.carriers import carrier_name, carrier_words
@@ -65,8 +66,13 @@ class RunsPage(QWidget):
         self._open = button(context.theme, self.tr("Open"), lambda: self.show_item(self.table.current_id()))
         self._open.setEnabled(False)
         self.table.tools.addWidget(self.which)
+        self._compare = button(context.theme, self.tr("Compare"), self.show_compare)
+        self._compare.setToolTip(self.tr("Select two or more runs (Ctrl or Shift and a click) to see them together"))
+        self._compare.setEnabled(False)
         self.table.tools.addWidget(self._open)
+        self.table.tools.addWidget(self._compare)
         self.table.chosen.connect(lambda run_id: self._open.setEnabled(bool(run_id)))
+        self.table.selected.connect(lambda count: self._compare.setEnabled(count > 1))
         self.table.opened.connect(self.show_item)
         listing = QWidget()
         column: QVBoxLayout = page_layout(listing)
@@ -77,6 +83,9 @@ class RunsPage(QWidget):
         self._stack = QStackedWidget()
         self._stack.addWidget(listing)
         self._stack.addWidget(self.detail)
+        self.compare = RunsCompare(context)
+        self.compare.closed.connect(self.show_list)
+        self._stack.addWidget(self.compare)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(self._stack)
@@ -97,6 +106,14 @@ class RunsPage(QWidget):
         self.table.choose(run_id)
         self.detail.show_run(run_id)
         self._stack.setCurrentWidget(self.detail)
+
+    def show_compare(self) -> None:
+        """Show the selected runs beside each other."""
+        chosen = self.table.selected_ids()
+        if len(chosen) > 1:
+            self.compare.show_runs(chosen)
+            self._stack.setCurrentWidget(self.compare)
+            self.compare.which_metric.setFocus()
 
     def show_list(self) -> None:
         self._stack.setCurrentIndex(0)
@@ -181,12 +198,13 @@ class RunsPage(QWidget):
             self.table.model.put(self._context.store.runs[item_id])
             self._tell()
             self.detail.run_changed(item_id)
+            self.compare.run_changed(item_id)
 
     def _on_removed(self, kind: str, item_id: str) -> None:
         if kind == "run":
             self.table.model.remove(item_id)
             self._tell()
-            if self.detail.run_id == item_id:
+            if self.detail.run_id == item_id or self.compare.run_removed(item_id):
                 self.show_list()
 
     def _refresh(self) -> None:

@@ -127,9 +127,15 @@ class RunDetail(QWidget):
         if wanted != self.run_id:
             return
         self.overview.take(update.rounds, update.points)
+        if isinstance(update, pb.RunDetail):
+            self.overview.set_run(update.run, self._own_name(update.run), update.config_json)
         self.timeline.take(update.spans)
         self.left.take(update.left)
         self.models.take(wanted, update.rounds)
+
+    def _own_name(self, run: pb.Run) -> str:
+        federation = self._context.store.federations.get(run.federation_id)
+        return federation.silo_name if federation else ""
 
     def _on_follow_ended(self, wanted: str, error: UserError | None) -> None:
         if wanted != self.run_id:
@@ -259,6 +265,7 @@ class RunDetail(QWidget):
         workers = self.tr("workers: {0}").format(run.workers) if run.workers else ""
         values["where"].set_text(" · ".join(part for part in (", ".join(datasets), workers) if part))
         self._id.set_value(run.id)
+        self.overview.set_run(run, self._own_name(run))
         self._show_problem(run)
 
     def _show_problem(self, run: pb.Run) -> None:

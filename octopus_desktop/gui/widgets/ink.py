@@ -8,6 +8,7 @@ that carries meaning at least 3 to 1 (1.4.11). A test computes both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PySide6.QtGui import QColor, QFont, QFontDatabase, QPalette
@@ -102,6 +103,28 @@ STEP_COLOURS: dict[str, str] = {
     "aggregate": "#d55e00",
 }
 OTHER_STEP = "#7d8894"
+
+# Lines of a chart: (on light, on dark). The federation's is dashed, and each has marks of its own shape as well.
+OWN_LINE = ("#3a52c2", "#95a9ff")
+FEDERATION_LINE = ("#b4530a", "#f2a65e")
+LIVE_LINE = ("#117a65", "#5fcfb4")
+SILO_LINES = (
+    ("#9b2c87", "#e58fd4"),
+    ("#7a6a00", "#d9c65a"),
+    ("#0b7285", "#6cc7d8"),
+    ("#6b4f3a", "#cfab8d"),
+    ("#4d7a1f", "#a9cf73"),
+    ("#6741d9", "#b9a3ff"),
+)
+MANY_LINE = ("#8a93a3", "#6d7787")  # of each silo, where there are more than colours
+LOOKED_AT_LINE = SILO_LINES[0]
+
+
+def silo_line(silo: str, silos: Sequence[str], *, looked_at: bool = False) -> tuple[str, str]:
+    """The colours of another silo's line: one each while there are enough, else one for all but the one looked at."""
+    if silo in silos and len(silos) <= len(SILO_LINES):
+        return SILO_LINES[list(silos).index(silo)]
+    return LOOKED_AT_LINE if looked_at else MANY_LINE
 
 
 def is_dark(widget: QWidget) -> bool:

@@ -106,11 +106,13 @@ class Table(QWidget):
     """A filterable table over a ``RowsModel``.
 
     Attributes: ``model``, ``view``, ``tools`` (a row layout beside the filter, for buttons and choices). Signals:
-    ``chosen(id)`` when the current row changes ("" for none), ``opened(id)`` on double click or Enter.
+    ``chosen(id)`` when the current row changes ("" for none), ``opened(id)`` on double click or Enter,
+    ``selected(count)`` when other rows are selected.
     """
 
     chosen = Signal(str)
     opened = Signal(str)
+    selected = Signal(int)
 
     def __init__(
         self,
@@ -206,6 +208,10 @@ class Table(QWidget):
             self.view.scrollTo(self.model.index(at, 0))
         return at >= 0
 
+    def selected_ids(self) -> list[str]:
+        """The selected rows, in the order in which they are shown."""
+        return [self.model.id_at(at) for at in sorted({i.row() for i in self.view.selectionModel().selectedRows()})]
+
     def copy_selected(self) -> None:
         """Put the selected rows on the clipboard as tab-separated text."""
         positions = sorted({index.row() for index in self.view.selectionModel().selectedRows()})
@@ -244,6 +250,7 @@ class Table(QWidget):
         view.opened.connect(self._on_opened)
         view.copied.connect(self.copy_selected)
         view.selectionModel().currentRowChanged.connect(lambda *_: self.chosen.emit(self.current_id()))
+        view.selectionModel().selectionChanged.connect(lambda *_: self.selected.emit(len(self.selected_ids())))
 
     def _restore(self, columns: list[Column], sort_by: str, descending: bool) -> None:
         header = self.view.horizontalHeader()

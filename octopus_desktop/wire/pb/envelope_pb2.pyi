@@ -150,7 +150,7 @@ class Task(_message.Message):
     def __init__(self, task: _Optional[str] = ..., epoch: _Optional[int] = ..., until: _Optional[float] = ..., model: _Optional[_Union[BlobRef, _Mapping]] = ..., config_json: _Optional[str] = ..., shared: _Optional[_Mapping[str, BlobRef]] = ...) -> None: ...
 
 class Answer(_message.Message):
-    __slots__ = ("task", "epoch", "examples", "metrics", "update", "train_seconds", "steps", "error", "error_code", "spans")
+    __slots__ = ("task", "epoch", "examples", "metrics", "update", "train_seconds", "steps", "error", "error_code", "spans", "returned")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +158,13 @@ class Answer(_message.Message):
         key: str
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class ReturnedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: BlobRef
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[BlobRef, _Mapping]] = ...) -> None: ...
     TASK_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +175,7 @@ class Answer(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     ERROR_CODE_FIELD_NUMBER: _ClassVar[int]
     SPANS_FIELD_NUMBER: _ClassVar[int]
+    RETURNED_FIELD_NUMBER: _ClassVar[int]
     task: str
     epoch: int
     examples: int
@@ -178,7 +186,8 @@ class Answer(_message.Message):
     error: str
     error_code: str
     spans: _containers.RepeatedCompositeFieldContainer[Span]
-    def __init__(self, task: _Optional[str] = ..., epoch: _Optional[int] = ..., examples: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., update: _Optional[_Union[BlobRef, _Mapping]] = ..., train_seconds: _Optional[float] = ..., steps: _Optional[int] = ..., error: _Optional[str] = ..., error_code: _Optional[str] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ...) -> None: ...
+    returned: _containers.MessageMap[str, BlobRef]
+    def __init__(self, task: _Optional[str] = ..., epoch: _Optional[int] = ..., examples: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., update: _Optional[_Union[BlobRef, _Mapping]] = ..., train_seconds: _Optional[float] = ..., steps: _Optional[int] = ..., error: _Optional[str] = ..., error_code: _Optional[str] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., returned: _Optional[_Mapping[str, BlobRef]] = ...) -> None: ...
 
 class Span(_message.Message):
     __slots__ = ("lane", "step", "start", "end")
@@ -249,7 +258,7 @@ class Finished(_message.Message):
     def __init__(self, model: _Optional[_Union[BlobRef, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., rounds: _Optional[int] = ..., best: _Optional[_Union[BlobRef, _Mapping]] = ..., best_round: _Optional[int] = ..., best_value: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class RoundResult(_message.Message):
-    __slots__ = ("rounds", "metrics", "answered", "missing", "seconds", "model", "spans", "late")
+    __slots__ = ("rounds", "metrics", "answered", "missing", "seconds", "model", "spans", "late", "silos")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -257,6 +266,13 @@ class RoundResult(_message.Message):
         key: str
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class SilosEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: SiloNumbers
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[SiloNumbers, _Mapping]] = ...) -> None: ...
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     ANSWERED_FIELD_NUMBER: _ClassVar[int]
@@ -265,6 +281,7 @@ class RoundResult(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SPANS_FIELD_NUMBER: _ClassVar[int]
     LATE_FIELD_NUMBER: _ClassVar[int]
+    SILOS_FIELD_NUMBER: _ClassVar[int]
     rounds: int
     metrics: _containers.ScalarMap[str, float]
     answered: _containers.RepeatedScalarFieldContainer[str]
@@ -273,7 +290,21 @@ class RoundResult(_message.Message):
     model: BlobRef
     spans: _containers.RepeatedCompositeFieldContainer[Span]
     late: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, rounds: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., answered: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[str]] = ..., seconds: _Optional[float] = ..., model: _Optional[_Union[BlobRef, _Mapping]] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., late: _Optional[_Iterable[str]] = ...) -> None: ...
+    silos: _containers.MessageMap[str, SiloNumbers]
+    def __init__(self, rounds: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., answered: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[str]] = ..., seconds: _Optional[float] = ..., model: _Optional[_Union[BlobRef, _Mapping]] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., late: _Optional[_Iterable[str]] = ..., silos: _Optional[_Mapping[str, SiloNumbers]] = ...) -> None: ...
+
+class SiloNumbers(_message.Message):
+    __slots__ = ("values",)
+    class ValuesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.ScalarMap[str, float]
+    def __init__(self, values: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class AuditHead(_message.Message):
     __slots__ = ("seq", "hash", "signature")

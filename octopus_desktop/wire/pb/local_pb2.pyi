@@ -617,6 +617,14 @@ class SlurmProfile(_message.Message):
     request_id: str
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., partition: _Optional[str] = ..., account: _Optional[str] = ..., qos: _Optional[str] = ..., nodes: _Optional[int] = ..., gpus_per_node: _Optional[int] = ..., cpus_per_task: _Optional[int] = ..., mem: _Optional[str] = ..., time: _Optional[str] = ..., extra: _Optional[_Iterable[str]] = ..., address: _Optional[str] = ..., alone_s: _Optional[int] = ..., state: _Optional[str] = ..., said: _Optional[str] = ..., error_code: _Optional[str] = ..., error: _Optional[str] = ..., added_at: _Optional[float] = ..., checked_at: _Optional[float] = ..., request_id: _Optional[str] = ...) -> None: ...
 
+class LookRuntimeRequest(_message.Message):
+    __slots__ = ("path", "id")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    id: str
+    def __init__(self, path: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
+
 class AddRuntimeRequest(_message.Message):
     __slots__ = ("name", "path", "request_id")
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -746,7 +754,7 @@ class PolicyLine(_message.Message):
     def __init__(self, line: _Optional[str] = ..., verdict: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
 
 class ReviewReply(_message.Message):
-    __slots__ = ("offer", "manifest_toml", "files", "findings", "summary", "previous_digest", "changes", "data", "history")
+    __slots__ = ("offer", "manifest_toml", "files", "findings", "summary", "previous_digest", "changes", "data", "history", "runtimes", "requirements")
     OFFER_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_TOML_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
@@ -756,6 +764,8 @@ class ReviewReply(_message.Message):
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
+    RUNTIMES_FIELD_NUMBER: _ClassVar[int]
+    REQUIREMENTS_FIELD_NUMBER: _ClassVar[int]
     offer: SiloOffer
     manifest_toml: str
     files: _containers.RepeatedCompositeFieldContainer[FileEntry]
@@ -765,7 +775,21 @@ class ReviewReply(_message.Message):
     changes: _containers.RepeatedCompositeFieldContainer[FileChange]
     data: _containers.RepeatedCompositeFieldContainer[DataMatch]
     history: _containers.RepeatedCompositeFieldContainer[HistoryEntry]
-    def __init__(self, offer: _Optional[_Union[SiloOffer, _Mapping]] = ..., manifest_toml: _Optional[str] = ..., files: _Optional[_Iterable[_Union[FileEntry, _Mapping]]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., summary: _Optional[_Iterable[_Union[SummaryLine, _Mapping]]] = ..., previous_digest: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[FileChange, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataMatch, _Mapping]]] = ..., history: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ...) -> None: ...
+    runtimes: _containers.RepeatedCompositeFieldContainer[RuntimeMatch]
+    requirements: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, offer: _Optional[_Union[SiloOffer, _Mapping]] = ..., manifest_toml: _Optional[str] = ..., files: _Optional[_Iterable[_Union[FileEntry, _Mapping]]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., summary: _Optional[_Iterable[_Union[SummaryLine, _Mapping]]] = ..., previous_digest: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[FileChange, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataMatch, _Mapping]]] = ..., history: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ..., runtimes: _Optional[_Iterable[_Union[RuntimeMatch, _Mapping]]] = ..., requirements: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RuntimeMatch(_message.Message):
+    __slots__ = ("runtime_id", "name", "fits", "lacks")
+    RUNTIME_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FITS_FIELD_NUMBER: _ClassVar[int]
+    LACKS_FIELD_NUMBER: _ClassVar[int]
+    runtime_id: str
+    name: str
+    fits: bool
+    lacks: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, runtime_id: _Optional[str] = ..., name: _Optional[str] = ..., fits: _Optional[bool] = ..., lacks: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FileEntry(_message.Message):
     __slots__ = ("path", "size", "digest")
@@ -971,7 +995,7 @@ class StopLocalRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RunRound(_message.Message):
-    __slots__ = ("round", "local", "federation", "bytes_out", "bytes_in", "seconds", "model_digest", "model_size")
+    __slots__ = ("round", "local", "federation", "bytes_out", "bytes_in", "seconds", "model_digest", "model_size", "answered", "missing", "late", "silos")
     class LocalEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -986,6 +1010,13 @@ class RunRound(_message.Message):
         key: str
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class SilosEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _envelope_pb2.SiloNumbers
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_envelope_pb2.SiloNumbers, _Mapping]] = ...) -> None: ...
     ROUND_FIELD_NUMBER: _ClassVar[int]
     LOCAL_FIELD_NUMBER: _ClassVar[int]
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
@@ -994,6 +1025,10 @@ class RunRound(_message.Message):
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     MODEL_SIZE_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    SILOS_FIELD_NUMBER: _ClassVar[int]
     round: int
     local: _containers.ScalarMap[str, float]
     federation: _containers.ScalarMap[str, float]
@@ -1002,7 +1037,11 @@ class RunRound(_message.Message):
     seconds: float
     model_digest: str
     model_size: int
-    def __init__(self, round: _Optional[int] = ..., local: _Optional[_Mapping[str, float]] = ..., federation: _Optional[_Mapping[str, float]] = ..., bytes_out: _Optional[int] = ..., bytes_in: _Optional[int] = ..., seconds: _Optional[float] = ..., model_digest: _Optional[str] = ..., model_size: _Optional[int] = ...) -> None: ...
+    answered: _containers.RepeatedScalarFieldContainer[str]
+    missing: _containers.RepeatedScalarFieldContainer[str]
+    late: _containers.RepeatedScalarFieldContainer[str]
+    silos: _containers.MessageMap[str, _envelope_pb2.SiloNumbers]
+    def __init__(self, round: _Optional[int] = ..., local: _Optional[_Mapping[str, float]] = ..., federation: _Optional[_Mapping[str, float]] = ..., bytes_out: _Optional[int] = ..., bytes_in: _Optional[int] = ..., seconds: _Optional[float] = ..., model_digest: _Optional[str] = ..., model_size: _Optional[int] = ..., answered: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[str]] = ..., late: _Optional[_Iterable[str]] = ..., silos: _Optional[_Mapping[str, _envelope_pb2.SiloNumbers]] = ...) -> None: ...
 
 class Point(_message.Message):
     __slots__ = ("name", "source", "round", "step", "value", "at")

@@ -1917,6 +1917,11 @@ class RuntimesStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.Look = channel.unary_stream(
+                '/octopus.v1.Runtimes/Look',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.LookRuntimeRequest.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.CheckStep.FromString,
+                _registered_method=True)
         self.Add = channel.unary_unary(
                 '/octopus.v1.Runtimes/Add',
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.AddRuntimeRequest.SerializeToString,
@@ -1942,6 +1947,13 @@ class RuntimesStub:
 class RuntimesServicer:
     """Python environments that jobs may train in
     """
+
+    def Look(self, request, context):
+        """what is in an environment, step by step; registers nothing
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def Add(self, request, context):
         """Missing associated documentation comment in .proto file."""
@@ -1971,6 +1983,11 @@ class RuntimesServicer:
 
 def add_RuntimesServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'Look': grpc.unary_stream_rpc_method_handler(
+                    servicer.Look,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.LookRuntimeRequest.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.CheckStep.SerializeToString,
+            ),
             'Add': grpc.unary_unary_rpc_method_handler(
                     servicer.Add,
                     request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.AddRuntimeRequest.FromString,
@@ -2002,6 +2019,33 @@ def add_RuntimesServicer_to_server(servicer, server):
 class Runtimes:
     """Python environments that jobs may train in
     """
+
+    @staticmethod
+    def Look(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/octopus.v1.Runtimes/Look',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.LookRuntimeRequest.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.CheckStep.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Add(request,
