@@ -1,4 +1,4 @@
-"""A real Slurm of two nodes on this machine, in one folder, for tests: munged, slurmctld and two slurmd of its own."""
+"""A real Slurm on this machine, in one folder, for tests: munged, slurmctld and three slurmd of its own."""
 
 from __future__ import annotations
 
@@ -54,8 +54,10 @@ OverTimeLimit=0
 MessageTimeout=5
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=4000 State=UNKNOWN
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=4000 State=UNKNOWN
+NodeName=n3 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[3]} CPUs=1 RealMemory=500 State=UNKNOWN
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=60 State=UP PriorityTier=1
 PartitionName=urgent Nodes=n1,n2 MaxTime=60 State=UP PriorityTier=10
+PartitionName=aside Nodes=n3 MaxTime=60 State=UP
 PartitionName=physics Nodes=n1,n2 MaxTime=60 State=UP AllowAccounts=physics
 """
 
@@ -69,7 +71,7 @@ class Cluster:
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self.conf = root / "slurm.conf"
         values = {"host": socket.gethostname().split(".")[0], "user": getpass.getuser(), "root": root}
-        text = CONFIGURATION.format(**values, ports=_free_ports(3), munge=self._munge, enforce=enforce)
+        text = CONFIGURATION.format(**values, ports=_free_ports(4), munge=self._munge, enforce=enforce)
         self.conf.write_text(text)
         (root / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         (root / "state").mkdir()
@@ -85,14 +87,19 @@ class Cluster:
             f"--pid-file={munge}/pid", f"--seed-file={munge}/seed", f"--log-file={munge}/log",
         )  # fmt: skip
         self._until(lambda: (munge / "socket").exists())
-        self.start_controller()
-        for node in ("n1", "n2"):
+        self._run("slurmctld", "-D")
+        for node in ("n1", "n2", "n3"):
             self._run("slurmd", "-D", "-N", node, name=node)
-        self._until(lambda: self.ask("sinfo", "-h", "-p", "main", "-o", "%T %D").strip() == "idle 2")
+        self._until(self._nodes_are_there)
 
     def start_controller(self) -> None:
         self._run("slurmctld", "-D")
-        self._until(lambda: "n1" in self.ask("sinfo", "-h", "-o", "%N", "-N"))
+        self._until(self._nodes_are_there)
+
+    def _nodes_are_there(self) -> bool:
+        states = self.ask("sinfo", "-h", "-N", "-o", "%N %T").split("\n")
+        there = {line.split()[0] for line in states if line and line.split()[1] in ("idle", "mixed", "allocated")}
+        return there == {"n1", "n2", "n3"}
 
     def stop_controller(self) -> None:
         self._daemons["slurmctld"].kill()
@@ -127,7 +134,7 @@ class Cluster:
 
     def block(self, partition: str = "main") -> str:
         """Keep both nodes busy with a job of somebody else's."""
-        options = ("--parsable", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=2", "--mem=1M", "--time=30")
+        options = ("--parsable", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=2", "--mem=200M", "--time=30")
         words = ("sbatch", *options, f"--partition={partition}", "--output=/dev/null", "--wrap=sleep 600")
         return self.ask(*words).strip()
 

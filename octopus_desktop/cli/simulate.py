@@ -57,13 +57,19 @@ MOST_ROWS = 40
 @click.option("--workers", type=int, help="Processes that train silos (default: one a core). Changes no bit.")
 @click.option("--batched", is_flag=True, help="Train a round's silos in one go; equal to one by one up to rounding.")
 @click.option("--compare", metavar="sync,async", help="Run the job in these modes, and show them in simulated time.")
-@click.option("--from", "first", type=click.Path(path_type=Path, exists=True), help="Begin with this model.")
+@click.option(
+    "--from",
+    "first",
+    type=click.Path(path_type=Path, exists=True),
+    help="Begin with this model, and with the strategy's state beside it.",
+)
 @click.option("--runtime", type=_PATH, help="Train in the Python environment at this path.")
 @click.option("--central-data", "central", multiple=True, metavar="ALIAS=FILE", help="The server's own data.")
 @click.option("--metrics", "--csv", "metrics", type=_PATH, help="Write every round's metrics: .csv or .parquet.")
 @click.option("--tensorboard", type=_PATH, metavar="DIR", help="Write events for TensorBoard below this folder.")
 @click.option("--plot", type=_PATH, help="Draw the federation's curves: .svg, or .png with matplotlib.")
-@click.option("--out", type=_PATH, help="Write the final model here (safetensors).")
+@click.option("--out", type=_PATH, help="Write the final model here (safetensors), with the strategy's state.")
+@click.option("--personal", type=_PATH, metavar="DIR", help="Write each silo's own final model here ([personal] keep).")
 @click.option("--best", is_flag=True, help="With --out: the best round's model ([run] best), not the last one.")
 @click.option("--baselines", is_flag=True, help="Train each silo alone and one model on the pooled data as well.")
 @json_option
@@ -88,6 +94,7 @@ def cli(
     tensorboard: Path | None,
     plot: Path | None,
     out: Path | None,
+    personal: Path | None,
     best: bool,
     baselines: bool,
     **wishes: Any,
@@ -127,7 +134,7 @@ def cli(
             "central": layout.explicit(opened, [f"server:{w}" for w in central])["server"] if central else None,
         }
         if compare:
-            if metrics or tensorboard or out or baselines or best:
+            if metrics or tensorboard or out or personal or baselines or best:
                 raise _usage("--compare runs the job twice.", "Only --plot goes with it; leave the others out.")
             _compare(opened, chosen, overrides, compare.split(","), work, plot, options)
             return
@@ -149,8 +156,10 @@ def cli(
                 "[run] best of the job names no metric that the silos report.",
                 'Add --set run.best="max eval/accuracy", or leave --best out.',
             )
+        if personal:
+            written += _write_personal(result, personal)
         if out:
-            shutil.copyfile(result.best_model if best and result.best_model else result.model, out)
+            written += _write_model(result, out, best)
         emit(_plain(result, scores), lambda: _show(result, scores, written, out))
 
 
@@ -180,6 +189,26 @@ def _write(
     if plot:
         reports.plot(plot, reports.panels_of(result))
     return [(n, p) for n, p in (("metrics", metrics), ("tensorboard", tensorboard), ("plot", plot)) if p]
+
+
+def _write_personal(result: SimulationResult, folder: Path) -> list[tuple[str, Path]]:
+    if not result.personal:
+        raise _usage(
+            "No silo has a model of its own.", "Set personal.keep=true and personal.finetune_epochs=1 or the like."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for silo, model in result.personal.items():
+        shutil.copyfile(model, folder / f"{silo}.safetensors")
+    return [("silos' own models", folder)]
+
+
+def _write_model(result: SimulationResult, out: Path, best: bool) -> list[tuple[str, Path]]:
+    from octopus_desktop.simulation import forks
+
+    chosen = result.best_model if best and result.best_model else result.model
+    slots = result.slots if chosen == result.model else {}  # the state is that of the last round
+    state = forks.save(chosen, slots, result.config.strategy, out)
+    return [("strategy's state", state)] if state else []
 
 
 def _workers(wish: int | None, silos: int, batched: bool, overrides: dict[str, Any], config: RunConfig) -> int:
@@ -373,6 +402,7 @@ def _plain(result: SimulationResult, scores: dict[str, dict[str, float]]) -> dic
         ],
         **({"best": {"round": best.round, "value": best.value, "digest": best.model.digest}} if best else {}),
         **({"reason": result.reason} if result.reason else {}),
+        **({"anew": result.anew} if result.anew else {}),
         "first": dict(result.first),
         "metrics": dict(result.metrics),
         "silo_metrics": {name: dict(values) for name, values in result.answers.items()},
@@ -428,6 +458,8 @@ def _show(
             [(name, *(_cell(values.get(metric)) for metric in judged)) for name, values in scores.items()],
             right=judged,
         )
+    if result.anew:
+        click.secho(result.anew, fg="yellow")
     for line in result.skipped:
         click.secho(f"left out: {line}", fg="yellow")
     click.echo()

@@ -28,6 +28,7 @@ from octopus_desktop.daemon.services.blob_uses import BlobUses
 from octopus_desktop.daemon.services.carriers import Carriers
 from octopus_desktop.daemon.services.credentials import Credentials
 from octopus_desktop.daemon.services.datasets import Datasets
+from octopus_desktop.daemon.services.exports import Exports
 from octopus_desktop.daemon.services.federations import Federations
 from octopus_desktop.daemon.services.links import Links
 from octopus_desktop.daemon.services.lives import Lives
@@ -110,7 +111,7 @@ class App:
                 "Runtimes": RuntimesApi(self.runtimes, self.places, self.approvals.uses_runtime),
                 "Slurm": SlurmApi(self.slurm, self.approvals.uses_slurm),
                 "Policies": PoliciesApi(silo, self.policies),
-                "Runs": RunsApi(silo, self.runs, self.record),
+                "Runs": RunsApi(silo, self.runs, self.record, Exports(silo, self.record, self.blobs)),
                 "Audit": AuditApi(silo, self.keys),
                 "Logs": LogsApi(self.logs),
             },

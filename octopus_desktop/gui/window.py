@@ -194,6 +194,8 @@ class MainWindow(QMainWindow):
              "silo", connected),
             ("node register", self.tr("Register this machine…"), page_does("nodes", "register"), "", "nodes", "silo",
              connected),
+            ("runtime add", self.tr("Add a Python environment…"), page_does("runtimes", "add"), "", "code", "silo",
+             connected),
             ("audit verify", self.tr("Verify the audit record"), page_does("audit", "verify"), "", "audit", "silo",
              connected),
             ("runs pause-all", self.tr("Pause all runs"), self._pause_all, "", "pause", "silo",

@@ -21,6 +21,7 @@ from typing import Any
 from octopus_desktop.aggregation import strategies
 from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.aggregation.state import State
+from octopus_desktop.aggregation.strategies.base import MEMORY_WORDS
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.package import VerifiedPackage, unpack
 from octopus_desktop.jobs.toml import apply_overrides
@@ -32,8 +33,6 @@ from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import read_layout, require_same
 
 log = logging.getLogger(__name__)
-
-MEMORY_WORDS = frozenset({"scaffold", "dynamic"})  # of Strategy.configure: the silos keep a memory
 
 
 def with_overrides(config: RunConfig, text: str) -> RunConfig:

@@ -402,6 +402,10 @@ class Runs:
                     self._mail.notify(row.silo)
             case "round":
                 self._round(run_id, word)
+            case "trouble":
+                log.info("run %s: %s", run_id, word["text"])
+                self._db.update_run_silo(run_id, str(word["silo"]), reason=str(word["text"])[:TEXT_LIMIT])
+                self._changed(run_id)
             case "log":
                 level = logging.getLevelName(str(word.get("level", "info")).upper())
                 level = level if isinstance(level, int) else logging.INFO

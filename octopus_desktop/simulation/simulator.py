@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from octopus_desktop.aggregation import encodings, strategies
 from octopus_desktop.aggregation import events as ev
 from octopus_desktop.aggregation.encodings.sources import InMemory
-from octopus_desktop.aggregation.facts import AnswerFacts, Best, Blob
+from octopus_desktop.aggregation.facts import OF_MODEL, AnswerFacts, Best, Blob, below
 from octopus_desktop.aggregation.fold import RejectedUpdates, fold
 from octopus_desktop.aggregation.loops import make_loop
 from octopus_desktop.aggregation.runnable import require_runnable
@@ -29,9 +29,11 @@ from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.personal import personal
 from octopus_desktop.jobs.returned import returned
 from octopus_desktop.jobs.toml import apply_overrides
+from octopus_desktop.simulation import forks
 from octopus_desktop.simulation.cohort import Here, Outcome, Silos, Tasks, Together
 from octopus_desktop.simulation.jobs import Job
 from octopus_desktop.simulation.memory import Places
+from octopus_desktop.simulation.silos import kept_models
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.system.interpreters import Interpreter
 from octopus_desktop.training import initial
@@ -67,7 +69,9 @@ class SimulationResult:
     """``model`` is the final model's file below the work folder. ``rounds``: one row a round, ``first``: metrics of the
     model that the run began with. ``answers``: silo to its last evaluation's metrics. ``transferred``: bytes that a
     deployment would have carried, both ways. ``skipped``: what silos could not do, in words. ``best``, ``best_model``:
-    of the round that the run's [run] best chose; ``reason``: why the run ended before its last round."""
+    of the round that the run's [run] best chose; ``reason``: why the run ended before its last round. ``slots``: files
+    of the strategy's state after the last round; ``anew``: why the strategy did not begin with what it had gathered
+    before ``first``. ``personal``: silo to its own final model, where [personal] keep asks for that."""
 
     model: Path
     digest: str
@@ -87,6 +91,9 @@ class SimulationResult:
     best: Best | None = None
     best_model: Path | None = None
     reason: str = ""
+    slots: Mapping[str, Path] = field(default_factory=dict)
+    anew: str = ""
+    personal: Mapping[str, Path] = field(default_factory=dict)
 
 
 class Clock:
@@ -179,6 +186,7 @@ def simulate(
         virtual: count simulated seconds even where neither speeds nor a link are given.
         work: an empty folder, which afterwards holds the models of all rounds.
         first: the model to begin with, in place of a fresh one; its bytes are the same wherever a run begins with it.
+            What the strategy had gathered is carried on where it lies beside the file (``simulation.forks``).
         central: the server's own data, for a job that evaluates there as well ([evaluation] central).
         runtime: another Python environment that each silo trains in, in a process of its own.
 
@@ -216,10 +224,12 @@ def simulate(
         run.total = len(order) + settings.rounds * min(asked, len(order))
         clock = Clock(speeds or {}, link_mbit, virtual=bool(speeds or link_mbit or virtual) or settings.mode == "async")
         began_with = _first_model(job, settings, store, work, first, runtime)
+        found, anew = forks.state_beside(first, strategy) if first else ({}, "")
+        slots = {n: Blob(digest=store.adopt(path), size=path.stat().st_size) for n, path in found.items()}
         if runtime is None:  # another environment's workers write files
             _make_places(run, store.path(began_with.digest), min(asked, len(order)))
         opened = time.time()
-        todo = deque(loop.apply(ev.Started(model=began_with, now=clock.now())))
+        todo = deque(loop.apply(ev.Started(model=began_with, slots=slots, now=clock.now())))
         while True:
             if not todo:
                 event = clock.next(loop.next_timer)
@@ -276,6 +286,9 @@ def simulate(
                         best=best,
                         best_model=store.path(best.model.digest) if best else None,
                         reason=reason,
+                        slots={name: store.path(blob.digest) for name, blob in loop.state.slots.items()},
+                        anew=anew,
+                        personal=kept_models(work, order),
                     )
     raise AssertionError("a run ends by completing or failing")
 
@@ -401,7 +414,7 @@ def _answer(run: _Run, outcome: Outcome) -> ev.Answered:
     if error and not outcome.simulated:
         run.errors.append((order.silo, error))
     elif not error:
-        run.last[order.silo] = {name: value for name, value in facts.metrics.items() if name.startswith("eval/")}
+        run.last[order.silo] = below(facts.metrics, *OF_MODEL)
         run.transferred += order.model.size + sum(blob.size for blob in facts.blobs)
     if outcome.place >= 0 and run.places:
         if facts.update:
@@ -439,6 +452,7 @@ def _aggregate(
             slots={name: store.path(blob.digest) for name, blob in order.slots.items()},
             encoding=encodings.make(run.config.encoding, run.config.encoding_parameters),
             bases=[store.path(a.base) if a.staleness and a.base else None for a in order.answers],
+            most_norm=run.config.most_norm,
             round=order.round,
             store=store,
             label="simulation",

@@ -41,7 +41,8 @@ ENDED = (
     "REVOKED",
 )  # fmt: skip
 _FIELD = re.compile(r"(?:^|\s)([A-Z][A-Za-z/]*)=(\S*)")
-_LOG_LINES = 3
+_LOG_LINES, _MEMORY_LINES = 3, 12
+_MEMORY = ("oom-kill", "oom_kill", "Out Of Memory", "exceeded memory limit", "Exceeded job memory limit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +131,9 @@ def could_start(said: str) -> str:
 def refusal(said: str) -> UserError:
     """What one of Slurm's commands said when it failed, as an error for people."""
     low = said.lower()
-    lines = [re.sub(r"^(?:\w+: )?(?:error: |fatal: )?", "", line).strip() for line in said.splitlines()]
+    lines = [
+        re.sub(r"^(?:\w+:? (?=error: |fatal: ))?(?:error: |fatal: )?", "", line).strip() for line in said.splitlines()
+    ]
     why = "; ".join(dict.fromkeys(line for line in lines if line))[:600]
     what = "The site's Slurm refused the allocation."
     if any(
@@ -182,7 +185,7 @@ def ended_fault(job: Job | None, log: Path | None = None) -> UserError:
             f"Slurm job {job.id} ended as {job.state}.",
             "Give the profile a longer --time, if the site allows it.",
         )
-    if job.state == "OUT_OF_MEMORY" or (job.state == "FAILED" and _says(log, ("oom-kill", "Out Of Memory", "OOM"))):
+    if job.state == "OUT_OF_MEMORY" or (job.state == "FAILED" and _says(log, _MEMORY)):
         return UserError(
             "OCT-SLURM-MEMORY",
             "The Slurm allocation used more memory than it had asked for.",
@@ -217,17 +220,16 @@ def _over(why: str) -> UserError:
     )
 
 
-def _last(log: Path | None) -> list[str]:
+def _last(log: Path | None, lines: int = _LOG_LINES) -> list[str]:
     try:
-        return (
-            [line.strip()[:300] for line in log.read_text(errors="replace").splitlines()[-_LOG_LINES:]] if log else []
-        )
+        found = log.read_text(errors="replace").splitlines()[-lines:] if log else []
     except OSError:
         return []
+    return [line.strip()[:300] for line in found]
 
 
 def _says(log: Path | None, words: tuple[str, ...]) -> bool:
-    return any(word in line for line in _last(log) for word in words)
+    return any(word in line for line in _last(log, _MEMORY_LINES) for word in words)
 
 
 def _moment(text: str) -> float:

@@ -10,6 +10,7 @@ data-parallel averaging, so each worker adds the same). Words of ``Strategy.conf
                                                         the task; without ``tau`` there is no division. ``corrected``:
                                                         g is ∇f(y; ζ) − ∇f(x; ζ) + c, from the first task with c on
     steps n        training ends after n steps
+    passes n       training ends after n passes over the data of the first ``ctx.loader``
     full_batch     ``ctx.loader`` gives all examples as one batch
     returns […]    "gradient": the gradient over all examples at x goes back as well (``training.gradient``)
 
@@ -34,16 +35,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from octopus_desktop.training import state as files
 from octopus_desktop.training.anchored import Anchor
-from octopus_desktop.training.steps import Steps
+from octopus_desktop.training.steps import Enough, Steps
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import make_layout, read_layout
 
 Tensors = dict[str, torch.Tensor]
 KEPT_FILES = 2
-
-
-class Enough(BaseException):
-    """The strategy's number of local steps is reached. No Exception, so that no trainer's code holds it back."""
 
 
 class Corrections:

@@ -158,6 +158,8 @@ class Workers:
             packed = frames.pack("task", number=self._number, **words)
             for writer in list(self._group.writers.values()):
                 writer.write(packed)
+            if self._spec.slurm:
+                self._listener.heard({"word": "progress", "fraction": 0.0})  # until now it waited for the site
             if self._ranks:
                 self._tell_further({"do": "task", "number": self._number, **self._by_digest(asked)})
             answer = await self._answer()

@@ -32,10 +32,11 @@ from octopus_desktop.system.slurm_words import (
     words_of,
 )
 from octopus_desktop.training import slurm_door as door
-from octopus_desktop.training.bench import GIVEN, PASSED_ON, Group, Listener, Serve, give, own_address
-from octopus_desktop.training.spec import SLURM, RunnerSpec
+from octopus_desktop.training.bench import PASSED_ON, Group, Listener, Serve, give, own_address
+from octopus_desktop.training.spec import GIVEN, SLURM, RunnerSpec
 from octopus_desktop.wire.errors import UserError
 
+LOST_S = 10.0  # from the loss of a part until its group is begun anew with what is there
 MODULE = "octopus_desktop.training.slurm_part"
 LOOKS_S = (0.5, 0.5, 1.0, 1.0, 2.0, 2.0, 5.0, 5.0, 10.0, 15.0)  # between looks at the queue; the last from then on
 RUNNING_LOOK_S = 30.0  # its parts' links tell sooner
@@ -126,6 +127,8 @@ class SlurmBench:
             words = {"machines": self._nodes, "machine": place, "address": first.address, "port": first.port}
             door.say(part.writer, "start", generation=self._generation, **words)
         why = await over
+        if len(parts) < self._nodes:
+            await self._whereabouts(job)
         if why:
             self._log("warning", why)
         for part in job.parts.values():
@@ -172,8 +175,8 @@ class SlurmBench:
         return UserError(
             "OCT-SLURM-WAITING",
             "The Slurm allocation did not begin within the round's deadline.",
-            f"{words_of(seen)}." if seen else "It was not in the queue yet.",
-            "It keeps its place in the queue. Ask the coordinator for a longer deadline, or the profile for less.",
+            f"{words_of(seen)}." if seen else "It is not in the queue yet.",
+            "It keeps its place for the next task. Ask the coordinator for a longer deadline, or the profile for less.",
         )
 
     def ended(self) -> UserError | None:
@@ -199,6 +202,16 @@ class SlurmBench:
             if len(job.parts) == self._nodes:
                 return job
             await self._news.wait()
+
+    async def _whereabouts(self, job: _Allocation) -> None:
+        """A part's link broke: find out whether it dials again, or what became of the allocation."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOST_S):
+                while self._job is job and not job.over and len(job.parts) < self._nodes:
+                    if job.seen and job.seen.state != "RUNNING":
+                        return  # back in the queue
+                    self._news.clear()
+                    await self._news.wait()
 
     async def _obtain(self) -> None:
         """Take over the allocation that is there under this run's name, or ask for one."""
@@ -227,7 +240,7 @@ class SlurmBench:
             self._asking = asyncio.create_task(asyncio.sleep(0), name="taken over")
             self._log("info", f"The run goes on in its Slurm job {job_id}.")
         else:
-            self._tell("SUBMITTING", "is asked for")
+            self._tell("SUBMITTING", "The allocation is asked for")
             # Whatever ends this process now, the name leads to it.
             folder, environment = self._run_dir / SLURM, _environment()
             asking = slurm.submit(self._profile, self._name, self._script(), folder=folder, environment=environment)
@@ -263,6 +276,7 @@ class SlurmBench:
                     return
                 place = await slurm.place(job.seen) if job.seen.state == "PENDING" else 0
                 self._tell(job.seen.state, words_of(job.seen, place))
+                self._news.set()
             steady = job.seen is not None and job.seen.state == "RUNNING" and len(job.parts) == self._nodes
             wait = RUNNING_LOOK_S if steady else LOOKS_S[min(looks, len(LOOKS_S) - 1)]
             looks = 0 if steady else looks + 1

@@ -19,7 +19,10 @@ from octopus_desktop.wire.canonical import canonical_json
 
 MAILBOX = "mailbox.sqlite"
 SLURM = "slurm"  # a run's own folder for its allocation: the way to its runner, and its output
+WORK = "work"  # the workers' folder, and all that the job's code can write: its memory at the silo too
+GIVEN = "given"  # a task's files, where confined workers can read them
 PRIVATE = "leaving"  # a runner's own folder, closed to the job's code: updates on their way out, and what was left out
+KEPT_MODEL = "personal.safetensors"  # the silo's own model: in its memory's folder, and then in the run's
 
 
 def beside(update: Path, name: str) -> Path:

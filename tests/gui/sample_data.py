@@ -313,9 +313,9 @@ def make_nodes(now: float) -> list[pb.Node]:
 
 
 def make_codes(now: float) -> list[pb.NodeCode]:
-    """Codes for machines that have not joined: one that is open, one that nobody used in time."""
+    """Codes for machines that have not joined: one that ends soon, one that was just given."""
     return [
-        pb.NodeCode(id="code-mri", name="mri-reading-room", made_at=now - 90_000, expires_at=now - 3_600),
+        pb.NodeCode(id="code-mri", name="mri-reading-room", made_at=now - 80_000, expires_at=now + 6_400),
         pb.NodeCode(id="code-ws3", name="cardio-ws-03", made_at=now - 5_400, expires_at=now + 81_000),
     ]
 
@@ -725,7 +725,7 @@ def make_review(offer: pb.SiloOffer, now: float) -> pb.ReviewReply:
         runtimes=[
             pb.RuntimeMatch(name="built-in", lacks=["monai>=1.6 (not installed)"]),
             pb.RuntimeMatch(runtime_id="v-imaging", name="imaging", fits=True),
-            pb.RuntimeMatch(runtime_id="v-flower", name="flower", lacks=["Training cannot run there: ImportError."]),
+            pb.RuntimeMatch(runtime_id="v-flower", name="flower", fault="Training cannot run there: ImportError."),
         ],
         requirements=["monai>=1.6"],
         data=[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
@@ -10,13 +11,15 @@ from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QDialog, QWidget
 
 from octopus_desktop.gui.app import App
+from octopus_desktop.gui.context import Context
 from octopus_desktop.gui.pages import pages
 from octopus_desktop.system.paths import silo_home
 from octopus_desktop.wire.pb import local_pb2 as pb
 from tests.gui.sample_daemon import SampleDaemon
+from tests.gui.sample_data import make_review
 
 SIZE = (1366, 768)
 
@@ -38,6 +41,26 @@ def run_of_silos(qt: QApplication, app: App, daemon: SampleDaemon, count: int) -
     daemon.put("run", run)
     settle(qt, 0.2)
     return run.id
+
+
+def feed(daemon: SampleDaemon) -> None:
+    """Five minutes of load, as the daemon would tell it."""
+    for number in range(150):
+        node = pb.Node()
+        node.CopyFrom(next(n for n in daemon.snapshot.nodes if n.local))
+        node.seen_at = time.time() + 2 * number
+        node.cpu_load = 0.35 + 0.2 * math.sin(number / 9)
+        for gpu in node.gpus:
+            gpu.utilisation = max(0.0, 0.9 - (0.8 if (number + 5 * gpu.index) % 30 > 22 else 0.0))
+            gpu.power_w = 80 + 220 * gpu.utilisation
+            gpu.temperature_c = 62 + 12 * gpu.utilisation
+        daemon.push(node=node)
+        if number % 30 == 0:
+            run = pb.Run()
+            run.CopyFrom(daemon.snapshot.runs[0])
+            run.bytes_out += number << 14
+            run.bytes_in += number << 15
+            daemon.push(run=run)
 
 
 def main() -> int:
@@ -75,6 +98,7 @@ def main() -> int:
                     page.show_item(next(r.id for r in daemon.snapshot.runs if r.state == "training"))
                     settle(qt, 0.8)
                     app.window.grab().save(str(out / f"run-{theme}.png"))
+                    feed(daemon)
                     for place in range(1, page.detail.tabs.count()):
                         page.detail.tabs.setCurrentIndex(place)
                         settle(qt, 0.4)
@@ -105,7 +129,18 @@ def main() -> int:
     return 0
 
 
+def approval(context: Context, window: QWidget) -> QDialog:
+    from octopus_desktop.gui.dialogs.approve import ApproveDialog
+
+    review = make_review(context.store.waiting()[0], 0.0)
+    store = context.store
+    dialog = ApproveDialog(window, review, store.datasets, store.nodes, "Dr. Ruth Adler")
+    dialog.resize(660, 900)
+    return dialog
+
+
 def dialogs(qt: QApplication, app: App, out: Path, empty: bool) -> None:
+    from octopus_desktop.gui.dialogs.add_runtime import AddRuntime, LookAtBuiltIn
     from octopus_desktop.gui.dialogs.carrier import CarrierDialog
     from octopus_desktop.gui.dialogs.enrol import EnrolDialog
     from octopus_desktop.gui.dialogs.register_dataset import RegisterDataset
@@ -140,6 +175,10 @@ def dialogs(qt: QApplication, app: App, out: Path, empty: bool) -> None:
             ("enrol-proxy", EnrolDialog(context, window, "octopus://enrol/heart"), lambda d: d.way.setCurrentIndex(1)),
             ("enrol-files", EnrolDialog(context, window, "octopus://enrol/heart"), lambda d: d.way.setCurrentIndex(2)),
             ("enrol-bad", EnrolDialog(context, window, "nonsense"), lambda d: None),
+            ("runtime", AddRuntime(context, window), lambda d: d.path.setText("/srv/environments/echo")),
+            ("runtime-bad", AddRuntime(context, window), lambda d: d.path.setText("/nowhere")),
+            ("runtime-built-in", LookAtBuiltIn(context, window), lambda d: None),
+            ("approve", approval(context, window), lambda d: None),
             ("register", RegisterDataset(context, window), lambda d: d.path.setText(__file__)),
             ("rule", AddRule(context, window), lambda d: None),
             *(

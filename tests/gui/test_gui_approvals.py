@@ -100,7 +100,7 @@ def test_an_approval_is_the_approvers_signature_over_exactly_what_was_shown(qtbo
         assert statement.config_digest == offer.config_digest
         assert statement.data_scope == {"heart": office.store.datasets["data-heart"].digest}
         assert statement.conditions == Conditions(
-            datasets={"heart": "data-heart"}, hours_of_day=((18, 6),), max_rounds=20
+            datasets={"heart": "data-heart"}, hours_of_day=((18, 6),), max_rounds=20, runtime="v-imaging"
         )
         assert statement.decided_by == office.store.daemon.administrator
         qtbot.waitUntil(lambda: page.review.revoke.isVisible() and not page.review.approve.isVisible())
@@ -196,6 +196,22 @@ def test_two_fitting_datasets_must_be_chosen_between(qtbot: Any) -> None:
     assert not dialog.confirm.isEnabled()
     dialog.choose_dataset("scans", "d2")
     assert dialog.confirm.isEnabled() and dialog.data_scope == {"scans": "d2" * 32}
+
+
+def test_a_job_may_be_sent_to_the_sites_slurm_instead_of_the_silos_own_nodes(qtbot: Any) -> None:
+    reply = pb.ReviewReply(data=[pb.DataMatch(need="scans", dataset_id="d1", fits=True)])
+    datasets = {"d1": pb.Dataset(id="d1", alias="scans", digest="d1" * 32)}
+    profile = pb.SlurmProfile(id="q1", name="big", partition="gpu", nodes=2, gpus_per_node=4, time="12:00:00")
+    nodes = {"n1": pb.Node(id="n1", name="here", state="ready", local=True)}
+    dialog = ApproveDialog(None, reply, datasets, nodes, "Ada", {"q1": profile})
+    qtbot.addWidget(dialog)
+    dialog._some.setChecked(True)
+    dialog._nodes["n1"].setChecked(True)
+    assert dialog.conditions.nodes == ("n1",) and dialog.conditions.slurm == ""
+    dialog._slurm.setCurrentIndex(1)
+    assert dialog._slurm.currentText() == "Slurm: big · gpu · nodes: 2 · GPUs: 8 · at most 12:00:00"
+    assert (dialog.conditions.slurm, dialog.conditions.nodes) == ("q1", ())
+    assert not dialog._some.isEnabled() and dialog.confirm.isEnabled()
 
 
 def test_a_finding_opens_its_line_in_the_code(qtbot: Any, tmp_path: Path) -> None:

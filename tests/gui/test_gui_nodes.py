@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QDialog
+from PySide6.QtWidgets import QDialog, QMessageBox
 from pytestqt.qtbot import QtBot
 
+from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
 from tests.gui.desk import make_desk
 
@@ -55,3 +56,28 @@ def test_a_machine_that_asks_is_accepted_and_a_further_one_removed(qtbot: QtBot,
         local = next(n for n in desk.context.store.nodes.values() if n.local)
         page.show_item(local.id)
         desk.until(lambda: detail._remove.isHidden())
+
+
+def test_open_codes_are_shown_and_withdrawn(qtbot: QtBot, tmp_path: Path) -> None:
+    with make_desk(qtbot, tmp_path) as desk:
+        page = desk.page("nodes")
+        desk.until(lambda: [c.name for c in page.codes.codes] == ["mri-reading-room", "cardio-ws-03"])
+        page._withdraw(page.codes.codes[0])
+        dialog(page).act.click()
+        desk.until(lambda: [c.name for c in page.codes.codes] == ["cardio-ws-03"])
+        page._more.click()
+        asked = dialog(page)
+        asked.name.setText("gpu-2")
+        asked.act.click()
+        desk.until(lambda: [c.name for c in page.codes.codes] == ["cardio-ws-03", "gpu-2"])
+        asked.reject()
+        desk.daemon.codes = desk.daemon.codes[:1]  # a machine used it
+        desk.daemon.put("node", pb.Node(id="n-new", name="gpu-2", state="asking"))
+        desk.until(lambda: [c.name for c in page.codes.codes] == ["cardio-ws-03"])
+        desk.daemon.faults["Nodes.Withdraw"] = UserError("OCT-ENROL-USED", "It was used.", "", "Remove the node.")
+        page._withdraw(page.codes.codes[0])
+        dialog(page).act.click()
+        desk.until(lambda: any("It was used" in d.text() for d in desk.window.findChildren(QMessageBox)))
+        desk.daemon.codes = []
+        page.load_codes()
+        desk.until(lambda: not page.codes.isVisible())

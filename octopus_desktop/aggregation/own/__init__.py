@@ -11,7 +11,8 @@ Words (``wire.frames``), on any of the process's lanes, each answered on the sam
         asynchronous, pairwise, slots}
     memory {slots, window, cell_bytes}, and a file descriptor behind it → done
     configure {round} → words {words}
-    begin {answers, next} → weights {weights, words}: a new instance; ``words`` are those of the round ``next``
+    begin {answers, next} → weights {weights, words}: a new instance; ``words`` are those of the round ``next``, if
+        it is not 0
     weigh {answers, next} → weights: the same, with the inner products in the window
     combine {kind, length, weights, round, slots, held} → done; on the way read {update} → held {first, count}
     anything → fault {code, what, why, next}

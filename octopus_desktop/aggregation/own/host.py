@@ -88,6 +88,9 @@ class Lane:
             raise _told(frame)
         return frame
 
+    def lost(self, how: str) -> BaseException:
+        return self._host.lost(how)
+
     def ask(self, word: str, **fields: Any) -> frames.Frame:
         self.send(word, **fields)
         return self.hear()
@@ -122,7 +125,15 @@ class Host:
         self.closed = False
 
     def start(self) -> None:
-        """Raises UserError OCT-RUN-STRATEGY, when no interpreter can be started."""
+        """Raises UserError OCT-RUN-STRATEGY, when no interpreter can be started, or on a system without a way to share
+        memory with it."""
+        if not hasattr(socket, "send_fds"):
+            raise UserError(
+                "OCT-RUN-STRATEGY",
+                f"The job's own strategy {self._entry} cannot run on this machine.",
+                "Its process is made for Linux and macOS.",
+                "Run the server, or the simulation, on one of these.",
+            )
         why = _obstacle()
         if not why:
             try:

@@ -29,7 +29,7 @@ import numpy as np
 from octopus_desktop.aggregation.facts import AnswerFacts
 from octopus_desktop.aggregation.numbers import Array
 from octopus_desktop.aggregation.own.memory import Cells, Plan
-from octopus_desktop.aggregation.strategies.base import Common, Tile
+from octopus_desktop.aggregation.strategies.base import MEMORY_WORDS, Common, Tile
 from octopus_desktop.system.syscalls import limit_itself, stay_alone
 from octopus_desktop.wire import frames
 from octopus_desktop.wire.errors import UserError
@@ -37,8 +37,10 @@ from octopus_desktop.wire.errors import UserError
 MOST_BYTES = 1 << 30  # of a word to this process: all answers of a round
 MOST_WORDS = 64 << 10
 MOST_SLOTS = 16
+_REFUSED = (PermissionError, OSError, FileNotFoundError)  # and not their other kinds, such as what a strategy defines
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 ADVICE = "Correct the package's strategy (octopus jobs check), and build and submit it again."
+CONFINED = "A strategy has no network, writes no files and starts no processes; do without. " + ADVICE
 
 
 class Overdue(BaseException):
@@ -87,6 +89,9 @@ class _Own:
         slots = self._slots(made)
         if not {*made.shared} <= {*slots}:
             raise _Broken("", f"shared names {made.shared!r}; its slots are {', '.join(slots) or 'none'}.")
+        if made.returns:
+            why = f"returns is {made.returns!r}; having silos send more is for the built-in strategies alone."
+            raise _Broken("", why)
         buffer, most = made.asynchronous if hasattr(made, "asynchronous") else (1, -1)
         return {
             "name": made.name,
@@ -121,6 +126,9 @@ class _Own:
             text = json.dumps(words, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise _Broken("configure", f"a dict of JSON values is wanted: {error}.") from error
+        if memory := sorted(MEMORY_WORDS & words.keys()):
+            why = f"{memory[0]!r} makes each silo keep a memory, which is for the built-in strategies alone."
+            raise _Broken("configure", why)
         if len(text) > MOST_WORDS:
             raise _Broken("configure", f"its words have {len(text)} bytes; {MOST_WORDS} are allowed.")
         return words
@@ -206,7 +214,8 @@ class _Own:
             why = f"{self._place_of(error.where)}{error}"
         else:
             why = f"{place}{type(error).__name__}: {str(error)[:1000] or 'no message'}"
-        return {"code": code, "what": f"The job's own strategy {self.entry} failed.", "why": why, "next": ADVICE}
+        what, advice = f"The job's own strategy {self.entry} failed.", CONFINED if type(error) in _REFUSED else ADVICE
+        return {"code": code, "what": what, "why": why, "next": advice}
 
     def _place_of(self, method: str) -> str:
         found = getattr(getattr(self._cls, method, None), "__code__", None)
@@ -276,12 +285,16 @@ class _Lanes:
                 answers = [AnswerFacts.from_dict(value) for value in word["answers"]]
                 with self.own.timed():
                     weights = self.own.begin(answers) if name == "begin" else self.own.weigh(number, answers)
-                    return "weights", {"weights": weights, "words": self.own.configure(int(word["next"]))}
+                    return "weights", {"weights": weights, "words": self._words(int(word["next"]))}
             case "combine":
                 with self.own.timed():
                     self.own.combine(number, word, lambda i: self._fetch(number, i))
                 return "done", {}
         raise ValueError(f"an unknown word {word['word']!r}")
+
+    def _words(self, round_: int) -> dict[str, Any]:
+        assert self.own
+        return self.own.configure(round_) if round_ else {}
 
     def _map(self, number: int, word: frames.Frame) -> None:
         _, (fd,), _, _ = socket.recv_fds(self._lanes[number], 1, 1)

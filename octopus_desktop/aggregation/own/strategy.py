@@ -23,7 +23,7 @@ from octopus_desktop.aggregation.strategies.base import Tile
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.wire.errors import UserError
 
-CELL_BYTES = 512 << 10  # of a fold's tile (``fold.TILE_BYTES``)
+CELL_BYTES = 512 << 10  # no less than a fold's tile (``fold.TILE_BYTES``), in float64 also
 WINDOW = 16  # updates
 LANES = 5  # the fold's threads, and one for the rest
 STACKS = 6  # copies of all silos' updates of one tile that a strategy may hold
@@ -91,12 +91,12 @@ class OwnStrategy:
 
     def weights(self, answers: Sequence[AnswerFacts]) -> list[float]:
         with self._ready().lane() as lane:
-            return self._weighed(lane.ask("begin", answers=_plain(answers), next=self._round + 1), len(answers))
+            return self._weighed(lane, "begin", answers)
 
     def weigh(self, answers: Sequence[AnswerFacts], products: Array) -> list[float]:
         with self._ready().lane() as lane:
             np.copyto(lane.cells.products(len(answers)), products)
-            return self._weighed(lane.ask("weigh", answers=_plain(answers), next=self._round + 1), len(answers))
+            return self._weighed(lane, "weigh", answers)
 
     def combine(self, tile: Tile) -> Array:
         with self._ready().lane() as lane:
@@ -124,24 +124,26 @@ class OwnStrategy:
         while (answer := lane.hear())["word"] == "read":
             wanted = answer.get("update")
             if not isinstance(wanted, int) or not 0 <= wanted < count:
-                raise ValueError(f"the strategy's process asked for update {wanted!r} of {count}")
+                raise lane.lost(f"asked for update {wanted!r:.20} of {count}")
             lane.send("held", first=wanted, count=fill(wanted))
         np.copyto(tile.out, cells.out(kind, length))
         for name, values in tile.slots.items():
             np.copyto(values, cells.slot(name, kind, length))
         return tile.out
 
-    def _weighed(self, answer: Mapping[str, Any], count: int) -> list[float]:
+    def _weighed(self, lane: Lane, word: str, answers: Sequence[AnswerFacts]) -> list[float]:
+        """Asks for the words of the next round as well: the round loop, which needs them then, does not wait."""
         with self._lock:
-            host, round_ = self._host, self._round + 1
+            coming = self._round + 1 if self._round < self._config.rounds else 0
+        answer = lane.ask(word, answers=_plain(answers), next=coming)
         try:
             found = [float(weight) for weight in answer["weights"]]
-            if len(found) != count:
-                raise ValueError(f"{len(found)} weights for {count} answers")
+            if len(found) != len(answers):
+                raise ValueError(f"{len(found)} weights for {len(answers)} answers")
         except (KeyError, TypeError, ValueError) as error:
-            assert host
-            raise host.lost(f"did not keep to the form of its words ({error})") from error
-        self._keep(round_, answer)
+            raise lane.lost(f"did not keep to the form of its words ({error})") from error
+        if coming:
+            self._keep(coming, answer)
         return found
 
     def _keep(self, round_: int, answer: Mapping[str, Any]) -> dict[str, Any]:

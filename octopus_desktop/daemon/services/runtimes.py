@@ -170,9 +170,10 @@ class Runtimes:
         found = [pb.RuntimeMatch(name=BUILT_IN, fits=not lacks, lacks=lacks)]
         for runtime in sorted(self._silo.all("runtime"), key=lambda r: r.added_at):
             lacks = [str(lack) for lack in lacking(wanted, runtime.packages, runtime.python)]
-            if runtime.state != "ok":
-                lacks = [runtime.error or "It cannot be used."]
-            found.append(pb.RuntimeMatch(runtime_id=runtime.id, name=runtime.name, fits=not lacks, lacks=lacks))
+            fault = "" if runtime.state == "ok" else runtime.error or "It cannot be used."
+            match = pb.RuntimeMatch(runtime_id=runtime.id, name=runtime.name, lacks=lacks, fault=fault)
+            match.fits = not (lacks or fault)
+            found.append(match)
         return found
 
     def words(self, manifest: JobManifest) -> tuple[str, str]:

@@ -29,7 +29,7 @@ from octopus_desktop.wire.pb import local_pb2 as pb
 KIND = "slurm_profile"
 MARK = "slurm/mark"
 RETRY_S = (2.0, 10.0, 60.0, 300.0)
-STOP_S = 10.0
+STOP_S = 4.0
 TEXTS = ("name", "partition", "account", "qos", "mem", "time", "address")
 NUMBERS = ("nodes", "gpus_per_node", "cpus_per_task", "alone_s")
 

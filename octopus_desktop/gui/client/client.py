@@ -29,6 +29,8 @@ READS = frozenset(
         "Approvals.ReadFile",
         "Runs.Detail",
         "Runs.Follow",
+        "Runtimes.Look",
+        "Nodes.Codes",
         "Policies.List",
         "Audit.Page",
         "Audit.Verify",

@@ -26,6 +26,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from octopus_desktop.gui.dialogs.approve_runtime import RuntimeChoice
 from octopus_desktop.gui.theme import set_role
 from octopus_desktop.gui.widgets import formats
 from octopus_desktop.jobs.approval import Conditions
@@ -51,6 +52,7 @@ class ApproveDialog(QDialog):
         datasets: dict[str, pb.Dataset],
         nodes: dict[str, pb.Node],
         approver: str,
+        profiles: dict[str, pb.SlurmProfile] | None = None,
     ) -> None:
         super().__init__(parent)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
@@ -71,7 +73,7 @@ class ApproveDialog(QDialog):
         form.setContentsMargins(24, 16, 24, 16)
         form.setSpacing(16)
         form.addWidget(self._data_section())
-        form.addWidget(self._place_section(nodes))
+        form.addWidget(self._place_section(nodes, profiles or {}))
         form.addWidget(self._limit_section())
         form.addWidget(self._validity_section())
         form.addStretch(1)
@@ -128,7 +130,8 @@ class ApproveDialog(QDialog):
         hours = ((self._from.value(), self._to.value()),) if self._hours.isChecked() else ()
         return Conditions(
             datasets={need: choice.currentData() for need, choice in self._choices.items() if choice.currentData()},
-            nodes=tuple(node for node, box in self._nodes.items() if box.isChecked()) if self._some.isChecked() else (),
+            nodes=tuple(node for node, box in self._nodes.items() if box.isChecked()) if self._names_nodes else (),
+            slurm=self._slurm.currentData() or "",
             hours_of_day=hours,
             max_rounds=self._rounds.value(),
             max_hours=self._run_hours.value(),
@@ -136,7 +139,12 @@ class ApproveDialog(QDialog):
             max_epsilon=self._epsilon.value(),
             expires_at=self._expires_at(),
             new_versions_need_decision=self._versions.isChecked(),
+            runtime=self._runtime.runtime,
         )
+
+    @property
+    def _names_nodes(self) -> bool:
+        return self._some.isChecked() and not self._slurm.currentData()
 
     @property
     def data_scope(self) -> dict[str, str]:
@@ -147,7 +155,9 @@ class ApproveDialog(QDialog):
         for need, choice in self._choices.items():
             if not choice.currentData():
                 return self.tr("No dataset is chosen for “{need}”.").format(need=need)
-        if self._some.isChecked() and not any(box.isChecked() for box in self._nodes.values()):
+        if self._runtime.problem:
+            return self._runtime.problem
+        if self._names_nodes and not any(box.isChecked() for box in self._nodes.values()):
             return self.tr("No node is chosen.")
         if self._hours.isChecked() and self._from.value() == self._to.value():
             return self.tr("The hours of the day begin and end at the same time.")
@@ -202,8 +212,25 @@ class ApproveDialog(QDialog):
         self._choices[need], self._hints[need] = choice, hint
         return choice, hint
 
-    def _place_section(self, nodes: dict[str, pb.Node]) -> QWidget:
+    def _place_section(self, nodes: dict[str, pb.Node], profiles: dict[str, pb.SlurmProfile]) -> QWidget:
         frame, form = _section(self.tr("Where and when"))
+        self._slurm = QComboBox()
+        self._slurm.setAccessibleName(self.tr("Where it trains"))
+        self._slurm.addItem(self.tr("This silo's own machines"), "")
+        for profile in sorted(profiles.values(), key=lambda p: p.name):
+            parts = [
+                self.tr("Slurm: {0}").format(profile.name),
+                profile.partition,
+                self.tr("nodes: {0}").format(profile.nodes),
+                self.tr("GPUs: {0}").format(profile.gpus_per_node * profile.nodes) if profile.gpus_per_node else "",
+                self.tr("at most {0}").format(profile.time) if profile.time else "",
+            ]
+            self._slurm.addItem(" · ".join(part for part in parts if part), profile.id)
+        self._slurm.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self._slurm.setMinimumContentsLength(24)
+        self._slurm.currentIndexChanged.connect(self._judge)
+        if profiles:
+            form.addRow(_label(self.tr("Trains on")), self._slurm)
         self._some = QCheckBox(self.tr("Only on these nodes"))
         self._some.toggled.connect(self._judge)
         column = QVBoxLayout()
@@ -226,6 +253,9 @@ class ApproveDialog(QDialog):
             column.addWidget(box)
         self._some.setEnabled(bool(nodes))
         form.addRow(_label(self.tr("Nodes")), column)
+        self._runtime = RuntimeChoice(self._review, self._judge, _Wrapped())
+        if len(self._review.runtimes) > 1 or self._review.requirements:
+            form.addRow(_label(self.tr("Runtime")), self._runtime)
 
         self._hours = QCheckBox(self.tr("Only between"))
         self._from, self._to = QSpinBox(maximum=23, suffix=":00", value=18), QSpinBox(maximum=24, suffix=":00", value=6)
@@ -314,6 +344,8 @@ class ApproveDialog(QDialog):
     def _judge(self) -> None:
         for need, choice in self._choices.items():
             self._hints[need].setText(self._hint(need, choice.currentData()))
+        for box in (self._some, *self._nodes.values()):
+            box.setEnabled(bool(self._nodes) and not self._slurm.currentData())
         problem = self.problem
         self.confirm.setEnabled(not problem)
         self._remark.setText(problem or self._signer)

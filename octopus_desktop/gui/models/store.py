@@ -15,6 +15,8 @@ KINDS: Final = {
     "offer": "offers",
     "run": "runs",
     "policy": "policies",
+    "runtime": "runtimes",
+    "slurm_profile": "slurm_profiles",
 }
 AUDIT_TAIL = 10
 ACTIVE_RUNS: Final = frozenset({"approved", "preparing", "training", "exchanging", "paused"})
@@ -24,11 +26,11 @@ WAITING_OFFERS: Final = frozenset({"offered"})
 class Store(QObject):
     """Protobuf messages by id, kept current.
 
-    Attributes: ``daemon`` (DaemonStatus), ``federations``, ``nodes``, ``datasets``, ``offers``, ``runs``, ``policies``
-    (dicts by id), ``audit_tail`` (newest last), ``loaded`` (a snapshot has arrived). Signals: ``reset()`` after a
-    snapshot; ``changed(kind, id)`` and ``removed(kind, id)`` with kinds federation | node | dataset | offer | run |
-    policy | daemon | audit; ``notice(Notice)``; ``logs(LogPageReply)``; ``gap()`` when an event was missed: nothing is
-    taken in until the next snapshot.
+    Attributes: ``daemon`` (DaemonStatus), ``federations``, ``nodes``, ``datasets``, ``offers``, ``runs``, ``policies``,
+    ``runtimes``, ``slurm_profiles`` (dicts by id), ``audit_tail`` (newest last), ``loaded`` (a snapshot has arrived).
+    Signals: ``reset()`` after a snapshot; ``changed(kind, id)`` and ``removed(kind, id)`` with kinds federation | node
+    | dataset | offer | run | policy | runtime | slurm_profile | daemon | audit; ``notice(Notice)``;
+    ``logs(LogPageReply)``; ``gap()`` when an event was missed: nothing is taken in until the next snapshot.
     """
 
     reset = Signal()
@@ -47,6 +49,8 @@ class Store(QObject):
         self.offers: dict[str, pb.SiloOffer] = {}
         self.runs: dict[str, pb.Run] = {}
         self.policies: dict[str, pb.Policy] = {}
+        self.runtimes: dict[str, pb.Runtime] = {}
+        self.slurm_profiles: dict[str, pb.SlurmProfile] = {}
         self.audit_tail: list[pb.AuditEntry] = []
         self.loaded = False
         self._number = 0

@@ -45,6 +45,7 @@ _ALL: Final = (
     ),
     PageSpec(key="runs", name="RunsPage", icon="runs", text="Runs", shortcut="Ctrl+3", kinds=("run",)),
     PageSpec(key="nodes", name="NodesPage", icon="nodes", text="Nodes", shortcut="Ctrl+4", kinds=("node",)),
+    PageSpec(key="runtimes", name="RuntimesPage", icon="code", text="Runtimes", shortcut="Ctrl+0", kinds=("runtime",)),
     PageSpec(
         key="datasets", name="DatasetsPage", icon="datasets", text="Datasets", shortcut="Ctrl+5", kinds=("dataset",)
     ),

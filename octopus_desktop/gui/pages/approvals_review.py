@@ -291,7 +291,9 @@ class ReviewPanel(QWidget):
         if self.reply is None or not self.situation.approve:
             return
         store, offer = self._context.store, self.reply.offer
-        dialog = ApproveDialog(self, self.reply, store.datasets, store.nodes, store.daemon.administrator)
+        dialog = ApproveDialog(
+            self, self.reply, store.datasets, store.nodes, store.daemon.administrator, store.slurm_profiles
+        )
         dialog.accepted.connect(
             lambda: self._decide(
                 make_statement(

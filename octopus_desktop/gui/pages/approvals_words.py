@@ -126,6 +126,8 @@ def conditions_of(text: str) -> list[str]:
         said.append(_tr("only between {0}:00 and {1}:00").format(begin, end))
     if value.get("nodes"):
         said.append(_tr("only on {0} of the nodes").format(len(value["nodes"])))
+    if value.get("runtime"):
+        said.append(_tr("in a Python environment chosen for it"))
     if value.get("max_rounds"):
         said.append(_tr("at most {0} rounds").format(value["max_rounds"]))
     if value.get("max_hours"):

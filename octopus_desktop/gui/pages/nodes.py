@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLineEdit, QPlainTextEdit, QProgressBar, QVBoxLayout, QWidget
 
@@ -14,6 +14,7 @@ from octopus_desktop.gui.dialogs.form import FormDialog, confirm
 from octopus_desktop.gui.pages.list_detail import ListDetailPage
 from octopus_desktop.gui.theme import GRID
 from octopus_desktop.gui.widgets import formats
+from octopus_desktop.gui.widgets.node_codes import NodeCodesCard
 from octopus_desktop.gui.widgets.parts import (
     Card,
     Facts,
@@ -23,6 +24,7 @@ from octopus_desktop.gui.widgets.parts import (
 )
 from octopus_desktop.gui.widgets.status import StatusBadge, look
 from octopus_desktop.gui.widgets.table import Column
+from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
 
 
@@ -84,10 +86,46 @@ class NodesPage(ListDetailPage):
             placeholder=tr("Filter nodes"),
             detail=_Detail(context, self._drain, self._accept, self._remove),
         )  # fmt: skip
+        self.codes = NodeCodesCard(context.theme, self._withdraw)
+        self.layout().addWidget(self.codes)
+        context.store.reset.connect(self.load_codes)
+        context.store.changed.connect(self._on_node)
+        self.load_codes()
+
+    def load_codes(self) -> None:
+        """Ask which codes are open; they are no part of what the daemon tells by itself."""
+        if self._context.client.is_connected:
+            self._context.client.call("Nodes.Codes", pb.Empty(), self._on_codes, lambda _error: None, owner=self)
+
+    def _on_codes(self, told: pb.NodeCodeList) -> None:
+        self.codes.set_codes(told.codes)
+
+    def _on_node(self, kind: str, node_id: str) -> None:
+        if kind == "node" and self._context.store.nodes[node_id].name in (code.name for code in self.codes.codes):
+            self.load_codes()  # a machine joined with one
+
+    def _withdraw(self, code: pb.NodeCode) -> None:
+        text = self.tr("A machine that was to join as {0} needs a new code then.").format(code.name)
+        title, act = self.tr("Withdraw the code?"), self.tr("Withdraw")
+        dialog = confirm(self._context.theme, self, title, text, act)
+        client, request = self._context.client, pb.ById(id=code.id)
+        dialog.accepted.connect(
+            lambda: client.call("Nodes.Withdraw", request, self._on_withdrawn, self._on_withdraw_failed, owner=self)
+        )
+        dialog.open()
+
+    def _on_withdrawn(self, _ack: pb.Ack) -> None:
+        self.load_codes()
+
+    def _on_withdraw_failed(self, error: UserError) -> None:
+        self.load_codes()  # it may have been used meanwhile
+        self._context.show_error(error)
 
     def add(self) -> None:
         """Give the line that a further machine joins with."""
-        AddNode(self._context, self).open()
+        dialog = AddNode(self._context, self)
+        dialog.invited.connect(self.load_codes)
+        dialog.open()
 
     def register(self) -> None:
         """Ask for a name and register this machine."""
@@ -146,7 +184,13 @@ class RegisterNode(FormDialog):
 
 
 class AddNode(FormDialog):
-    """Asks for a name, then shows the line to run on the further machine. The line is secret, and shown once."""
+    """Asks for a name, then shows the line to run on the further machine. The line is secret, and shown once.
+
+    Signals:
+        invited(): there is a line.
+    """
+
+    invited = Signal()
 
     def __init__(self, context: Context, parent: QWidget) -> None:
         tr = parent.tr
@@ -196,6 +240,7 @@ class AddNode(FormDialog):
         self.act.setText(self.tr("Copy"))
         self.cancel.setText(self.tr("Close"))
         self.fit()
+        self.invited.emit()
 
 
 class _Detail(QWidget):

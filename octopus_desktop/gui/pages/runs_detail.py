@@ -15,6 +15,7 @@ from octopus_desktop.gui.pages.runs_left import LeftTab
 from octopus_desktop.gui.pages.runs_logs import LogsTab
 from octopus_desktop.gui.pages.runs_models import ModelsTab
 from octopus_desktop.gui.pages.runs_overview import OverviewTab
+from octopus_desktop.gui.pages.runs_system import SystemTab
 from octopus_desktop.gui.pages.runs_timeline import TimelineTab
 from octopus_desktop.gui.theme import GRID, set_role
 from octopus_desktop.gui.widgets import formats
@@ -44,6 +45,7 @@ class RunDetail(QWidget):
         self._follow: Subscription | None = None
         self.overview = OverviewTab(context)
         self.timeline = TimelineTab(context)
+        self.system = SystemTab(context)
         self.left = LeftTab(context)
         self.models = ModelsTab(context)
         self.logs = LogsTab(context)
@@ -51,6 +53,7 @@ class RunDetail(QWidget):
         for tab, name in (
             (self.overview, self.tr("Overview")),
             (self.timeline, self.tr("Timeline")),
+            (self.system, self.tr("System")),
             (self.left, self.tr("What left")),
             (self.models, self.tr("Models")),
             (self.logs, self.tr("Logs")),
@@ -263,9 +266,11 @@ class RunDetail(QWidget):
             self._context.store.datasets[d].alias for d in run.datasets if d in self._context.store.datasets
         ] or list(run.datasets)
         workers = self.tr("workers: {0}").format(run.workers) if run.workers else ""
-        values["where"].set_text(" · ".join(part for part in (", ".join(datasets), workers) if part))
+        allocation = run.queue.partition(",")[0]
+        values["where"].set_text(" · ".join(part for part in (", ".join(datasets), workers, allocation) if part))
         self._id.set_value(run.id)
         self.overview.set_run(run, self._own_name(run))
+        self.system.set_run(run)
         self._show_problem(run)
 
     def _show_problem(self, run: pb.Run) -> None:
@@ -274,6 +279,8 @@ class RunDetail(QWidget):
             text = " · ".join(part for part in (run.reason or self.tr("No reason was given."), run.code) if part)
         if run.state == "failed":
             text = self.tr("Failed {0}: {1}").format(formats.instant(run.ended_at), text)
+        if run.queue and " runs on " not in run.queue:  # it waits for the site, which a person wants to know at once
+            text = " · ".join(part for part in (text, run.queue) if part)
         self._problem.setVisible(bool(text) and run.state != "completed")
         self._problem_text.setText(text)
         set_role(self._problem, tone={"failed": "danger", "paused": "warning"}.get(run.state, "neutral"))

@@ -51,6 +51,8 @@ _LOOKS: Final[dict[tuple[str, str], tuple[str, str, str]]] = {
     ("node", "drained"): ("neutral", "pause-circle", "Drained"),
     ("node", "offline"): ("danger", "unlink", "Offline"),
     ("node", "asking"): ("warning", "question", "Asks to join"),
+    ("runtime", "ok"): ("ok", "check-circle", "In order"),
+    ("runtime", "broken"): ("danger", "error", "Broken"),
     ("dataset", "ok"): ("ok", "check-circle", "In order"),
     ("dataset", "missing"): ("danger", "question", "Missing"),
     ("dataset", "changed"): ("warning", "alert", "Changed"),

@@ -780,16 +780,18 @@ class ReviewReply(_message.Message):
     def __init__(self, offer: _Optional[_Union[SiloOffer, _Mapping]] = ..., manifest_toml: _Optional[str] = ..., files: _Optional[_Iterable[_Union[FileEntry, _Mapping]]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., summary: _Optional[_Iterable[_Union[SummaryLine, _Mapping]]] = ..., previous_digest: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[FileChange, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataMatch, _Mapping]]] = ..., history: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ..., runtimes: _Optional[_Iterable[_Union[RuntimeMatch, _Mapping]]] = ..., requirements: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RuntimeMatch(_message.Message):
-    __slots__ = ("runtime_id", "name", "fits", "lacks")
+    __slots__ = ("runtime_id", "name", "fits", "lacks", "fault")
     RUNTIME_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     FITS_FIELD_NUMBER: _ClassVar[int]
     LACKS_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
     runtime_id: str
     name: str
     fits: bool
     lacks: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, runtime_id: _Optional[str] = ..., name: _Optional[str] = ..., fits: _Optional[bool] = ..., lacks: _Optional[_Iterable[str]] = ...) -> None: ...
+    fault: str
+    def __init__(self, runtime_id: _Optional[str] = ..., name: _Optional[str] = ..., fits: _Optional[bool] = ..., lacks: _Optional[_Iterable[str]] = ..., fault: _Optional[str] = ...) -> None: ...
 
 class FileEntry(_message.Message):
     __slots__ = ("path", "size", "digest")
@@ -1132,16 +1134,18 @@ class RunUpdate(_message.Message):
     def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., rounds: _Optional[_Iterable[_Union[RunRound, _Mapping]]] = ..., points: _Optional[_Iterable[_Union[Point, _Mapping]]] = ..., spans: _Optional[_Iterable[_Union[RoundSpan, _Mapping]]] = ..., left: _Optional[_Iterable[_Union[Left, _Mapping]]] = ...) -> None: ...
 
 class ExportRequest(_message.Message):
-    __slots__ = ("id", "round", "path", "request_id")
+    __slots__ = ("id", "round", "path", "request_id", "personal")
     ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PERSONAL_FIELD_NUMBER: _ClassVar[int]
     id: str
     round: int
     path: str
     request_id: str
-    def __init__(self, id: _Optional[str] = ..., round: _Optional[int] = ..., path: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    personal: bool
+    def __init__(self, id: _Optional[str] = ..., round: _Optional[int] = ..., path: _Optional[str] = ..., request_id: _Optional[str] = ..., personal: _Optional[bool] = ...) -> None: ...
 
 class Policy(_message.Message):
     __slots__ = ("id", "name", "enabled", "rule_json", "created_at", "created_by", "statement", "signature", "approver_key")
