@@ -234,7 +234,7 @@ def simulate(
         at_end.callback(run.close)
         clock = Clock(speeds or {}, link_mbit, virtual=bool(speeds or link_mbit or virtual) or settings.mode == "async")
         began_with = _first_model(job, settings, store, work, first, runtime)
-        found, anew = forks.state_beside(first, strategy) if first else ({}, "")
+        found, anew = forks.state_beside(first, strategy, settings.strategy) if first else ({}, "")
         slots = {n: Blob(digest=store.adopt(path), size=path.stat().st_size) for n, path in found.items()}
         if runtime is None:  # another environment's workers write files
             _make_places(run, store.path(began_with.digest), min(asked, len(order)))
