@@ -183,13 +183,21 @@ async def forked(
         return begun
     if config.own_strategy and run.job_digest != job.digest:
         return begun  # a class of the same name in other code
-    state = State.from_dict(json.loads(raw))
-    if state.model is None or state.model.digest != digest or MEMORY_WORDS & strategy.configure(1).keys():
-        return begun
-    slots = {name: blob.digest for name, blob in state.slots.items() if name in strategy.slots()}
-    if slots.keys() != strategy.slots().keys() or not all(blobs.has(held) for held in slots.values()):
+    slots = state_of(run, raw, digest, blobs)
+    if MEMORY_WORDS & strategy.configure(1).keys() or slots.keys() != strategy.slots().keys():
         return begun
     return replace(begun, first_slots=slots)
+
+
+def state_of(run: RunRow, raw: bytes | None, digest: str, blobs: BlobStore) -> dict[str, str]:
+    """What the strategy had gathered when it made this model, slot to digest; {} where that is not known any longer.
+    ``raw``: the run's loop state."""
+    if raw is None or run.state not in ENDED:
+        return {}
+    state = State.from_dict(json.loads(raw))
+    slots = {name: blob.digest for name, blob in state.slots.items()}
+    belongs = state.model is not None and state.model.digest == digest
+    return slots if belongs and all(blobs.has(held) for held in slots.values()) else {}
 
 
 def _require_layout(config: RunConfig, job: JobRow, trainer: str, blobs: BlobStore, digest: str, whose: str) -> None:

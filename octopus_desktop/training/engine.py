@@ -315,7 +315,9 @@ class Engine:
         trainer = self._trainer()
         model.train()
         wrapped = self._parallel.wrapped(model, trainer, pace, self._numerics.compiled)
-        corrections = Corrections(task.config, model, task.shared, task.keep, task.round, pace, own)
+        corrections = Corrections(
+            task.config, model, task.shared, task.keep, task.round, pace, own, self.rank, self.world_size
+        )
         if task.config.get("mime", {}).get("corrected"):
             local.require_declared(trainer)
             ctx.anchor = corrections.anchor
