@@ -20,6 +20,7 @@ from octopus_desktop.wire.errors import UserError
 
 if TYPE_CHECKING:
     from octopus_desktop.jobs.manifest import RunConfig
+    from octopus_desktop.simulation.group import Group
     from octopus_desktop.simulation.jobs import Job
     from octopus_desktop.simulation.simulator import SimulationResult, Step
 
@@ -55,6 +56,7 @@ MOST_ROWS = 40
 @click.option("--link", type=float, default=0.0, metavar="MBIT", help="Simulated speed of each silo's link.")
 @click.option("--dropout", type=float, default=0.0, metavar="P", help="A silo fails a task with this probability.")
 @click.option("--workers", type=int, help="Processes that train silos (default: one a core). Changes no bit.")
+@click.option("--exact", is_flag=True, help="Under torchrun: gather each update in place of sums, so no bit differs.")
 @click.option("--batched", is_flag=True, help="Train a round's silos in one go; equal to one by one up to rounding.")
 @click.option("--compare", metavar="sync,async", help="Run the job in these modes, and show them in simulated time.")
 @click.option(
@@ -85,6 +87,7 @@ def cli(
     link: float,
     dropout: float,
     workers: int | None,
+    exact: bool,
     batched: bool,
     compare: str | None,
     first: Path | None,
@@ -102,6 +105,14 @@ def cli(
     """Run JOB (a folder or a package) on virtual silos, without a network.
 
     The same silos, data and seeds give the bit-identical model in a real federation.
+
+    \b
+    Under torchrun the silos are spread over its processes, on one machine or many; each needs the same JOB and data,
+    and rank 0 alone prints and writes:
+      torchrun --nproc-per-node 2 --no-python octopus simulate JOB --silos 1000 --per-round 100
+      torchrun --nnodes 2 --rdzv-backend c10d --rdzv-endpoint HOST:29500 --no-python octopus simulate JOB …
+    Updates are then summed by all-reduce, equal to one process up to rounding; with --exact, and for strategies that
+    need each update, they are gathered, and equal to the bit.
     """
     if named and (silos or data or how):
         raise UserError(
@@ -117,17 +128,30 @@ def cli(
     from octopus_desktop.simulation import layout
     from octopus_desktop.simulation.jobs import open_job, runtime_for
 
-    with tempfile.TemporaryDirectory(prefix="octopus-simulate-") as folder, open_job(job, Path(folder)) as opened:
+    with contextlib.ExitStack() as at_end:
+        folder = at_end.enter_context(tempfile.TemporaryDirectory(prefix="octopus-simulate-"))
+        opened = at_end.enter_context(open_job(job, Path(folder)))
         work = Path(folder)
+        group = _join(workers, runtime)
         if named:
             chosen = layout.explicit(opened, named)
         else:
             chosen = layout.choose(opened, silos, data, how, work, label=label, seed=partition_seed)
+        if group and group.rank:
+            from octopus_desktop.simulation.follower import follow
+
+            if not follow(group, opened, chosen, work):
+                sys.exit(1)  # rank 0 says why
+            return
+        if group:
+            at_end.push(lambda kind, *_: group.leave(failed=kind is not None))
         options: dict[str, Any] = {
+            "group": group,
+            "exact": exact,
             "speeds": _speeds(speeds, chosen),
             "link_mbit": link,
             "dropout": dropout,
-            "workers": _workers(workers, len(chosen), batched, overrides, opened.manifest.config),
+            "workers": 1 if group else _workers(workers, len(chosen), batched, overrides, opened.manifest.config),
             "batched": batched,
             "first": first,
             "runtime": runtime_for(opened, runtime) if runtime else None,
@@ -161,6 +185,19 @@ def cli(
         if out:
             written += _write_model(result, out, best)
         emit(_plain(result, scores), lambda: _show(result, scores, written, out))
+
+
+def _join(workers: int | None, runtime: Path | None) -> Group | None:
+    """The processes that torchrun started, when it did."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    from octopus_desktop.simulation.group import Group, launched
+
+    if not launched():
+        return None
+    if runtime or (workers or 1) > 1:
+        raise _usage("--workers and --runtime do not go with torchrun.", "torchrun's --nproc-per-node says how many.")
+    return Group()
 
 
 def _check_files(metrics: Path | None, tensorboard: Path | None, plot: Path | None) -> None:

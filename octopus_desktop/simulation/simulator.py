@@ -30,10 +30,12 @@ from octopus_desktop.jobs.personal import personal
 from octopus_desktop.jobs.returned import returned
 from octopus_desktop.jobs.toml import apply_overrides
 from octopus_desktop.simulation import forks
-from octopus_desktop.simulation.cohort import Here, Outcome, Silos, Tasks, Together
+from octopus_desktop.simulation.cohort import Outcome, Parts, Silos, Tasks, Together, local_silos
+from octopus_desktop.simulation.garbage import released
 from octopus_desktop.simulation.jobs import Job
 from octopus_desktop.simulation.memory import Places
 from octopus_desktop.simulation.silos import kept_models
+from octopus_desktop.simulation.spread import Spread
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.system.interpreters import Interpreter
 from octopus_desktop.training import initial
@@ -44,6 +46,7 @@ from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import read_layout, require_same
 
 if TYPE_CHECKING:
+    from octopus_desktop.simulation.group import Group
     from octopus_desktop.training.engine import Engine
 
 SiloData = Mapping[str, Mapping[str, DataSource]]
@@ -137,6 +140,7 @@ class _Run:
     work: Path
     progress: Callable[[Step], None]
     silos: Silos
+    spread: Spread | None = None
     places: Places | None = None
     dropout: float = 0.0
     dropped: int = 0
@@ -152,6 +156,7 @@ class _Run:
         self.silos.close()
         if self.places:
             self.places.close()
+        released()
 
 
 def simulate(
@@ -171,6 +176,8 @@ def simulate(
     first: Path | None = None,
     central: Mapping[str, DataSource] | None = None,
     runtime: Interpreter | None = None,
+    group: Group | None = None,
+    exact: bool = False,
 ) -> SimulationResult:
     """Run the job. The order of ``data`` is the order of sums: give the silos in the order that a deployment has.
 
@@ -189,6 +196,8 @@ def simulate(
             What the strategy had gathered is carried on where it lies beside the file (``simulation.forks``).
         central: the server's own data, for a job that evaluates there as well ([evaluation] central).
         runtime: another Python environment that each silo trains in, in a process of its own.
+        group: this is rank 0 of several processes, and the others ``follow`` it (``simulation.spread``). Equal to one
+            process up to rounding; with ``exact``, and for strategies that need each update, to the bit.
 
     Raises:
         UserError: what ended the run: of a silo's own code or data when the quorum fails by it, OCT-STRATEGY-PARAMETER,
@@ -218,10 +227,11 @@ def simulate(
         store = BlobStore(work / "blobs", durable=False)
         server = _server(job, settings, central)
         parts = (job.folder, job.manifest.trainer, settings, data, work)
-        run = _Run(job, settings, data, work, progress, _silos(parts, min(workers, len(order)) - 1, batched, runtime))
+        total = len(order) + settings.rounds * min(asked, len(order))
+        silos = _silos(parts, min(workers, len(order)) - 1, batched, runtime, total)
+        spread = Spread(group, silos, settings, order, work, batched=batched, exact=exact) if group else None
+        run = _Run(job, settings, data, work, progress, spread or silos, spread, dropout=dropout, total=total)
         at_end.callback(run.close)
-        run.dropout = dropout
-        run.total = len(order) + settings.rounds * min(asked, len(order))
         clock = Clock(speeds or {}, link_mbit, virtual=bool(speeds or link_mbit or virtual) or settings.mode == "async")
         began_with = _first_model(job, settings, store, work, first, runtime)
         found, anew = forks.state_beside(first, strategy, settings.strategy) if first else ({}, "")
@@ -353,13 +363,15 @@ def _first_model(
 
 
 def _silos(
-    parts: tuple[Path, str, RunConfig, SiloData, Path], helpers: int, batched: bool, runtime: Interpreter | None
+    parts: Parts,
+    helpers: int,
+    batched: bool,
+    runtime: Interpreter | None,
+    total: int,
 ) -> Silos:
-    if batched:
-        from octopus_desktop.simulation.batched import Batched
-
-        return Batched(*parts)
-    return Together(helpers, *parts) if helpers > 0 and runtime is None else Here(*parts, runtime)
+    if helpers > 0 and runtime is None and not batched:
+        return Together(helpers, *parts, total=total)
+    return local_silos(parts, batched, runtime)
 
 
 def _make_places(run: _Run, model: Path, at_once: int) -> None:
@@ -442,16 +454,23 @@ def _source(run: _Run, update: Blob | None, store: BlobStore) -> Path | InMemory
 def _aggregate(
     run: _Run, order: ev.Aggregate, strategy: strategies.Strategy, store: BlobStore, clock: Clock
 ) -> ev.Aggregated | ev.Rejected:
+    weights = strategies.weighing(strategy, order.answers)
+    bases = [store.path(a.base) if a.staleness and a.base else None for a in order.answers]
+    together = run.spread.together(order.answers, run.held, weights) if run.spread else None
+    if together:
+        updates, weights, bases = *together, []
+    else:
+        updates = [(a.silo, _source(run, a.update, store)) for a in order.answers]
     try:
         folded = fold(
             strategy,
             model=store.path(order.model.digest),
-            updates=[(a.silo, _source(run, a.update, store)) for a in order.answers],
+            updates=updates,
             returned={n: [store.path(a.returned[n].digest) for a in order.answers] for n in strategy.returns},
-            weights=strategies.weighing(strategy, order.answers),
+            weights=weights,
             slots={name: store.path(blob.digest) for name, blob in order.slots.items()},
             encoding=encodings.make(run.config.encoding, run.config.encoding_parameters),
-            bases=[store.path(a.base) if a.staleness and a.base else None for a in order.answers],
+            bases=bases,
             most_norm=run.config.most_norm,
             round=order.round,
             store=store,
