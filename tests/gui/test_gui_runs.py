@@ -17,6 +17,7 @@ from octopus_desktop.gui.pages.runs import RunsPage, fraction_of
 from octopus_desktop.gui.widgets.charts import ChartGrid, LivePoint, MetricChart
 from octopus_desktop.gui.widgets.spans import Bar, Spans, ticks
 from octopus_desktop.gui.widgets.timeline import Timeline, duration
+from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
 from tests.gui.review_desk import Desk, desk
@@ -193,6 +194,23 @@ def test_a_model_is_exported_for_the_chosen_round(qtbot: Any, tmp_path: Path) ->
         qtbot.waitUntil(lambda: bool(office.toasts))
         request = next(request for method, request in office.daemon.calls if method == "Runs.ExportModel")
         assert (request.id, request.round, request.path) == (run.id, 7, "out.safetensors")
+
+
+def test_the_silos_own_model_is_exported_where_there_is_one(qtbot: Any, tmp_path: Path) -> None:
+    with desk(qtbot, tmp_path) as office:
+        page = open_page(qtbot, office)
+        run = open_run(qtbot, page, "completed")
+        models = page.detail.models
+        page.detail.tabs.setCurrentWidget(models)
+        assert not models.own.isVisible(), "this job keeps none"
+        detail = pb.RunDetail(run=run, config_json=RunConfig(personal_epochs=1, personal_keep=True).to_json())
+        page.detail._on_update(run.id, detail)
+        assert models.own.isVisible()
+        models.export_own_to("own.safetensors")
+        qtbot.waitUntil(lambda: bool(office.toasts))
+        request = next(request for method, request in office.daemon.calls if method == "Runs.ExportModel")
+        assert (request.id, request.personal, request.path) == (run.id, True, "own.safetensors")
+        assert models.own.isEnabled()
 
 
 def test_the_log_shows_this_runs_lines_only(qtbot: Any, tmp_path: Path) -> None:

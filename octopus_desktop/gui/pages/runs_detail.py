@@ -15,6 +15,7 @@ from octopus_desktop.gui.pages.runs_left import LeftTab
 from octopus_desktop.gui.pages.runs_logs import LogsTab
 from octopus_desktop.gui.pages.runs_models import ModelsTab
 from octopus_desktop.gui.pages.runs_overview import OverviewTab
+from octopus_desktop.gui.pages.runs_silos import config_of
 from octopus_desktop.gui.pages.runs_system import SystemTab
 from octopus_desktop.gui.pages.runs_timeline import TimelineTab
 from octopus_desktop.gui.theme import GRID, set_role
@@ -132,6 +133,8 @@ class RunDetail(QWidget):
         self.overview.take(update.rounds, update.points)
         if isinstance(update, pb.RunDetail):
             self.overview.set_run(update.run, self._own_name(update.run), update.config_json)
+            config = config_of(update.config_json)
+            self.models.set_kept(config is not None and config.personal_keep and update.run.state == "completed")
         self.timeline.take(update.spans)
         self.left.take(update.left)
         self.models.take(wanted, update.rounds)

@@ -1,8 +1,8 @@
-"""A run's Models: the global model of each round, and its export as safetensors."""
+"""A run's Models: the global model of each round, the silo's own one, and their export as safetensors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from PySide6.QtWidgets import QFileDialog, QVBoxLayout, QWidget
@@ -20,7 +20,8 @@ MOST_METRICS_SHOWN = 3
 
 
 class ModelsTab(QWidget):
-    """Attributes: ``table``. ``export_to(path)`` writes the chosen round's model."""
+    """Attributes: ``table``; ``own``: exports the silo's own model, shown when there is one. ``export_to(path)`` writes
+    the chosen round's model."""
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -84,6 +85,10 @@ class ModelsTab(QWidget):
         )
         self.export = button(context.theme, self.tr("Export…"), self._on_export, icon="download")
         self.export.setEnabled(False)
+        self.own = button(context.theme, self.tr("Export this silo's own…"), self._on_export_own, icon="download")
+        self.own.setToolTip(self.tr("The final model as it was fine-tuned here. It never leaves by itself."))
+        self.own.hide()
+        self.table.tools.addWidget(self.own)
         self.table.tools.addWidget(self.export)
         self.table.chosen.connect(lambda _id: self._judge())
         column = QVBoxLayout(self)
@@ -91,6 +96,7 @@ class ModelsTab(QWidget):
         column.addWidget(self.table)
 
     def clear(self) -> None:
+        self.own.hide()
         self.table.set_rows([])
         self._judge()
 
@@ -101,15 +107,27 @@ class ModelsTab(QWidget):
             self.table.model.put_many(rows)
         self._judge()
 
+    def set_kept(self, kept: bool) -> None:
+        """Whether the silo has a model of its own of this run."""
+        self.own.setVisible(kept)
+
     def export_to(self, path: str) -> None:
         """Ask the daemon to write the chosen round's model to ``path`` on this machine."""
         row = self.table.current()
-        if row is None:
-            return
-        self.export.setEnabled(False)
+        if row is not None:
+            self._ask(pb.ExportRequest(id=self._run_id, round=row.round, path=path))
+
+    def export_own_to(self, path: str) -> None:
+        """The same for the silo's own model."""
+        self._ask(pb.ExportRequest(id=self._run_id, path=path, personal=True))
+
+    def _ask(self, request: pb.ExportRequest) -> None:
+        path = request.path
+        for each in (self.export, self.own):
+            each.setEnabled(False)
         self._context.client.call(
             "Runs.ExportModel",
-            pb.ExportRequest(id=self._run_id, round=row.round, path=path),
+            request,
             lambda _ack: self._on_exported(path),
             self._on_failed,
             owner=self,
@@ -120,14 +138,22 @@ class ModelsTab(QWidget):
         run = self._context.store.runs.get(self._run_id)
         if row is None or run is None:
             return
-        name = f"{run.job_name}-{run.job_version}-round-{row.round}.safetensors"
-        dialog = QFileDialog(self, self.tr("Export the model of round {0}").format(row.round))
+        title = self.tr("Export the model of round {0}").format(row.round)
+        self._choose(title, f"{run.job_name}-{run.job_version}-round-{row.round}.safetensors", self.export_to)
+
+    def _on_export_own(self) -> None:
+        if run := self._context.store.runs.get(self._run_id):
+            name = f"{run.job_name}-{run.job_version}-own.safetensors"
+            self._choose(self.tr("Export this silo's own model"), name, self.export_own_to)
+
+    def _choose(self, title: str, name: str, then: Callable[[str], None]) -> None:
+        dialog = QFileDialog(self, title)
         dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
         dialog.setOption(QFileDialog.Option.DontConfirmOverwrite)  # the daemon writes over nothing
         dialog.setNameFilter(self.tr("Safetensors (*.safetensors)"))
         dialog.setDefaultSuffix("safetensors")
         dialog.selectFile(str(Path.home() / name))
-        dialog.fileSelected.connect(self.export_to)
+        dialog.fileSelected.connect(then)
         dialog.finished.connect(dialog.deleteLater)
         dialog.open()
 
@@ -141,6 +167,7 @@ class ModelsTab(QWidget):
 
     def _judge(self) -> None:
         self.export.setEnabled(self.table.current() is not None)
+        self.own.setEnabled(True)
 
 
 def metrics_of(row: pb.RunRound) -> str:
