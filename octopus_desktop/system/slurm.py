@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import getpass
 import os
 import re
 import shlex
@@ -31,7 +30,7 @@ EXTRA = (
     "nice", "tmp", "gpu-bind", "gpu-freq", "sockets-per-node", "threads-per-core", "begin", "deadline", "wckey",
 )  # fmt: skip
 OPEN = "PENDING,CONFIGURING,RUNNING,SUSPENDED,COMPLETING,REQUEUED,RESIZING,SIGNALING,STAGE_OUT,STOPPED"
-_PASSED = ("PATH", "HOME", "USER", "LOGNAME", "TZ", "LANG", "LC_ALL", "SLURM_CONF", "SLURM_CONF_SERVER", "TMPDIR")
+_PASSED = ("PATH", "HOME", "USER", "LOGNAME", "TZ", "LANG", "LC_ALL", "SLURM_CONF", "SLURM_CONF_SERVER")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,:+@-]{0,99}")
 _MEMORY = re.compile(r"[1-9][0-9]{0,11}[KMGT]?")
 _TIME = re.compile(r"(?:[0-9]{1,3}-)?[0-9]{1,6}(?::[0-9]{1,2}){0,2}")
@@ -193,7 +192,7 @@ async def place(job: Job) -> int:
 async def named(prefix: str, *, whole: bool = False) -> dict[str, str]:
     """Ids of this user's allocations that are not over -> their names, of those that begin with ``prefix`` (``whole``:
     are it), the newest last."""
-    words = ["squeue", "--noheader", f"--user={getpass.getuser()}", f"--states={OPEN}", "--format=%i|%T|%j"]
+    words = ["squeue", "--noheader", "--me", f"--states={OPEN}", "--format=%i|%T|%j"]
     found = {}
     for line in (await _ask(*words)).splitlines():
         job_id, state, name = line.split("|", 2)

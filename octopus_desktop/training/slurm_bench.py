@@ -32,13 +32,25 @@ from octopus_desktop.system.slurm_words import (
     words_of,
 )
 from octopus_desktop.training import slurm_door as door
-from octopus_desktop.training.bench import GIVEN, PASSED_ON, Group, Listener, Serve, give, own_address
+from octopus_desktop.training.bench import GIVEN, PASSED_ON, Group, Listener, Serve, free_port, give, own_address
 from octopus_desktop.training.spec import SLURM, RunnerSpec
 from octopus_desktop.wire.errors import UserError
 
 LOST_S = 10.0  # from the loss of a part until its group is begun anew with what is there
 MODULE = "octopus_desktop.training.slurm_part"
-LOOKS_S = (0.5, 0.5, 1.0, 1.0, 2.0, 2.0, 5.0, 5.0, 10.0, 15.0)  # between looks at the queue; the last from then on
+LOOKS_S = (
+    0.5,
+    0.5,
+    1.0,
+    1.0,
+    2.0,
+    2.0,
+    5.0,
+    5.0,
+    10.0,
+    20.0,
+    30.0,
+)  # between looks at the queue; the last from then on
 RUNNING_LOOK_S = 30.0  # its parts' links tell sooner
 AWAY_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # between attempts while the controller is away
 AGAIN = ("OCT-SLURM-ENDED", "OCT-SLURM-TIME", "OCT-SLURM-MEMORY")  # after these another allocation may do
@@ -269,7 +281,7 @@ class SlurmBench:
         looks = 0
         while True:
             job.look.clear()
-            with contextlib.suppress(UserError):  # the controller is away: the allocation may well run on
+            with contextlib.suppress(UserError, ValueError, OSError):  # it is away: the allocation may well run on
                 job.seen = await slurm.look(job.id)
                 if job.seen is None or job.seen.ended or job.seen.never:
                     await self._over(job)
@@ -399,12 +411,14 @@ async def own_address_for(profile: slurm.Profile) -> str:
 def _own_address(host: str, is_ours: bool) -> str:
     """This machine's IP address: ``host``'s when that is this machine, else the one towards it."""
     try:
-        found = socket.getaddrinfo(host or "localhost", None, type=socket.SOCK_STREAM)[0][4][0]
-        return str(found) if is_ours else own_address(str(found))
+        found = str(socket.getaddrinfo(host or "localhost", None, type=socket.SOCK_STREAM)[0][4][0])
+        address = found if is_ours else own_address(found)
+        free_port(address)  # it is ours when we can listen there
+        return address
     except OSError as error:
         raise UserError(
             "OCT-CONFIG-INVALID",
-            f"The address {host} is not known on this machine.",
+            f"{host or 'localhost'} gives no address of this machine at which compute nodes could reach it.",
             str(error),
             "Give the profile the --address by which compute nodes reach this machine.",
         ) from error

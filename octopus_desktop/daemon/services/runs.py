@@ -28,7 +28,7 @@ from octopus_desktop.daemon.services.words import Words
 from octopus_desktop.daemon.supervisor import Runner
 from octopus_desktop.jobs.approval import Conditions
 from octopus_desktop.storage.blobs import BlobStore
-from octopus_desktop.training.spec import PRIVATE, RunnerSpec
+from octopus_desktop.training.spec import PRIVATE, SLURM, RunnerSpec
 from octopus_desktop.wire.blobs import answer_blobs
 from octopus_desktop.wire.errors import IllegalMove, UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
@@ -414,7 +414,7 @@ class Runs:
         self._mailboxes.close(run_id)
         self._uses.drop_updates(run_id)
         place = self._silo.home.run(run_id)
-        for folder in ("package", PRIVATE):
+        for folder in ("package", PRIVATE, SLURM):
             await asyncio.to_thread(shutil.rmtree, place / folder, True)
         await self._nodes.sample()
 
