@@ -30,25 +30,21 @@ def require_runnable(
         UserError: OCT-STRATEGY-PARAMETER, or OCT-CONFIG-INVALID for a mode, an encoding (with its parameters) or a
             privacy filter that this version does not have; OCT-JOB-STRATEGY and OCT-RUN-STRATEGY for the package's own.
     """
-    if config.mode not in MODES:
-        raise UserError(
-            "OCT-CONFIG-INVALID",
-            f"A run with mode = {config.mode!r} cannot be held.",
-            f"This version knows {', '.join(MODES)}.",
-            "Set mode in [run] of job.toml to one of these.",
-        )
-    encodings.make(config.encoding, config.encoding_parameters)
-    filters.make(config.privacy)
-    if config.own_strategy and package:
-        strategy: strategies.Strategy = OwnStrategy(config, package, silos, say)
-    else:
-        strategy = strategies.make(config.strategy, config.strategy_parameters, config.update)
+    require_settings(config)
+    strategy = strategy_of(config, package, silos, say)
     try:
         _require_fit(config, strategy)
     except UserError:
         strategy.close()
         raise
     return strategy
+
+
+def strategy_of(config: RunConfig, package: Path | None, silos: int, say: Say = lambda *_: None) -> strategies.Strategy:
+    """The strategy, whether or not it fits the rest of the configuration; whoever gets it closes it."""
+    if config.own_strategy and package:
+        return OwnStrategy(config, package, silos, say)
+    return strategies.make(config.strategy, config.strategy_parameters, config.update)
 
 
 def _require_fit(config: RunConfig, strategy: strategies.Strategy) -> None:
@@ -60,18 +56,32 @@ def _require_fit(config: RunConfig, strategy: strategies.Strategy) -> None:
             f"In {config.mode} mode there are {', '.join(fitting)}.",
             "Set mode in [run] or name in [strategy] of job.toml to ones that fit.",
         )
-    if config.encoding == "topk" and config.strategy in ORDER_STATISTICS:
-        raise UserError(
-            "OCT-CONFIG-INVALID",
-            f"The strategy {config.strategy!r} cannot be used with the encoding 'topk'.",
-            "Each silo sends other elements; where most send none, the result would be that nothing changes.",
-            "Set encoding in [run] to int8 or int4, or choose another strategy in [strategy] of job.toml.",
-        )
     if config.encoding == "topk" and strategy.returns:
         raise UserError(
             "OCT-CONFIG-INVALID",
             f"The strategy {config.strategy!r} cannot be used with the encoding 'topk'.",
             f"Silos also send their {' and '.join(strategy.returns)}, whose smaller elements would never arrive.",
+            "Set encoding in [run] to int8 or int4, or choose another strategy in [strategy] of job.toml.",
+        )
+
+
+def require_settings(config: RunConfig) -> None:
+    """All that can be said of a configuration without its strategy, which may be the package's own. Raises UserError
+    as ``require_runnable`` does."""
+    if config.mode not in MODES:
+        raise UserError(
+            "OCT-CONFIG-INVALID",
+            f"A run with mode = {config.mode!r} cannot be held.",
+            f"This version knows {', '.join(MODES)}.",
+            "Set mode in [run] of job.toml to one of these.",
+        )
+    encodings.make(config.encoding, config.encoding_parameters)
+    filters.make(config.privacy)
+    if config.encoding == "topk" and config.strategy in ORDER_STATISTICS:
+        raise UserError(
+            "OCT-CONFIG-INVALID",
+            f"The strategy {config.strategy!r} cannot be used with the encoding 'topk'.",
+            "Each silo sends other elements; where most send none, the result would be that nothing changes.",
             "Set encoding in [run] to int8 or int4, or choose another strategy in [strategy] of job.toml.",
         )
     if config.late == "next":

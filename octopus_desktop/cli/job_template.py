@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Mapping
 
 JOB_TOML = """# What this job is, needs and does. 'octopus jobs check' finds mistakes and names their place.
 
@@ -41,11 +43,14 @@ encoding = "none"                    # none | fp16 | bf16 | int8 | int4 | topk: 
 # best = "max eval/accuracy"         # which round's model is kept as the best: "max" or "min" and a metric
 # patience = 5                       # end when so many rounds brought no better one, by more than min_delta
 # late = "next"                      # an answer after its round's end counts in the next (update = "difference")
+# most_norm = 100.0                  # a longer update (2-norm of its difference to the model) is refused
 # keep_models = 3                    # the server keeps so many rounds' models beside the best; 0: all
 
 # [personal]
 # layers = ["*.bn*", "head.*"]       # tensors that are trained for each silo alone and stay there
-# finetune_steps = 10                # also evaluate after so many own training steps: eval_personal/...
+# finetune_epochs = 1                # also evaluate after so many passes over the silo's data: eval_personal/...
+# finetune_steps = 10                # the same after so many training steps
+# keep = true                        # the fine-tuned final model stays at the silo, for its administrator
 
 # [evaluation]
 # central = true                     # the server evaluates as well, on data that is given at the run's start
@@ -58,7 +63,7 @@ encoding = "none"                    # none | fp16 | bf16 | int8 | int4 | topk: 
 # feedback = true                    # int8, int4, topk: what is left out is added to the next round
 
 [strategy]
-name = "fedavg"                      # its parameters follow here as further keys
+name = "fedavg"                      # its parameters follow here as further keys; "strategy:Mine" is the job's own
 
 [communication]
 carrier = "auto"
@@ -117,6 +122,41 @@ class Trainer(ClientTrainer):
         return ctx.cached("rows", make)
 '''
 
+STRATEGY = '''"""How the silos' updates become the next model: FedAvg with Nesterov's momentum. Replace it.
+
+It runs at the federation's server, whose operator has to allow it, and in a simulation in the same way: with NumPy, and
+without network, files and other processes.
+"""
+
+import numpy as np
+
+from octopus_desktop.aggregation.sdk import Array, Range, Synchronous, Tile, pseudo_gradient
+
+
+class Strategy(Synchronous):
+    """v <- b v + d and x <- x + r (d + b v), with d the silos' mean difference to the model x, weighted by examples."""
+
+    known = {                                        # what [strategy] may set: default, least, most
+        "momentum": Range(0.9, 0.0, 1.0, open_most=True),
+        "server_rate": Range(1.0, 0.0, open_least=True),
+    }
+
+    def slots(self) -> dict[str, float]:
+        """State as large as the model, with its start. All that is to be known in the next round belongs here."""
+        return {"velocity": 0.0}
+
+    def combine(self, tile: Tile) -> Array:
+        """The new model's elements for one run of elements of everything. Element by element; any length may come."""
+        momentum, rate = self.values["momentum"], self.values["server_rate"]
+        delta, velocity = pseudo_gradient(tile, self.update), tile.slots["velocity"]
+        np.multiply(velocity, momentum, out=velocity)
+        np.add(velocity, delta, out=velocity)
+        np.multiply(velocity, momentum, out=tile.scratch)
+        np.add(delta, tile.scratch, out=delta)
+        np.multiply(delta, rate, out=delta)
+        return np.add(tile.current, delta, out=delta)
+'''
+
 README = """# {name}
 
 `job.toml` says what the job needs; `code/` is what runs at the silos; `data/` is made-up data to try it with, and is
@@ -147,6 +187,15 @@ def files(name: str, folder: str) -> dict[str, str]:
         "data/site-a.csv": _rows(1),
         "data/site-b.csv": _rows(2),
     }
+
+
+def with_strategy(made: Mapping[str, str]) -> dict[str, str]:
+    """The job's files with a strategy of its own among them."""
+    line = 'name = "strategy:Strategy"           # class Strategy in code/strategy.py'
+    toml = re.sub('(?m)^name = "fedavg".*$', line, made["job.toml"])
+    if toml == made["job.toml"]:
+        toml += f"\n[strategy]\n{line}\n"
+    return {**made, "job.toml": toml, "code/strategy.py": STRATEGY}
 
 
 def _rows(seed: int, count: int = 60) -> str:

@@ -1,6 +1,7 @@
 """``octopus jobs …``: a researcher's work on a job package, from the first file to the federation.
 
-A job's code is parsed here and never run: running it is for ``octopus simulate`` and the silos.
+A job's code is parsed here and not run: running it is for ``octopus simulate`` and the silos. Only a strategy that the
+package brings is tried out, in the process that it would have at the server.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import getpass
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from octopus_desktop.wire.errors import UserError
 
 if TYPE_CHECKING:
     from octopus_desktop.identity.keys import SigningKey
-    from octopus_desktop.jobs.manifest import JobManifest
+    from octopus_desktop.jobs.manifest import JobManifest, RunConfig
     from octopus_desktop.wire.pb.federation_pb2 import Chunk, JobInfo
 
 CHUNK_BYTES = 1 << 20
@@ -45,8 +46,9 @@ def cli() -> None:
     metavar="SCRIPT|DIR",
     help="What you have, to make a job around: a PyTorch script, a Flower app's folder, a script with a FedML trainer.",
 )
+@click.option("--own-strategy", "own", is_flag=True, help="With a strategy of the job's own, in code/strategy.py.")
 @json_option
-def new(folder: Path, script: Path | None) -> None:
+def new(folder: Path, script: Path | None, own: bool) -> None:
     """Make a small working job in FOLDER: job.toml, code/, data to try it with.
 
     With --from the job is made around your own code, which is read and not run: what was found in it is told, and
@@ -55,7 +57,7 @@ def new(folder: Path, script: Path | None) -> None:
     """
     from octopus_desktop.cli.job_from_app import from_app, is_app
     from octopus_desktop.cli.job_from_script import from_script
-    from octopus_desktop.cli.job_template import files
+    from octopus_desktop.cli.job_template import files, with_strategy
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError("OCT-STATE-EXISTS", f"{folder} is not empty.", "", "Choose a new folder.")
@@ -64,6 +66,7 @@ def new(folder: Path, script: Path | None) -> None:
     if script:
         read = from_app(script, name, str(folder)) if is_app(script) else from_script(script, name, str(folder))
     made = read.files if read else files(name, str(folder))
+    made = with_strategy(made) if own else made
     for path, text in made.items():
         place = folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +95,8 @@ def new(folder: Path, script: Path | None) -> None:
 def check(ctx: click.Context, job: Path) -> None:
     """Find mistakes before a silo does: job.toml, the trainer, the signature, and what a reviewer will ask about.
 
+    A strategy of the job's own is tried out on small arrays, in the sandbox that it would have at the server.
+
     Ends with 1 when there is a mistake; findings alone are advice.
     """
     from octopus_desktop.jobs import findings, package
@@ -104,11 +109,12 @@ def check(ctx: click.Context, job: Path) -> None:
         files, signed = package.read_files(job), verified.author
     manifest, mistakes = _examine(files[package.JOB_TOML])
     if manifest is not None:
-        try:
-            findings.check_trainer(files, manifest.trainer)
-        except UserError as error:
-            mistakes.append(_row(error))
-    found = findings.find(files, manifest.requirements if manifest else ())
+        for look in (lambda m: findings.check_trainer(files, m.trainer), lambda m: _try_strategy(files, m.config)):
+            try:
+                look(manifest)
+            except UserError as error:
+                mistakes.append(_row(error))
+    found = findings.find(files, manifest.requirements, manifest.config.strategy) if manifest else findings.find(files)
 
     def show() -> None:
         for mistake in mistakes:
@@ -143,6 +149,8 @@ def build(folder: Path, out: Path | None) -> None:
         what = f"{first['place']}: {first['text']}" if first["place"] else first["text"]
         raise UserError(first["code"], what, "", first["advice"])
     findings.check_trainer(files, manifest.trainer)
+    if manifest.config.own_strategy:
+        findings.check_strategy(files, manifest.config.strategy)
     out = out or Path(f"{manifest.name}-{manifest.version}{package.SUFFIX}")
     digest = package.build(folder, out)
     _show_package("Built", out, digest, [("next", f"octopus jobs sign {out}")])
@@ -262,7 +270,7 @@ def submit(package: Path, server_home: str | None, federation: str | None) -> No
     from octopus_desktop.jobs import package as packages
     from octopus_desktop.system.paths import author_home, federation_home
 
-    packages.require_signature(packages.verify(package))
+    verified = packages.require_signature(packages.verify(package))
     enrolled = authors.memberships(author_home())
     local = server_home is not None or (federation is None and (federation_home().socket.exists() or not enrolled))
     if local and federation is None:
@@ -277,7 +285,7 @@ def submit(package: Path, server_home: str | None, federation: str | None) -> No
         info = server_api(server_home).send("Operator.SubmitJob", _chunks(package))
     else:
         info = _submit_remotely(package, federation or "")
-    _show_submitted(info)
+    _show_submitted(info, " --allow-own-strategy" if verified.manifest.config.own_strategy else "")
 
 
 def _submit_remotely(package: Path, federation: str) -> JobInfo:
@@ -348,7 +356,7 @@ def _own_key(key_file: Path | None) -> SigningKey:
 
 def _examine(raw: bytes) -> tuple[JobManifest | None, list[dict[str, str]]]:
     """The manifest, and every mistake of job.toml, its strategy's parameters included."""
-    from octopus_desktop.aggregation.runnable import require_runnable
+    from octopus_desktop.aggregation.runnable import require_runnable, require_settings
     from octopus_desktop.aggregation.strategies import STRATEGIES
     from octopus_desktop.jobs.toml import examine
 
@@ -363,10 +371,28 @@ def _examine(raw: bytes) -> tuple[JobManifest | None, list[dict[str, str]]]:
     ]
     if manifest is not None:
         try:
-            require_runnable(manifest.config)
+            require_settings(manifest.config) if manifest.config.own_strategy else require_runnable(manifest.config)
         except UserError as error:
             rows.append(_row(error))
     return manifest, rows
+
+
+def _try_strategy(files: Mapping[str, bytes], config: RunConfig) -> None:
+    """Raises UserError: what is wrong with a strategy that the job brings."""
+    import tempfile
+
+    from octopus_desktop.aggregation.own.trial import try_out
+    from octopus_desktop.jobs import findings
+
+    if not config.own_strategy:
+        return
+    findings.check_strategy(files, config.strategy)
+    with tempfile.TemporaryDirectory(prefix="octopus-check-") as folder:
+        for name, content in files.items():
+            place = Path(folder, name)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        try_out(config, Path(folder), lambda level, source, text: click.echo(f"{source}: {text}", err=True))
 
 
 def _mistake(place: str, text: str, advice: str, code: str = "OCT-JOB-TOML") -> dict[str, str]:
@@ -385,7 +411,7 @@ def _show_package(done: str, path: Path, digest: str, more: list[tuple[str, str]
     )
 
 
-def _show_submitted(info: JobInfo) -> None:
+def _show_submitted(info: JobInfo, consent: str) -> None:
     emit(
         info,
         lambda: facts(
@@ -393,7 +419,7 @@ def _show_submitted(info: JobInfo) -> None:
             [
                 ("digest", info.digest),
                 ("author", f"{info.author} ({info.author_fingerprint})"),
-                ("then, the coordinator", f"octopus server runs start {info.name}"),
+                ("then, the coordinator", f"octopus server runs start {info.name}{consent}"),
             ],
         ),
     )

@@ -165,8 +165,9 @@ def stop(run: str, reason: str) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--round", "round_", type=click.IntRange(0), default=0, help="0: the newest.")
 @click.option("--best", is_flag=True, help="The best round's model, of a run that was to choose one.")
+@click.option("--personal", is_flag=True, help="This silo's own model, of a job that keeps one; it never leaves.")
 @json_option
-def export(run: str, path: Path, round_: int, best: bool) -> None:
+def export(run: str, path: Path, round_: int, best: bool, personal: bool) -> None:
     """Write a round's global model as a safetensors file."""
     from octopus_desktop.wire.errors import UserError
     from octopus_desktop.wire.pb.local_pb2 import ExportRequest
@@ -180,8 +181,19 @@ def export(run: str, path: Path, round_: int, best: bool) -> None:
             "It has not completed, or its job names no metric by which to choose.",
             "Export a round's model by its number.",
         )
+    if personal and (best or round_):
+        raise UserError(
+            "OCT-CLI-USAGE",
+            "--personal goes with neither --best nor --round.",
+            "A silo's own model is made of the final one.",
+            "Leave one out.",
+        )
     request = ExportRequest(
-        id=one.id, round=one.best_round if best else round_, path=str(path.absolute()), request_id=request_id()
+        id=one.id,
+        round=one.best_round if best else round_,
+        path=str(path.absolute()),
+        request_id=request_id(),
+        personal=personal,
     )
     api.call("Runs.ExportModel", request)
     emit({"path": str(path.absolute())}, lambda: say(f"Written to {path}."))

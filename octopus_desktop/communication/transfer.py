@@ -79,9 +79,10 @@ class BlobSink:
     async def commit(self) -> None:
         """Write the rest, check the digest, make the blob visible. Raises OCT-BLOB-CORRUPT."""
         assert self._writer is not None
-        await self._flush()
         await self._idle()
-        await asyncio.wrap_future(self._executor.submit(self._writer.commit))
+        parts, self._parts, self._held = self._parts, [], 0
+        self._busy = self._executor.submit(_write_and_commit, self._writer, parts)
+        await self._idle()
 
     async def discard(self) -> None:
         """Throw away what came: it is known to be damaged."""
@@ -119,23 +120,45 @@ def _write_all(writer: BlobWriter, parts: list[memoryview]) -> None:
         writer.write(part)
 
 
+def _write_and_commit(writer: BlobWriter, parts: list[memoryview]) -> None:
+    _write_all(writer, parts)
+    writer.commit()
+
+
 async def blob_pieces(
     executor: Executor, path: Path, offset: int, piece_bytes: int, pack: Callable[[bytes], bytes]
 ) -> AsyncGenerator[bytes, None]:
     """A file's bytes from ``offset`` on, each piece through ``pack``; the next batch is read while this one is sent."""
-    file = await asyncio.wrap_future(executor.submit(open, path, "rb", buffering=0))
     count = max(BATCH_BYTES // piece_bytes, 1)
-    coming = executor.submit(_read_batch, file, offset, piece_bytes, count, pack)
+    file, batch = await asyncio.wrap_future(executor.submit(_open_and_read, path, offset, piece_bytes, count, pack))
+    coming: Future[list[bytes]] | None = None
     try:
         with kept_buffers():
-            while batch := await asyncio.wrap_future(coming):
+            while batch:
                 offset += count * piece_bytes
-                coming = executor.submit(_read_batch, file, offset, piece_bytes, count, pack)
+                if len(batch) == count:
+                    coming = executor.submit(_read_batch, file, offset, piece_bytes, count, pack)
                 for piece in batch:
                     yield piece
+                batch = await asyncio.wrap_future(coming) if coming else []
+                coming = None
     finally:
-        coming.cancel()
-        coming.add_done_callback(lambda _: file.close())  # not while a thread still reads
+        if coming is None or coming.cancel():
+            file.close()
+        else:
+            coming.add_done_callback(lambda _: file.close())  # not while a thread still reads
+
+
+def _open_and_read(
+    path: Path, offset: int, piece_bytes: int, count: int, pack: Callable[[bytes], bytes]
+) -> tuple[io.FileIO, list[bytes]]:
+    """One hop for what a small blob needs."""
+    file = open(path, "rb", buffering=0)  # noqa: SIM115 (the caller's)
+    try:
+        return file, _read_batch(file, offset, piece_bytes, count, pack)
+    except BaseException:
+        file.close()
+        raise
 
 
 def _read_batch(

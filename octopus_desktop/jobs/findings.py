@@ -10,7 +10,7 @@ import ast
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from octopus_desktop.jobs import applications, requirements
@@ -22,6 +22,7 @@ LARGE_BYTES = 1 << 20
 LONG_LINE = 1000
 MOST_FINDINGS = 500
 CODE = "code/"
+STRATEGY_BASES = ("Synchronous", "Asynchronous", "Pairwise", "Common")
 _TEXT_SUFFIXES = (".py", ".toml", ".json", ".txt", ".md", ".csv", ".yaml", ".yml", ".cfg", ".ini", ".rst")
 _NATIVE = {b"\x7fELF": "a Linux binary", b"MZ": "a Windows binary", b"\xcf\xfa\xed\xfe": "a macOS binary"}
 _NATIVE_SUFFIXES = (".so", ".dll", ".dylib", ".pyd", ".a", ".o", ".exe", ".pyc")
@@ -75,6 +76,11 @@ RULES: Mapping[str, Rule] = {
         advice="What you see is not what runs. Reject it unless the author has a reason.",
     ),
     "binary": Rule(severity="high", text="is {seen}, which cannot be read", advice="Ask for source code in its place."),
+    "own-strategy": Rule(
+        severity="medium",
+        text="combines all silos' updates at the federation's server ({seen})",
+        advice="It makes the model that every silo gets, and sees each silo's update. It runs there, not at your site.",
+    ),
     "file": Rule(
         severity="medium",
         text="reads or writes files by itself ({seen})",
@@ -158,9 +164,11 @@ _BY_MODULE = {module: rule for rule, modules in _MODULES.items() for module in m
 _BY_NAME = {name: rule for rule, names in _NAMES.items() for name in names}
 
 
-def find(files: Mapping[str, bytes], requirements: tuple[str, ...] = ()) -> list[Finding]:
-    """All findings in a package's files, the gravest first."""
+def find(files: Mapping[str, bytes], requirements: tuple[str, ...] = (), strategy: str = "") -> list[Finding]:
+    """All findings in a package's files, the gravest first. ``strategy``: the run's, which may be the package's own."""
     found: dict[tuple[str, str, int], Finding] = {}
+    if ":" in strategy:
+        _add(found, "own-strategy", *_own_strategy(files, strategy), strategy)
     if requirements:
         _add(found, "requirements", "job.toml", 0, ", ".join(requirements)[:200])
     for path, data in sorted(files.items()):
@@ -177,22 +185,34 @@ def check_trainer(files: Mapping[str, bytes], trainer: str) -> None:
     if module in requirements.IMPLIED and f"{CODE}{module}.py" not in files:
         applications.check(files, module, name)
         return
-    base = CODE + module.replace(".", "/")
-    path = base + ".py" if base + ".py" in files else base + "/__init__.py"
+    _require_class(files, trainer, ("ClientTrainer",), lambda why: _no_trainer(trainer, why))
+
+
+def check_strategy(files: Mapping[str, bytes], entry: str) -> None:
+    """Raises UserError OCT-JOB-STRATEGY unless ``module:Class`` is there and derives from one of the SDK's strategies,
+    as far as can be told without running it."""
+    _require_class(files, entry, STRATEGY_BASES, lambda why: _no_strategy(entry, why))
+
+
+def _require_class(
+    files: Mapping[str, bytes], entry: str, wanted: tuple[str, ...], refused: Callable[[str], UserError]
+) -> None:
+    module, _, name = entry.partition(":")
+    path = _place(files, module)
     try:
         tree = _parse(files[path])
     except KeyError:
-        raise _no_trainer(trainer, f"{base}.py is not in the job") from None
+        raise refused(f"{CODE}{module.replace('.', '/')}.py is not in the job") from None
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", 0) or 0
-        raise _no_trainer(trainer, f"{path}, line {line}: {getattr(error, 'msg', error)}") from None
+        raise refused(f"{path}, line {line}: {getattr(error, 'msg', error)}") from None
     classes = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
     if name not in classes:
         import difflib
 
         near = difflib.get_close_matches(name, classes, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise _no_trainer(trainer, f"{path} has no class {name!r}{hint}")
+        raise refused(f"{path} has no class {name!r}{hint}")
     aliases = _aliases(tree)
     bases, queue = [], [name]
     while queue:
@@ -204,8 +224,24 @@ def check_trainer(files: Mapping[str, bytes], trainer: str) -> None:
     foreign = [b for b in bases if b not in classes]
     own = {"/".join(p.split("/")[1:]).removesuffix(".py").replace("/", ".") for p in files if p.endswith(".py")}
     ours = [b for b in foreign if b.rpartition(".")[0].lstrip(".") in own]
-    if not any(b.rpartition(".")[2] == "ClientTrainer" for b in foreign) and not ours:
-        raise _no_trainer(trainer, f"{path}, line {classes[name].lineno}: {name} does not derive from ClientTrainer")
+    if not any(b.rpartition(".")[2] in wanted for b in foreign) and not ours:
+        raise refused(f"{path}, line {classes[name].lineno}: {name} does not derive from {' or '.join(wanted)}")
+
+
+def _place(files: Mapping[str, bytes], module: str) -> str:
+    base = CODE + module.replace(".", "/")
+    return base + ".py" if base + ".py" in files else base + "/__init__.py"
+
+
+def _own_strategy(files: Mapping[str, bytes], entry: str) -> tuple[str, int]:
+    """Where the class of a package's own strategy stands: path and line, 0 when it is not found."""
+    module, _, name = entry.partition(":")
+    path = _place(files, module)
+    try:
+        tree = _parse(files.get(path, b""))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return path, 0
+    return path, next((n.lineno for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == name), 0)
 
 
 def _add(found: dict[tuple[str, str, int], Finding], rule: str, path: str, line: int, seen: str) -> None:
@@ -350,6 +386,16 @@ def _parse(data: bytes) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # invalid escapes and the like are the author's matter
         return ast.parse(data)
+
+
+def _no_strategy(entry: str, why: str) -> UserError:
+    return UserError(
+        "OCT-JOB-STRATEGY",
+        f"The strategy {entry!r} cannot be used",
+        why,
+        "Write 'class Mine(Synchronous)' (octopus_desktop.aggregation.sdk) below code/, and name it in [strategy] "
+        "as module:Class",
+    )
 
 
 def _no_trainer(trainer: str, why: str) -> UserError:

@@ -1,11 +1,23 @@
-"""Which tensors of a model stay at each silo ([personal] layers), by name. Knows neither files nor torch."""
+"""Which tensors of a model stay at each silo, and what else [personal] may say. Knows neither files nor torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
+from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.wire.errors import UserError
+
+
+def personal_mistakes(given: Mapping[str, Any], base: RunConfig) -> Iterator[tuple[str, str, str]]:
+    """(key, what is wrong, advice) of a table [personal] that is laid over ``base``."""
+    steps = given.get("finetune_steps", base.personal_steps)
+    epochs = given.get("finetune_epochs", base.personal_epochs)
+    if steps and epochs:
+        yield "finetune_epochs", "there are finetune_steps as well", "Keep one of the two"
+    if given.get("keep", base.personal_keep) and not (steps or epochs or given.get("layers", base.personal_layers)):
+        yield "keep", "no silo's model would be its own", "Add finetune_epochs = 1, or layers"
 
 
 def personal(patterns: Sequence[str], names: Iterable[str]) -> frozenset[str]:

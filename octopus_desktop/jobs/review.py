@@ -179,11 +179,15 @@ def _stays(config: RunConfig) -> str:
         names = ", ".join(config.personal_layers)
         said += f" The layers {names} are trained for your site alone and stay there: in their place the values that "
         said += "came with the federation's model go back."
-    if config.personal_steps:
-        steps = _count(config.personal_steps, "training step")
-        said += (
-            f" In each round the model is also tried out after {steps} on your data; only the metrics of that leave."
+    if config.personal_steps or config.personal_epochs:
+        much = (
+            f"{_count(config.personal_steps, 'training step')} on your data"
+            if config.personal_steps
+            else f"{_count(config.personal_epochs, 'pass', 'passes')} over your data"
         )
+        said += f" In each round the model is also fine-tuned by {much} and judged; only the metrics of that leave."
+    if config.personal_keep:
+        said += " The final model, as it is with what is your site's own, is kept here for you and never leaves."
     return said
 
 
@@ -208,14 +212,24 @@ def _silos(offer: Offer) -> str:
 
 def _strategy(config: RunConfig) -> str:
     parameters = ", ".join(f"{key} = {value}" for key, value in sorted(config.strategy_parameters.items()))
-    how = f"Updates are combined by {config.strategy}{f' ({parameters})' if parameters else ''}"
+    by = config.strategy
+    if config.own_strategy:
+        module, _, name = config.strategy.partition(":")
+        by = f"the package's own code at the federation's server, {name} in code/{module.replace('.', '/')}.py"
+    how = f"Updates are combined by {by}{f' ({parameters})' if parameters else ''}"
     if config.mode == "async":
-        return f"{how}{_stale(config)}.{_begins(config)}{_chosen(config)}"
+        return f"{how}{_stale(config)}.{_bound(config)}{_begins(config)}{_chosen(config)}"
     drawn = f"each asks {_count(config.per_round, 'silo')} drawn at random; " if config.per_round else ""
     all_of_them = "every silo that is asked" if config.per_round else "every silo's answer"
     quorum = f"a round counts with {config.quorum} answers" if config.quorum else f"a round needs {all_of_them}"
     late = "; an answer that comes too late counts in the round after it" if config.late == "next" else ""
-    return f"{how}, in rounds; {drawn}{quorum}{late}.{_begins(config)}{_chosen(config)}"
+    return f"{how}, in rounds; {drawn}{quorum}{late}.{_bound(config)}{_begins(config)}{_chosen(config)}"
+
+
+def _bound(config: RunConfig) -> str:
+    if not config.most_norm:
+        return ""
+    return f" The server refuses an update that moves the model by more than {config.most_norm:g} (2-norm)."
 
 
 def _stale(config: RunConfig) -> str:

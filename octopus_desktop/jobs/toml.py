@@ -16,6 +16,7 @@ from typing import Any
 
 from octopus_desktop.jobs import encodings, requirements
 from octopus_desktop.jobs.manifest import DataNeed, JobManifest, RunConfig
+from octopus_desktop.jobs.personal import personal_mistakes
 from octopus_desktop.jobs.toml_places import Path, Place, places
 from octopus_desktop.wire.errors import UserError
 
@@ -112,6 +113,7 @@ _RUN = {
     "min_delta": _Field(kind="number", low=0, high=1e12),
     "late": _Field(kind="text", choices=("drop", "next")),
     "keep_models": _Field(kind="integer", low=0, high=1_000_000),
+    "most_norm": _Field(kind="number", low=0, high=1e30),
 }
 _TRAINING = {
     "precision": _Field(kind="text", choices=("float32", "bf16", "fp16")),
@@ -122,7 +124,12 @@ _TRAINING = {
     "shares": _Field(kind="text", choices=("equal", "measured")),
     "stall_s": _Field(kind="number", low=0, high=7 * DAY_S),
 }
-_PERSONAL = {"layers": _Field(kind="texts"), "finetune_steps": _Field(kind="integer", low=0, high=1_000_000)}
+_PERSONAL = {
+    "layers": _Field(kind="texts"),
+    "finetune_steps": _Field(kind="integer", low=0, high=1_000_000),
+    "finetune_epochs": _Field(kind="integer", low=0, high=100_000),
+    "keep": _Field(kind="yes"),
+}
 _EVALUATION = {"central": _Field(kind="yes"), "share": _Field(kind="yes")}
 _COMMUNICATION = {"carrier": _Field(kind="text", choices=CARRIERS)}
 _TABLES: dict[str, dict[str, _Field]] = {
@@ -384,10 +391,14 @@ def _needs(reader: _Reader, value: Any) -> tuple[DataNeed, ...]:
 def _config(reader: _Reader, tables: Mapping[str, Any], strategies: Collection[str], base: RunConfig) -> RunConfig:
     """``base`` with the tables laid over it; mistakes go to the reader."""
     run: dict[str, Any] = reader.table(tables.get("run", {}), ("run",), _RUN)
-    run.update({key: float(item) for key, item in run.items() if key.endswith("_s") or key == "min_delta"})
+    run.update(
+        {key: float(item) for key, item in run.items() if key.endswith("_s") or key in ("min_delta", "most_norm")}
+    )
     if run.get("patience", base.patience) and not run.get("best", base.best):
         reader.mistake(("run", "patience"), "it needs to know which model is better", 'Add best = "max eval/accuracy"')
     personal = reader.table(tables.get("personal", {}), ("personal",), _PERSONAL)
+    for key, text, advice in personal_mistakes(personal, base):
+        reader.mistake(("personal", key), text, advice)
     evaluation = reader.table(tables.get("evaluation", {}), ("evaluation",), _EVALUATION)
     communication = reader.table(tables.get("communication", {}), ("communication",), _COMMUNICATION)
     resources = reader.table(tables.get("resources", {}), ("resources",), _RESOURCES)
@@ -429,6 +440,8 @@ def _config(reader: _Reader, tables: Mapping[str, Any], strategies: Collection[s
         hyperparameters={**base.hyperparameters, **free["hyperparameters"]},
         personal_layers=tuple(personal.get("layers", base.personal_layers)),
         personal_steps=personal.get("finetune_steps", base.personal_steps),
+        personal_epochs=personal.get("finetune_epochs", base.personal_epochs),
+        personal_keep=personal.get("keep", base.personal_keep),
         central=evaluation.get("central", base.central),
         share_metrics=evaluation.get("share", base.share_metrics),
     )

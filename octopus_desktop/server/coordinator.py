@@ -26,13 +26,13 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from octopus_desktop.aggregation import encodings
 from octopus_desktop.aggregation import events as ev
-from octopus_desktop.aggregation.facts import Bar, Best, Blob, task_config
+from octopus_desktop.aggregation.facts import Bar, Blob, task_config
 from octopus_desktop.aggregation.fold import Folded, FoldStopped, RejectedUpdates, fold, sweep
 from octopus_desktop.aggregation.loops import make_loop
 from octopus_desktop.aggregation.runnable import require_runnable
@@ -41,6 +41,7 @@ from octopus_desktop.communication.contract import SERVER
 from octopus_desktop.jobs.personal import personal
 from octopus_desktop.server import coordinator_mail as mail
 from octopus_desktop.server.coordinator_held import Held
+from octopus_desktop.server.coordinator_words import completed_words, row_words
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.storage.mailbox import Mailbox
 from octopus_desktop.training import initial
@@ -104,6 +105,7 @@ class Coordinator:
         self.heard: queue.SimpleQueue[_Heard | _Built | _Folded | None] = queue.SimpleQueue()
         self.stopping = threading.Event()
         self.retry: tuple[float, ev.Aggregate] | None = None
+        self.told: dict[str, str] = {}  # of the loop's troubles, what the server knows
         self.builder: subprocess.Popen[bytes] | None = None
         self.central = self._central() if self.config.central else None
         raw = self.mailbox.read("rounds")
@@ -223,7 +225,8 @@ class Coordinator:
                 case ev.Report():
                     key = f"row/{order.round:06d}"
                     turn = "again" if box.read(key) else "first"
-                    box.write(key, _json({**_row(order), "spans": _row(order)["spans"] or self._old_spans(key)}))
+                    words = row_words(order)
+                    box.write(key, _json({**words, "spans": words["spans"] or self._old_spans(key)}))
                     for envelope in mail.round_envelopes(run, order, turn, silos, share=self.config.share_metrics):
                         box.post(envelope)
                 case ev.Discard(blobs=blobs):
@@ -231,7 +234,7 @@ class Coordinator:
                 case ev.Complete():
                     for envelope in mail.finished_envelopes(run, order, silos):
                         box.post(envelope)
-                    box.write("ended", _json(_completed(order)))
+                    box.write("ended", _json(completed_words(order)))
                 case ev.Fail(code=code, reason=reason):
                     for envelope in mail.stop_envelopes(run, order, silos):
                         box.post(envelope)
@@ -262,6 +265,10 @@ class Coordinator:
                     self._remove([blob.digest for blob in blobs])
                 case ev.Fail(code=code, reason=reason):
                     self.link.log("error", "coordinator", f"{reason} [{code}]")
+        for silo, text in self.loop.state.troubles.items():
+            if self.told.get(silo) != text:
+                self.link.say("trouble", silo=silo, text=text)
+        self.told = dict(self.loop.state.troubles)
         if self.loop.ended:
             self.stopping.set()
             if self.builder:
@@ -281,6 +288,7 @@ class Coordinator:
                 slots=self._slots(order),
                 encoding=self.encoding,
                 bases=[self.store.path(a.base) if a.staleness and a.base else None for a in order.answers],
+                most_norm=self.config.most_norm,
                 round=order.round,
                 store=self.store,
                 label=self.spec.run_id,
@@ -439,39 +447,6 @@ class Coordinator:
                 os._exit(70)
 
         threading.Thread(target=guarded, name=name, daemon=True).start()
-
-
-def _row(report: ev.Report) -> dict[str, Any]:
-    return {
-        "round": report.round,
-        "rounds": report.rounds,
-        "metrics": dict(report.metrics),
-        "answered": list(report.answered),
-        "missing": list(report.missing),
-        "seconds": report.seconds,
-        "model": {"digest": report.model.digest, "size": report.model.size},
-        "spans": [asdict(bar) for bar in report.bars],
-        "late": list(report.late),
-        "silos": {silo: dict(metrics) for silo, metrics in report.silos.items()},
-        "best": _best(report.best),
-    }
-
-
-def _best(best: Best | None) -> dict[str, Any]:
-    if best is None:
-        return {}
-    return {"round": best.round, "value": best.value, "digest": best.model.digest, "size": best.model.size}
-
-
-def _completed(done: ev.Complete) -> dict[str, Any]:
-    return {
-        "state": "completed",
-        "reason": done.reason,
-        "code": "",
-        "model": {"digest": done.model.digest, "size": done.model.size},
-        "metrics": dict(done.metrics),
-        "best": _best(done.best),
-    }
 
 
 def _json(value: Any) -> bytes:

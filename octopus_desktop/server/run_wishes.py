@@ -21,6 +21,7 @@ from typing import Any
 from octopus_desktop.aggregation import strategies
 from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.aggregation.state import State
+from octopus_desktop.aggregation.strategies.base import MEMORY_WORDS
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.package import VerifiedPackage, unpack
 from octopus_desktop.jobs.toml import apply_overrides
@@ -32,8 +33,6 @@ from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import read_layout, require_same
 
 log = logging.getLogger(__name__)
-
-MEMORY_WORDS = frozenset({"scaffold", "dynamic"})  # of Strategy.configure: the silos keep a memory
 
 
 def with_overrides(config: RunConfig, text: str) -> RunConfig:
@@ -184,13 +183,21 @@ async def forked(
         return begun
     if config.own_strategy and run.job_digest != job.digest:
         return begun  # a class of the same name in other code
-    state = State.from_dict(json.loads(raw))
-    if state.model is None or state.model.digest != digest or MEMORY_WORDS & strategy.configure(1).keys():
-        return begun
-    slots = {name: blob.digest for name, blob in state.slots.items() if name in strategy.slots()}
-    if slots.keys() != strategy.slots().keys() or not all(blobs.has(held) for held in slots.values()):
+    slots = state_of(run, raw, digest, blobs)
+    if MEMORY_WORDS & strategy.configure(1).keys() or slots.keys() != strategy.slots().keys():
         return begun
     return replace(begun, first_slots=slots)
+
+
+def state_of(run: RunRow, raw: bytes | None, digest: str, blobs: BlobStore) -> dict[str, str]:
+    """What the strategy had gathered when it made this model, slot to digest; {} where that is not known any longer.
+    ``raw``: the run's loop state."""
+    if raw is None or run.state not in ENDED:
+        return {}
+    state = State.from_dict(json.loads(raw))
+    slots = {name: blob.digest for name, blob in state.slots.items()}
+    belongs = state.model is not None and state.model.digest == digest
+    return slots if belongs and all(blobs.has(held) for held in slots.values()) else {}
 
 
 def _require_layout(config: RunConfig, job: JobRow, trainer: str, blobs: BlobStore, digest: str, whose: str) -> None:

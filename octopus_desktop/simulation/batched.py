@@ -335,7 +335,7 @@ def _require_plain(config: RunConfig) -> None:
         f"the strategy {config.strategy!r}, which keeps a memory at each silo": config.strategy
         in ("scaffold", "feddyn"),
         f"the strategy {config.strategy!r}, which has each silo return {returned_words}": bool(returned_words),
-        "personal layers or own training steps": bool(config.personal_layers or config.personal_steps),
+        "personal layers or fine-tuning": config.is_personal,
         f"[training] {', '.join(config.training.chosen())}": bool(config.training.chosen()),
     }
     if there := [what for what, found in obstacles.items() if found]:

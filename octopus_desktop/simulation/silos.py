@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from octopus_desktop.simulation.memory import Models
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.system.interpreters import Interpreter
 from octopus_desktop.training import frames, leaving
-from octopus_desktop.training.spec import PRIVATE, DataSource, RunnerSpec, beside
+from octopus_desktop.training.spec import KEPT_MODEL, PRIVATE, DataSource, RunnerSpec, beside
 from octopus_desktop.training.state import Held
 from octopus_desktop.wire.canonical import digest
 from octopus_desktop.wire.errors import UserError
@@ -85,13 +85,13 @@ class OneWorker:
     ) -> AnswerFacts:
         from octopus_desktop.training.engine import TaskInput
 
-        model = self._store.path(order.model.digest)
+        model, held = self._models.named(self._store, order.model.digest)
         task = TaskInput(
             task=order.task,
             round=order.round,
             rounds=self._engine.config.rounds,
             model=model,
-            held=self._models.get(model),
+            held=held,
             config=dict(words),
             shared=dict(shared),
             keep=self._keep,
@@ -205,6 +205,15 @@ class ManyWorkers:
 
     def _wait(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def kept_models(work: Path, silos: Iterable[str]) -> dict[str, Path]:
+    """The silos' own final models, where they keep any."""
+    places = {
+        name: [work / f"memory-{name}" / KEPT_MODEL, work / f"silo-{name}" / "work" / "memory" / KEPT_MODEL]
+        for name in silos
+    }
+    return {name: place for name, either in places.items() for place in either if place.exists()}
 
 
 class _Left:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from octopus_desktop.storage.blobs import disk_errors
+from octopus_desktop.storage.unsynced import unsynced
 from octopus_desktop.wire.pb.envelope_pb2 import Envelope
 
 _SCHEMA = """
@@ -52,9 +53,10 @@ class Mailbox:
         self._depth = 0
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing; may be nested, the outermost commits."""
-        with self._lock, disk_errors(self.path):
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """All or nothing; may be nested, the outermost commits. ``durable=False``: a killed process loses nothing of
+        it, a machine without power may."""
+        with self._lock, disk_errors(self.path), unsynced(self._db, not durable and self._depth == 0):
             if self._depth == 0:
                 self._db.execute("BEGIN IMMEDIATE")
             self._depth += 1
@@ -145,8 +147,8 @@ class Mailbox:
         return [(seq, Envelope.FromString(raw)) for seq, raw in rows]
 
     def delivered(self, envelope_id: str) -> None:
-        """The receipt came: durable at the other side."""
-        with self.transaction():
+        """The receipt came: durable at the other side. Who loses this note sends once more what is there already."""
+        with self.transaction(durable=False):
             self._db.execute(
                 "UPDATE outbox SET delivered_at=? WHERE id=? AND delivered_at IS NULL", (time.time(), envelope_id)
             )

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from octopus_desktop.storage.blobs import disk_errors
+from octopus_desktop.storage.unsynced import unsynced
 from octopus_desktop.wire.errors import UserError
 
 M = TypeVar("M", bound=Message)
@@ -105,9 +106,13 @@ class SiloDb:
                 self._db.execute(f"PRAGMA user_version={number}")
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing; may be nested, the outermost commits. Raises OCT-DISK-FULL when nothing could be written."""
-        with disk_errors(self.path), _sqlite_full(self.path):
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """All or nothing; may be nested, the outermost commits. Raises OCT-DISK-FULL when nothing could be written.
+
+        ``durable=False``: a process that is killed loses nothing of it, a machine without power may lose it, if nothing
+        durable came after it. For what is measured, and decides nothing.
+        """
+        with disk_errors(self.path), _sqlite_full(self.path), unsynced(self._db, not durable and self._depth == 0):
             if self._depth == 0:
                 self._db.execute("BEGIN IMMEDIATE")
             self._depth += 1

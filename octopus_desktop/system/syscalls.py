@@ -29,7 +29,8 @@ _MACHINES: dict[str, tuple[int, tuple[int, int], dict[str, int]]] = {
             "memfd_create": 319, "memfd_secret": 447, "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311,
             "pidfd_open": 434, "pidfd_getfd": 438, "unshare": 272, "setns": 308, "mount": 165, "io_uring_setup": 425,
             "add_key": 248, "request_key": 249, "keyctl": 250, "bpf": 321, "perf_event_open": 298, "userfaultfd": 323,
-            "shmget": 29, "msgget": 68,
+            "shmget": 29, "msgget": 68, "kill": 62, "tkill": 200, "tgkill": 234, "rt_sigqueueinfo": 129,
+            "rt_tgsigqueueinfo": 297, "pidfd_send_signal": 424,
         },
     ),
     "aarch64": (
@@ -40,6 +41,8 @@ _MACHINES: dict[str, tuple[int, tuple[int, int], dict[str, int]]] = {
             "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "pidfd_open": 434, "pidfd_getfd": 438,
             "unshare": 97, "setns": 268, "mount": 40, "io_uring_setup": 425, "add_key": 217, "request_key": 218,
             "keyctl": 219, "bpf": 280, "perf_event_open": 241, "userfaultfd": 282, "shmget": 194, "msgget": 186,
+            "kill": 129, "tkill": 130, "tgkill": 131, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240,
+            "pidfd_send_signal": 424,
         },
     ),
 }  # fmt: skip
@@ -62,7 +65,7 @@ def limit_itself(memory_bytes: int) -> None:
 
 
 def stay_alone() -> bool:
-    """From now on this process starts no other one, opens no socket and looks into no other process; threads it may
+    """From now on this process starts no other one, signals none, looks into none and opens no socket; threads it may
     start. Returns whether that is in force: it is on Linux, on x86-64 and 64-bit ARM. Call it before any thread is."""
     known = _MACHINES.get(platform.machine())
     if not sys.platform.startswith("linux") or known is None or sys.byteorder != "little":

@@ -28,7 +28,7 @@ from octopus_desktop.system.processes import adopt_orphans, kill_descendants, ki
 from octopus_desktop.system.sandbox import Network
 from octopus_desktop.training import frames
 from octopus_desktop.training.sandbox import Confinement, obstacle
-from octopus_desktop.training.spec import RunnerSpec
+from octopus_desktop.training.spec import GIVEN, RunnerSpec
 from octopus_desktop.wire.errors import UserError
 
 PASSED_ON = (
@@ -36,7 +36,6 @@ PASSED_ON = (
     "SYSTEMROOT", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "NCCL_SOCKET_IFNAME", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE",
     "PYTHONDONTWRITEBYTECODE",
 )  # fmt: skip
-GIVEN = "given"
 LINE_BYTES = 2000
 LINES_A_SECOND = 100
 

@@ -12,7 +12,8 @@ from octopus_desktop.jobs.manifest import RunConfig
 def evaluator_config(config: RunConfig) -> RunConfig:
     """What the evaluating worker is told: the run's configuration without what concerns silos alone."""
     resources = replace(config.resources, workers=1)
-    return replace(config, personal_layers=(), personal_steps=0, resources=resources)
+    alike = replace(config, personal_layers=(), personal_steps=0, personal_epochs=0, personal_keep=False)
+    return replace(alike, resources=resources)
 
 
 def central_metrics(metrics: Mapping[str, float]) -> dict[str, float]:

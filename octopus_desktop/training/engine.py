@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +34,15 @@ from octopus_desktop.training.calls import (
 from octopus_desktop.training.corrections import Corrections
 from octopus_desktop.training.data import SiloDataset
 from octopus_desktop.training.gradient import FullGradient, whole_pass
-from octopus_desktop.training.loading import PackageCode
+from octopus_desktop.training.loading import OutOfMemory, PackageCode
 from octopus_desktop.training.numerics import Numerics
-from octopus_desktop.training.parallel import Parallel
+from octopus_desktop.training.parallel import Parallel, gather_json
 from octopus_desktop.training.personal import PersonalLayers
 from octopus_desktop.training.sdk import ClientTrainer, Context, ProgressOnly, Reporter, Shelf, Silent, seed_everything
 from octopus_desktop.training.shares import by_speed, checked
-from octopus_desktop.training.spec import DataSource, beside
+from octopus_desktop.training.spec import KEPT_MODEL, DataSource, beside
 from octopus_desktop.training.steps import Steps
+from octopus_desktop.training.task import TaskInput, TaskResult
 from octopus_desktop.training.uncompiled import leave_compiler_out
 from octopus_desktop.wire.canonical import derive_seed
 from octopus_desktop.wire.errors import UserError
@@ -51,40 +51,6 @@ from octopus_desktop.wire.tensors import Layout, read_layout
 MOST_METRICS = 200
 __all__ = ["Engine", "TaskInput", "TaskResult", "build_model", "call_trainer", "initial_model", "no_weight"]
 Spans = list[tuple[str, str, float, float]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskInput:
-    """``task``: train | evaluate. ``model``: the global model's file. ``config``: the strategy's words (Task).
-    ``shared``: files of the strategy's state that came with the task. ``keep``: folder of this silo's memory.
-    ``held``: the same model in memory, where the caller has it there for many silos."""
-
-    task: str
-    round: int
-    rounds: int
-    model: Path
-    config: dict[str, Any] = field(default_factory=dict)
-    shared: dict[str, Path] = field(default_factory=dict)
-    keep: Path | None = None
-    held: files.Held | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskResult:
-    """``metrics``: "eval/…" of the model that came in, "train/…" of the training. ``update``: the file that ``run`` was
-    told to write, None for "evaluate" and on ranks above 0; ``digest`` is its SHA-256 ("" if not asked for), ``size``
-    its bytes. ``spans``: (lane, step, start, end) in Unix seconds. ``returned``: files that the strategy asked for
-    beside the update (``training.spec.beside``), of rank 0 alone."""
-
-    examples: int
-    steps: int
-    metrics: dict[str, float]
-    update: Path | None
-    train_seconds: float
-    spans: tuple[tuple[str, str, float, float], ...]
-    digest: str = ""
-    size: int = 0
-    returned: dict[str, Path] = field(default_factory=dict)
 
 
 class Engine:
@@ -99,7 +65,8 @@ class Engine:
         passes: forward passes for training that this rank began in the task so far, where there are several ranks.
 
     Raises (constructor and ``run``):
-        UserError: OCT-JOB-TRAINER, OCT-DATA-*, OCT-RUN-TRAINER, OCT-MODEL-*, OCT-DISK-FULL.
+        UserError: OCT-JOB-TRAINER, OCT-DATA-*, OCT-RUN-TRAINER, OCT-RUN-MEMORY, OCT-MODEL-*,
+            OCT-DISK-FULL.
     """
 
     def __init__(
@@ -138,6 +105,7 @@ class Engine:
         self._model: nn.Module | None = None
         self._state: dict[str, torch.Tensor] | None = None  # the model's, while no foreign code runs
         self._clean = False  # the model has no gradients
+        self._passes = 0  # over the data, in the last training
         self._unsaved: dict[str, torch.Tensor] = {}  # non-persistent buffers as built
         self._needs_grad: dict[str, bool] = {}
         if not config.training.compile:
@@ -154,7 +122,7 @@ class Engine:
         self._fix_numerics()
         for alias in self._sources:
             self._dataset(alias)
-        with self._code.active():
+        with self._code.active(), self._memory("building the model"):
             self._structure()
 
     def run(self, task: TaskInput, out: Path | files.Held, *, digest: bool = True, durable: bool = False) -> TaskResult:
@@ -165,7 +133,7 @@ class Engine:
         """
         self._fix_numerics()
         spans: Spans = []
-        with self._code.active():
+        with self._code.active(), self._memory(task.task):
             try:
                 return self._run(task, out, spans, digest, durable)
             finally:
@@ -194,8 +162,10 @@ class Engine:
 
         metrics: dict[str, float] = {}
         examples = self._evaluate(task, model, metrics, spans)
-        if self.config.personal_steps:
+        if self.config.personal_steps or self.config.personal_epochs:
             self._try_out(task, model, metrics, spans)
+        elif task.task == "evaluate":
+            self._keep(task, model)
         if task.task == "evaluate":
             return TaskResult(
                 examples=examples, steps=0, metrics=metrics, update=None, train_seconds=0.0, spans=tuple(spans)
@@ -295,22 +265,41 @@ class Engine:
         return own
 
     def _try_out(self, task: TaskInput, model: nn.Module, metrics: dict[str, float], spans: Spans) -> None:
-        """``eval_personal/…``: of the model after some training steps of this silo alone; then the model as it came."""
+        """``eval_personal/…``: of the model after some training of this silo alone; then the model as it came."""
         started = time.time()
-        few = replace(task, config={"steps": self.config.personal_steps}, keep=None)
         after: dict[str, float] = {}
         told, self._trained = self._trained, None  # who watches for unequal numbers of steps waits for the training
         with self._as_it_came(model):
+            try:
+                self._fine_tune(task, model)
+            finally:
+                self._trained = told
+            self._evaluate(task, model, after, [])
+            if task.task == "evaluate":
+                self._keep(task, model)
+        metrics.update({f"eval_personal/{name.partition('/')[2]}": value for name, value in after.items()})
+        self._span(task, spans, "fine-tune", started)
+
+    def _fine_tune(self, task: TaskInput, model: nn.Module) -> None:
+        """Some steps, or passes over the data: a trainer that makes fewer in its ``train`` is called again. A call that
+        takes no batch from ``ctx.loader`` counts as one pass."""
+        steps, passes = self.config.personal_steps, self.config.personal_epochs
+        while steps or passes > 0:
+            few = replace(task, config={"steps": steps} if steps else {"passes": passes}, keep=None)
+            self._passes = 0
             try:
                 self._train(few, model, {}, [])
             except UserError as error:
                 if error.code != "OCT-MODEL-WEIGHT":  # a trainer may count its examples only at its end
                     raise
-            finally:
-                self._trained = told
-            self._evaluate(few, model, after, [])
-        metrics.update({f"eval_personal/{name.partition('/')[2]}": value for name, value in after.items()})
-        self._span(task, spans, "fine-tune", started)
+            steps, passes = 0, passes - max(1, self._passes)
+
+    def _keep(self, task: TaskInput, model: nn.Module) -> None:
+        """Leave the silo's own model where the runner finds it. It is never sent."""
+        if self.config.personal_keep and self.rank == 0 and task.keep:
+            task.keep.mkdir(parents=True, exist_ok=True)
+            state, layout = files.tensors_of(model), read_layout(task.model)
+            files.write(state, layout, task.keep / KEPT_MODEL, digest=False, what="silo's own model")
 
     def _train(
         self,
@@ -326,7 +315,9 @@ class Engine:
         trainer = self._trainer()
         model.train()
         wrapped = self._parallel.wrapped(model, trainer, pace, self._numerics.compiled)
-        corrections = Corrections(task.config, model, task.shared, task.keep, task.round, pace, own)
+        corrections = Corrections(
+            task.config, model, task.shared, task.keep, task.round, pace, own, self.rank, self.world_size
+        )
         if task.config.get("mime", {}).get("corrected"):
             local.require_declared(trainer)
             ctx.anchor = corrections.anchor
@@ -338,7 +329,7 @@ class Engine:
                 mine = self._call("train", lambda: trainer.train(ctx, wrapped))
         finally:
             wrapped = None
-        seconds = time.perf_counter() - clock
+        seconds, self._passes = time.perf_counter() - clock, ctx.passes
         if self._trained:
             self._trained(self.passes)
         examples = ctx.examples
@@ -349,7 +340,7 @@ class Engine:
             raise no_weight(
                 "The trainer used no ctx.loader and did not set ctx.examples."
                 if examples is None
-                else "The training data is empty."
+                else "The training data is empty, or the trainer set ctx.examples to 0."
             )
         metrics.update({f"train/{k}": v for k, v in merged.items()})
         if task.config.get("scaffold"):
@@ -392,6 +383,16 @@ class Engine:
             self._clean = True
         if self.world_size > 1:
             gc.collect()
+
+    @contextlib.contextmanager
+    def _memory(self, phase: str) -> Iterator[None]:
+        """What lacks memory outside of the trainer's own calls is told like what lacks it inside."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if OutOfMemory.is_it(error):
+                raise OutOfMemory(phase, error, self._code.root) from error
+            raise
 
     def _trainer(self) -> ClientTrainer:
         return self._call("__init__", lambda: self._code.cls())
@@ -451,7 +452,7 @@ class Engine:
         not take this for a part of it."""
         if self._own_group is None:
             self._own_group = dist.new_group(backend="gloo")
-        return _gather_json(value, self.world_size, self._own_group)
+        return gather_json(value, self.world_size, self._own_group)
 
     def _numbers(self, values: Mapping[str, Any]) -> dict[str, float]:
         numbers: dict[str, float] = {}
@@ -485,16 +486,3 @@ class Engine:
                 torch.set_num_interop_threads(1)
             except RuntimeError:  # parallel work has begun: no op here uses inter-op threads, so nothing is lost
                 pass
-
-
-def _gather_json(value: Any, world_size: int, group: Any) -> list[Any]:
-    """Each rank's value, in ranks' order, as JSON bytes in tensors: torch's own object gather would unpickle."""
-    raw = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size)]
-    dist.all_gather(lengths, torch.tensor([len(raw)]), group=group)
-    longest = max(int(n) for n in lengths)
-    padded = torch.zeros(longest, dtype=torch.uint8)
-    padded[: len(raw)] = raw
-    parts = [torch.empty(longest, dtype=torch.uint8) for _ in range(world_size)]
-    dist.all_gather(parts, padded, group=group)
-    return [json.loads(bytes(p[: int(n)].tolist())) for p, n in zip(parts, lengths, strict=True)]

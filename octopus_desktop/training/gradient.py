@@ -15,8 +15,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from octopus_desktop.jobs.manifest import Training
-from octopus_desktop.training.corrections import Enough
-from octopus_desktop.training.steps import Steps
+from octopus_desktop.training.steps import Enough, Steps
 from octopus_desktop.wire.errors import UserError
 
 A_WHOLE_PASS = 1 << 62  # batches

@@ -108,6 +108,22 @@ def prepare_returned(
         raise
 
 
+def keep_here(written: Path, model: Path, out: Path) -> None:
+    """Move the silo's own model, which never leaves, from where the workers wrote it to where the job's code cannot
+    write; durable when it returns. Blocks. Raises UserError OCT-MODEL-SHAPE, as ``prepare`` does."""
+    fresh = out.with_suffix(".new")
+    try:
+        _require_plain(written)
+        os.replace(written, fresh)
+        _require_plain(fresh)
+        require_same(read_layout(model), read_layout(fresh), "The silo's own model")
+        _to_disk(fresh)
+        os.replace(fresh, out)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
 def _blank(file: Path, layout: Layout, names: Collection[str]) -> None:
     """Noughts in place of these tensors, and of all that are not floating."""
     with disk_errors(file), file.open("r+b") as out:

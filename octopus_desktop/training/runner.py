@@ -25,7 +25,7 @@ from octopus_desktop.storage.mailbox import Mailbox
 from octopus_desktop.training import frames, leaving
 from octopus_desktop.training.feedback import Feedback
 from octopus_desktop.training.launcher import TaskFailed, Workers
-from octopus_desktop.training.spec import MAILBOX, PRIVATE, RunnerSpec, beside
+from octopus_desktop.training.spec import KEPT_MODEL, MAILBOX, PRIVATE, RunnerSpec, beside
 from octopus_desktop.wire.blobs import answer_blobs
 from octopus_desktop.wire.canonical import new_id
 from octopus_desktop.wire.child import ParentLink, decode
@@ -187,6 +187,9 @@ class Runner:
             answer = _read_result(task, await self._workers.run(words))
             if task.task == "train":
                 await self._take(out, model, answer)
+            elif self._config.personal_keep:
+                kept = self._run_dir / "work" / "memory" / KEPT_MODEL
+                await asyncio.to_thread(leaving.keep_here, kept, model, self._run_dir / KEPT_MODEL)
         except (TaskFailed, UserError) as error:
             return self._failure(task, error, out)
         self._parent.log("info", "runner", f"Round {envelope.round}: {task.task} took {time.time() - began:.2f} s.")

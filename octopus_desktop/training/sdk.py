@@ -26,6 +26,7 @@ from octopus_desktop.training import local
 from octopus_desktop.training.data import SiloDataset
 from octopus_desktop.training.local import Rows
 from octopus_desktop.training.shares import Plan, SharedBatches
+from octopus_desktop.training.steps import Enough
 from octopus_desktop.wire.canonical import derive_seed
 
 if TYPE_CHECKING:
@@ -168,6 +169,8 @@ class Context:
         self._pace = pace
         self.anchor: Anchor | None = None  # for ``training.local``: where the strategy corrects steps by the loss at x
         self._loaders = 0
+        self._rows: int | None = None  # of the first loader: what a pass over the data is
+        self.passes = 0
         self._epoch, self._epochs = 0, 0
 
     def dataset(self, alias: str) -> SiloDataset:
@@ -212,6 +215,7 @@ class Context:
             parts = [dataset] if isinstance(dataset, torch.Tensor) else list(dataset)  # type: ignore[arg-type]
             dataset = TensorDataset(*(torch.as_tensor(t) for t in parts))
         count = len(dataset)  # type: ignore[arg-type]
+        self._rows = count if self._rows is None else self._rows
         place = derive_seed(self._run_seed, self.round, self.silo, "loader", self._task, self._loaders + 1) >> 8
         if training and count and self._pace and self._pace.shares:
             return self._shared_loader(dataset, batch_size, shuffle is not False, place, direct, options)
@@ -281,7 +285,11 @@ class Context:
         """A line in the run's log at this silo. It does not leave the silo."""
         self._reporter.log("info", str(text))
 
-    def _batch_done(self, batch: int, batches: int) -> None:
+    def _batch_done(self, main: bool, batch: int, batches: int) -> None:
+        if main and batch == batches:
+            self.passes += 1
+            if self._task == "train" and 0 < int(self.config.get("passes", 0)) <= self.passes:
+                raise Enough
         if self._epochs:
             self.progress((self._epoch + batch / batches) / self._epochs)
 
@@ -360,7 +368,7 @@ class _Loader(DataLoader[Any]):
 
     def __init__(self, ctx: Context, dataset: Any, plan: Plan | None, **options: Any) -> None:
         super().__init__(dataset, **options)
-        self._ctx, self._plan = ctx, plan
+        self._ctx, self._plan, self._main = ctx, plan, len(dataset) == ctx._rows
 
     def __iter__(self) -> Any:
         batches = len(self)
@@ -368,7 +376,7 @@ class _Loader(DataLoader[Any]):
             if self._plan and self._ctx._pace and self._ctx._pace.listening:
                 self._ctx._pace.batch(*self._plan(number), number, number == batches)
             yield batch
-            self._ctx._batch_done(number, batches)
+            self._ctx._batch_done(self._main, number, batches)
 
 
 class _Direct(DataLoader[Any]):
@@ -378,10 +386,14 @@ class _Direct(DataLoader[Any]):
     num_workers, pin_memory, drop_last, timeout, prefetch_factor, persistent_workers = 0, False, False, 0, None, False
     batch_size, worker_init_fn, multiprocessing_context, generator = None, None, None, None
     collate_fn: Any = None
+    _ctx: Context
+    _plan: Plan | None
+    _main: bool
 
     def __init__(self, ctx: Context, dataset: TensorDataset, batches: BatchSampler, plan: Plan | None) -> None:
-        self.dataset, self.sampler, self.batch_sampler = dataset, batches, None  # type: ignore[assignment]
-        self._ctx, self._plan = ctx, plan
+        self.__dict__.update(  # not by DataLoader's __setattr__, which looks at each name
+            dataset=dataset, sampler=batches, batch_sampler=None, _ctx=ctx, _plan=plan, _main=len(dataset) == ctx._rows
+        )
 
     def __len__(self) -> int:
         return len(self.sampler)  # type: ignore[arg-type]
@@ -395,4 +407,4 @@ class _Direct(DataLoader[Any]):
             if self._plan and self._ctx._pace and self._ctx._pace.listening:
                 self._ctx._pace.batch(*self._plan(number), number, number == count)
             yield [tensor[where] for tensor in tensors]
-            self._ctx._batch_done(number, count)
+            self._ctx._batch_done(self._main, number, count)

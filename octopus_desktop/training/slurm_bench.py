@@ -32,8 +32,8 @@ from octopus_desktop.system.slurm_words import (
     words_of,
 )
 from octopus_desktop.training import slurm_door as door
-from octopus_desktop.training.bench import GIVEN, PASSED_ON, Group, Listener, Serve, free_port, give, own_address
-from octopus_desktop.training.spec import SLURM, RunnerSpec
+from octopus_desktop.training.bench import PASSED_ON, Group, Listener, Serve, free_port, give, own_address
+from octopus_desktop.training.spec import GIVEN, SLURM, WORK, RunnerSpec
 from octopus_desktop.wire.errors import UserError
 
 LOST_S = 10.0  # from the loss of a part until its group is begun anew with what is there
@@ -116,7 +116,7 @@ class SlurmBench:
 
     async def open(self, serve: Serve) -> None:
         self._serve = serve
-        for folder in ("work", GIVEN, SLURM):
+        for folder in (WORK, GIVEN, SLURM):
             (self._run_dir / folder).mkdir(exist_ok=True, mode=0o700)
         if self._spec.python:
             own_code(self._run_dir)
@@ -370,7 +370,8 @@ class SlurmBench:
                         self._end_group(f"The workers on node {place} of the allocation ended: {words['why']}"[:400])
                 elif words["word"] == "refused":
                     job.over = UserError(*(str(words[name]) for name in ("code", "what", "why", "next")))
-                    await slurm.cancel([job.id])
+                    with contextlib.suppress(UserError):  # then it ends itself, as this link ends
+                        await slurm.cancel([job.id])
         finally:
             beating.cancel()
             if job.parts.get(place) is part:

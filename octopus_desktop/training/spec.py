@@ -19,7 +19,10 @@ from octopus_desktop.wire.canonical import canonical_json
 
 MAILBOX = "mailbox.sqlite"
 SLURM = "slurm"  # a run's own folder for its allocation: the way to its runner, and its output
+WORK = "work"  # the workers' folder, and all that the job's code can write: its memory at the silo too
+GIVEN = "given"  # a task's files, where confined workers can read them
 PRIVATE = "leaving"  # a runner's own folder, closed to the job's code: updates on their way out, and what was left out
+KEPT_MODEL = "personal.safetensors"  # the silo's own model: in its memory's folder, and then in the run's
 
 
 def beside(update: Path, name: str) -> Path:
@@ -57,12 +60,15 @@ class DataSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Further:
-    """A further machine's share of a run: the node's id, how many workers, on which of its GPUs."""
+    """A further machine's share of a run: the node's id, how many workers, on which of its GPUs, in which Python there
+    ("": the agent's own); ``paths``: alias -> where data lies there, when not where it does here."""
 
     node: str
     name: str
     workers: int
     devices: tuple[str, ...] = ()
+    python: str = ""
+    paths: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +128,15 @@ class RunnerSpec(_Json):
     def for_machine(self, machine: Further) -> dict[str, Any]:
         """This specification as a further machine needs it; its own places come there."""
         return {
-            **asdict(self), "package": "", "blobs": "", "workers": machine.workers, "devices": machine.devices
-        }  # fmt: skip
+            **asdict(self),
+            "package": "",
+            "blobs": "",
+            "workers": machine.workers,
+            "devices": machine.devices,
+            "python": machine.python,
+            "python_paths": (),
+            "data": tuple({**item, "path": machine.paths.get(item["alias"], item["path"])} for item in self.data),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

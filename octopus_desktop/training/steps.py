@@ -37,6 +37,10 @@ FIRST_SCALE = 2.0**16
 GOOD_STEPS_TO_DOUBLE = 2000
 
 
+class Enough(BaseException):
+    """The number of local steps or passes is reached. No Exception, so that no trainer's code holds it back."""
+
+
 class Steps:
     """The steps of one training task on one worker. Use as a context manager around the trainer's ``train``, outside
     of ``Corrections``.

@@ -65,9 +65,9 @@ def make_package(root: Path, source: str) -> Path:
 
 
 def own(root: Path, source: str, cls: str, *, silos: int = 3, say: Say = lambda *_: None, **more: Any) -> OwnStrategy:
-    """The strategy in its process. ``more``: ``update``, ``mode``, ``limits``, ``window``, and its parameters."""
+    """The strategy in its process. ``more``: ``update``, ``mode``, ``rounds``, ``limits``, ``window``; parameters."""
     limits, window = more.pop("limits", Limits(answer_s=20.0)), more.pop("window", 16)
-    run = {name: more.pop(name) for name in ("update", "mode") if name in more}
+    run = {name: more.pop(name) for name in ("update", "mode", "rounds") if name in more}
     config = RunConfig(strategy=f"strategy:{cls}", strategy_parameters=more, **run)
     return OwnStrategy(config, make_package(root, source), silos, say, limits=limits, window=window)
 

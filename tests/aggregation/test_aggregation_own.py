@@ -122,10 +122,12 @@ def test_more_silos_than_the_window_holds_change_no_bit(tmp_path: Path) -> None:
 def test_words_for_the_silos_are_asked_once_a_round_and_ahead_of_it(tmp_path: Path) -> None:
     source = combining("return tile.current") + ASKED
     said: list[str] = []
-    with closing(own(tmp_path, source, "Mine", say=lambda level, source, text: said.append(text))) as strategy:
+    told = lambda level, source, text: said.append(text)  # noqa: E731
+    with closing(own(tmp_path, source, "Mine", rounds=2, say=told)) as strategy:
         assert [strategy.configure(1) for _ in range(3)] == [{"name": "Mine", "mu": 1}] * 3
         strategy.weights(facts())
         assert strategy.configure(2)["mu"] == 2
+        strategy.weights(facts())  # of the last round: none follows
     assert said == ["asked 1", "asked 2"]
 
 
@@ -224,3 +226,12 @@ def test_a_bubblewrap_that_does_not_work_is_named(tmp_path: Path, monkeypatch: A
     with closing(own(tmp_path, NESTEROV, "Nesterov", say=lambda level, _, text: said.append(text))) as strategy:
         assert strategy.weights(facts())
     assert any("bubblewrap does not work here: No permissions to create a new namespace" in text for text in said)
+
+
+def test_a_system_that_cannot_hold_its_process_is_named(tmp_path: Path, monkeypatch: Any) -> None:
+    import socket
+
+    monkeypatch.delattr(socket, "send_fds")
+    with pytest.raises(UserError, match="cannot run on this machine") as error:
+        own(tmp_path, NESTEROV, "Nesterov")
+    assert error.value.code == "OCT-RUN-STRATEGY"

@@ -111,6 +111,11 @@ async def test_two_rounds_to_the_end_and_all_of_it_recorded(tmp_path: Path) -> N
         first = pb.ExportRequest(id=run_id, round=1, path=str(tmp_path / "one"), request_id=new_id())
         await silo.call("Runs.ExportModel", first)
         assert file_digest(tmp_path / "one") == file_digest(tmp_path / "m2.safetensors")
+        own = pb.ExportRequest(id=run_id, personal=True, path=str(tmp_path / "own"), request_id=new_id())
+        assert await fails(silo, "Runs.ExportModel", own) == "OCT-BLOB-MISSING", "the job keeps none"
+        async with asyncio.timeout(20):
+            while (silo.home.run(run_id) / "work").exists():  # noqa: ASYNC110  no event tells of it
+                await asyncio.sleep(0.02)
         assert await fails(silo, "Runs.Pause", pb.ById(id=run_id)) == "OCT-RUN-STATE"
         assert await fails(silo, "Runs.Stop", pb.StopLocalRequest(id="x")) == "OCT-RUN-UNKNOWN"
         snap = await silo.snapshot()

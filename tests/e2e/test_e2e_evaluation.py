@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from octopus_desktop.cli.local_federation import LocalFederation, octopus
 from octopus_desktop.storage.blobs import file_digest
 from octopus_desktop.wire.errors import UserError
+from octopus_desktop.wire.pb.local_pb2 import ById
 from tests.e2e.house import below, finish, heart_job, make_federation, running, server_process
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -101,16 +102,46 @@ def test_a_fork_goes_on_from_a_round_of_another_run(
     assert fork.model.digest == simulated(federation, "--rounds", "3", "--from", str(model))["model"]["digest"]
 
 
+def test_what_the_strategy_had_gathered_goes_along_into_a_fork_and_into_its_simulation(
+    federation: LocalFederation, job: str, tmp_path: Path
+) -> None:
+    wish = {"run": {"rounds": 2}, "strategy": {"name": "fedadam"}}
+    old = finish(federation, federation.start_run(job, wish))
+    model = tmp_path / "model"
+    told = at_server(federation, "export", old.id, str(model))
+    state = Path(told["state"])
+    assert {path.name for path in state.iterdir()} == {"m.safetensors", "v.safetensors", "state.json"}
+    words = ["--set", "communication.carrier=grpc", *settings(wish)]
+    fork = finish(federation, at_server(federation, "start", job, "--from", old.id, *words)["id"])
+    assert len(json.loads(fork.config_json)["first_slots"]) == 2
+    carried = simulated(federation, *settings(wish), "--from", str(model))
+    assert carried["model"]["digest"] == fork.model.digest and "anew" not in carried
+    assert "state" not in at_server(federation, "export", old.id, str(model), "--round", "1")
+    assert not state.exists(), "a state that is not this model's does not stay beside it"
+    assert "begins anew" in simulated(federation, *settings(wish), "--from", str(model))["anew"]
+
+
 def test_layers_that_stay_are_nobody_elses_and_the_simulation_has_the_same_bits(
     federation: LocalFederation, job: str, tmp_path: Path
 ) -> None:
-    wish = {"run": {"rounds": 3}, "personal": {"layers": ["bias"], "finetune_steps": 2}}
+    wish = {"run": {"rounds": 3}, "personal": {"layers": ["bias"], "finetune_epochs": 2, "keep": True}}
     run = finish(federation, federation.start_run(job, wish))
     assert run.state == "completed", f"{run.code} {run.reason}"
-    told = simulated(federation, *settings(wish), "--out", str(tmp_path / "last"))
+    told = simulated(federation, *settings(wish), "--out", str(tmp_path / "last"), "--personal", str(tmp_path / "own"))
     assert told["model"]["digest"] == run.model.digest
     assert {row["round"]: row["metrics"] for row in told["rounds"]} == {h.round: dict(h.metrics) for h in run.history}
     assert run.history[-1].metrics["eval_personal/accuracy"] > 0.5
+    for silo in federation.silos:
+        mine = tmp_path / f"own-{silo.plan.name}"
+        silo.command("runs", "export", run.id, str(mine), "--personal")
+        assert mine.read_bytes() == (tmp_path / "own" / f"{silo.plan.name}.safetensors").read_bytes()
+        rows = silo.api().call("Runs.Detail", ById(id=run.id)).rounds
+        assert [row.round for row in rows] == [1, 2, 3]
+        for row, theirs in zip(rows, run.history, strict=True):
+            assert "eval_personal/accuracy" in row.local
+            assert dict(theirs.silos[silo.plan.name].metrics).items() <= dict(row.local).items()
+    personal = {name: values["eval_personal/accuracy"] for name, values in told["silo_metrics"].items()}
+    assert personal == {name: one.metrics["eval_personal/accuracy"] for name, one in run.history[-1].silos.items()}
     at_server(federation, "export", run.id, str(tmp_path / "first"), "--round", "1")
     for number in (2, 3):
         federation.silos[0].command("runs", "export", run.id, str(tmp_path / f"{number}"), "--round", f"{number}")

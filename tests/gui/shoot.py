@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
@@ -42,6 +43,26 @@ def run_of_silos(qt: QApplication, app: App, daemon: SampleDaemon, count: int) -
     return run.id
 
 
+def feed(daemon: SampleDaemon) -> None:
+    """Five minutes of load, as the daemon would tell it."""
+    for number in range(150):
+        node = pb.Node()
+        node.CopyFrom(next(n for n in daemon.snapshot.nodes if n.local))
+        node.seen_at = time.time() + 2 * number
+        node.cpu_load = 0.35 + 0.2 * math.sin(number / 9)
+        for gpu in node.gpus:
+            gpu.utilisation = max(0.0, 0.9 - (0.8 if (number + 5 * gpu.index) % 30 > 22 else 0.0))
+            gpu.power_w = 80 + 220 * gpu.utilisation
+            gpu.temperature_c = 62 + 12 * gpu.utilisation
+        daemon.push(node=node)
+        if number % 30 == 0:
+            run = pb.Run()
+            run.CopyFrom(daemon.snapshot.runs[0])
+            run.bytes_out += number << 14
+            run.bytes_in += number << 15
+            daemon.push(run=run)
+
+
 def main() -> int:
     out, wanted = Path(sys.argv[1]), sys.argv[2:]
     out.mkdir(parents=True, exist_ok=True)
@@ -77,6 +98,7 @@ def main() -> int:
                     page.show_item(next(r.id for r in daemon.snapshot.runs if r.state == "training"))
                     settle(qt, 0.8)
                     app.window.grab().save(str(out / f"run-{theme}.png"))
+                    feed(daemon)
                     for place in range(1, page.detail.tabs.count()):
                         page.detail.tabs.setCurrentIndex(place)
                         settle(qt, 0.4)

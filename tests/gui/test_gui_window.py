@@ -44,7 +44,7 @@ def test_every_page_opens_by_its_shortcut(qtbot: QtBot, tmp_path: Path) -> None:
             desk.context.commands.run(f"page {spec.key}")
             assert type(desk.window._stack.currentWidget()).__name__ == spec.name
             assert desk.context.commands.action(f"page {spec.key}").shortcut().toString() == spec.shortcut
-        assert len({spec.shortcut for spec in pages()}) == 10
+        assert len({spec.shortcut for spec in pages()}) == 11
 
 
 def test_the_status_bar_answers_the_three_questions(qtbot: QtBot, tmp_path: Path) -> None:

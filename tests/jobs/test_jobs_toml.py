@@ -326,6 +326,23 @@ def test_a_coordinators_impossible_encoding_is_refused(wish: dict[str, Any]) -> 
     assert told.value.code == "OCT-CONFIG-INVALID" and "encoding" in told.value.what
 
 
+@pytest.mark.parametrize(
+    ("wish", "told"),
+    [
+        ({"finetune_epochs": 1, "finetune_steps": 2}, "there are finetune_steps as well"),
+        ({"keep": True}, "no silo's model would be its own"),
+        ({"finetune_epochs": -1}, "out of range"),
+    ],
+)
+def test_personal_settings_that_cannot_be_meant_are_refused(wish: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError) as refused:
+        apply_overrides(RunConfig(), {"personal": wish})
+    assert refused.value.code == "OCT-CONFIG-INVALID" and told in refused.value.what
+    config = apply_overrides(RunConfig(), {"personal": {"finetune_epochs": 2, "keep": True}})
+    assert (config.personal_epochs, config.personal_keep) == (2, True)
+    assert RunConfig.from_dict(json.loads(config.to_json())) == config
+
+
 def test_keys_that_came_later_change_no_digest_until_they_say_something() -> None:
     first = {
         "rounds", "seed", "mode", "quorum", "round_deadline_s", "lease_s", "strategy", "strategy_parameters", "update",
@@ -362,3 +379,15 @@ def test_what_is_off_with_evaluation_and_personal_layers_is_named(lines: str, ke
     assert manifest is None
     assert mistake.key == key and mistake.line == 6
     assert advice in mistake.advice
+
+
+def test_a_strategy_of_the_packages_own_is_named_as_the_trainer_is() -> None:
+    config = parse(TOML.replace('"fedavgm"', '"deep.strategy:Mine"'), strategies=("fedavg", "fedavgm")).config
+    assert (config.strategy, config.own_strategy) == ("deep.strategy:Mine", True)
+    assert config.strategy_parameters == {"momentum": 0.9}
+    assert RunConfig.from_dict(config.to_dict()) == config
+    assert not RunConfig().own_strategy
+    changed = apply_overrides(config, {"strategy": "other:Mine"}, strategies=("fedavg",))
+    assert (changed.strategy, changed.strategy_parameters) == ("other:Mine", {})
+    with pytest.raises(UserError, match="'Mine:' is not allowed"):
+        parse(TOML.replace('"fedavgm"', '"Mine:"'), strategies=("fedavg",))

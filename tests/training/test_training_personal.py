@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.training import leaving
 from octopus_desktop.training.engine import TaskInput, TaskResult
+from octopus_desktop.training.spec import KEPT_MODEL
 from octopus_desktop.wire.errors import UserError
 from tests.training.test_training_engine import engine, home
 
@@ -82,6 +83,55 @@ def test_a_model_is_tried_out_after_some_own_steps_and_trained_as_if_it_had_not_
     assert set(more) == {f"eval_personal/{name}" for name in ("accuracy", "seen", "examples")}
     assert {**plain.metrics, **more} == tried.metrics
     assert "fine-tune" in {step for _, step, _, _ in tried.spans}
+
+
+def tried(result: TaskResult) -> dict[str, float]:
+    return {name: value for name, value in result.metrics.items() if name.startswith("eval_personal/")}
+
+
+def test_epochs_are_passes_over_the_silos_data_however_many_the_trainer_makes(home: Path) -> None:
+    """The trainer makes two passes of six steps."""
+    before = do(home, RunConfig(seed=3), task(home, 1))
+    update = (home / "out").read_bytes()
+    by_steps = [tried(do(home, RunConfig(seed=3, personal_steps=steps), task(home, 1))) for steps in (6, 12)]
+    by_epochs = [tried(do(home, RunConfig(seed=3, personal_epochs=n), task(home, 1))) for n in (1, 2, 3, 3)]
+    assert by_epochs[:2] == by_steps and by_steps[0] != by_steps[1]
+    assert by_epochs[2] == by_epochs[3] != by_epochs[1], "for a third pass it is asked to train again"
+    assert (home / "out").read_bytes() == update and before.metrics.keys().isdisjoint(by_steps[0])
+
+
+@pytest.mark.parametrize("more", [{"personal_epochs": 1}, {"personal_layers": ("1.*",)}, {}])
+def test_the_final_model_with_what_is_the_silos_own_stays_here_and_is_what_was_judged(
+    home: Path, more: dict[str, object]
+) -> None:
+    config = RunConfig(seed=3, rounds=3, personal_keep=True, **more)  # type: ignore[arg-type]
+    do(home, config, task(home, 3))
+    assert not (home / "keep" / KEPT_MODEL).exists(), "of a round in between nothing is kept"
+    final = do(home, config, task(home, 3, "evaluate"))
+    kept = home / "keep" / KEPT_MODEL
+    again = TaskInput(task="evaluate", round=3, rounds=3, model=kept, keep=home / "other", config={"name": "fedavg"})
+    judged = do(home, RunConfig(seed=3, rounds=3), again).metrics
+    found = tried(final) or {f"eval_personal/{name[5:]}": value for name, value in final.metrics.items()}
+    assert {f"eval_personal/{name[5:]}": value for name, value in judged.items()} == found
+    assert (kept.read_bytes() == (home / "first").read_bytes()) == (not more)
+
+
+def test_the_runner_takes_the_silos_own_model_only_as_a_file_of_the_models_form(tmp_path: Path) -> None:
+    save_file({"w": np.ones(3, np.float32)}, tmp_path / "model")
+    for place, (written, good) in enumerate({"same": (3, True), "other": (4, False)}.values()):
+        out = tmp_path / f"kept-{place}"
+        save_file({"w": np.zeros(written, np.float32)}, tmp_path / "written")
+        if good:
+            leaving.keep_here(tmp_path / "written", tmp_path / "model", out)
+            assert load_file(out)["w"].tolist() == [0, 0, 0]
+            continue
+        with pytest.raises(UserError) as caught:
+            leaving.keep_here(tmp_path / "written", tmp_path / "model", out)
+        assert caught.value.code == "OCT-MODEL-SHAPE" and not out.exists()
+    (tmp_path / "written").symlink_to(tmp_path / "model")
+    with pytest.raises(UserError):
+        leaving.keep_here(tmp_path / "written", tmp_path / "model", tmp_path / "kept")
+    assert not (tmp_path / "kept").exists() and (tmp_path / "model").exists()
 
 
 @pytest.mark.parametrize("patterns", [("2.nothing",), ("*",)])

@@ -3,7 +3,8 @@ researcher tries it out.
 
 ``strategy.py`` — ``OwnStrategy``, which looks to the fold like any other strategy. ``host.py`` — the process: started
 in a sandbox, spoken to, ended. ``process.py`` — what runs there, the one place that imports the package's strategy.
-``memory.py`` — where a tile lies in the memory that both see. ``trial.py`` — tries a strategy out on small arrays.
+``told.py`` — what is believed of what it says. ``memory.py`` — where a tile lies in the memory that both see.
+``trial.py`` — tries a strategy out on small arrays.
 
 Words (``wire.frames``), on any of the process's lanes, each answered on the same one before the next:
 
@@ -11,7 +12,8 @@ Words (``wire.frames``), on any of the process's lanes, each answered on the sam
         asynchronous, pairwise, slots}
     memory {slots, window, cell_bytes}, and a file descriptor behind it → done
     configure {round} → words {words}
-    begin {answers, next} → weights {weights, words}: a new instance; ``words`` are those of the round ``next``
+    begin {answers, next} → weights {weights, words}: a new instance; ``words`` are those of the round ``next``, if
+        it is not 0
     weigh {answers, next} → weights: the same, with the inner products in the window
     combine {kind, length, weights, round, slots, held} → done; on the way read {update} → held {first, count}
     anything → fault {code, what, why, next}

@@ -73,11 +73,15 @@ class Lane:
         except OSError as error:
             raise self._host.lost("took no word") from error
 
-    def hear(self, patience_s: float = 0.0) -> frames.Frame:
-        """The next word. Raises UserError: a fault of the strategy, its silence or its end."""
-        deadline = time.monotonic() + (patience_s or self._host.patience_s)
+    @property
+    def patience_s(self) -> float:
+        return self._host.patience_s
+
+    def hear(self, deadline: float = 0.0) -> frames.Frame:
+        """The next word. Raises UserError: a fault of the strategy, its silence or its end. ``deadline``: of
+        ``time.monotonic``."""
         try:
-            frame = frames.receive(self._connection, deadline)
+            frame = frames.receive(self._connection, deadline or time.monotonic() + self.patience_s)
         except TimeoutError as error:
             raise self._host.lost("did not answer in time") from error
         except (OSError, ValueError) as error:
@@ -87,6 +91,9 @@ class Lane:
         if frame["word"] == "fault":
             raise _told(frame)
         return frame
+
+    def lost(self, how: str) -> BaseException:
+        return self._host.lost(how)
 
     def ask(self, word: str, **fields: Any) -> frames.Frame:
         self.send(word, **fields)
@@ -122,7 +129,15 @@ class Host:
         self.closed = False
 
     def start(self) -> None:
-        """Raises UserError OCT-RUN-STRATEGY, when no interpreter can be started."""
+        """Raises UserError OCT-RUN-STRATEGY, when no interpreter can be started, or on a system without a way to share
+        memory with it."""
+        if not hasattr(socket, "send_fds"):
+            raise UserError(
+                "OCT-RUN-STRATEGY",
+                f"The job's own strategy {self._entry} cannot run on this machine.",
+                "Its process is made for Linux and macOS.",
+                "Run the server, or the simulation, on one of these.",
+            )
         why = _obstacle()
         if not why:
             try:
@@ -227,7 +242,7 @@ class Host:
         started.wait()
         for _, end in pairs:
             end.close()
-        if self._lanes[0].hear(START_S)["word"] != "up":
+        if self._lanes[0].hear(time.monotonic() + START_S)["word"] != "up":
             raise self.lost("did not keep to the form of its words")
 
     def _keep(self, command: list[str], fds: list[int], started: threading.Event) -> None:

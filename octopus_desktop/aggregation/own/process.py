@@ -12,7 +12,6 @@ import json
 import math
 import mmap
 import os
-import re
 import select
 import signal
 import socket
@@ -29,16 +28,16 @@ import numpy as np
 from octopus_desktop.aggregation.facts import AnswerFacts
 from octopus_desktop.aggregation.numbers import Array
 from octopus_desktop.aggregation.own.memory import Cells, Plan
-from octopus_desktop.aggregation.strategies.base import Common, Tile
+from octopus_desktop.aggregation.own.told import MOST_SLOTS, MOST_WORDS, NAME
+from octopus_desktop.aggregation.strategies.base import MEMORY_WORDS, Common, Tile
 from octopus_desktop.system.syscalls import limit_itself, stay_alone
 from octopus_desktop.wire import frames
 from octopus_desktop.wire.errors import UserError
 
 MOST_BYTES = 1 << 30  # of a word to this process: all answers of a round
-MOST_WORDS = 64 << 10
-MOST_SLOTS = 16
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_REFUSED = (PermissionError, OSError, FileNotFoundError)  # and not their other kinds, such as what a strategy defines
 ADVICE = "Correct the package's strategy (octopus jobs check), and build and submit it again."
+CONFINED = "A strategy has no network, writes no files and starts no processes; do without. " + ADVICE
 
 
 class Overdue(BaseException):
@@ -80,14 +79,19 @@ class _Own:
         modes = [str(mode) for mode in made.modes]
         if not modes or not {*modes} <= {"sync", "async"}:
             raise _Broken("", f'modes is {made.modes!r}; "sync", "async" or both are wanted.')
-        if not isinstance(made.name, str) or not _NAME.fullmatch(made.name):
+        if not isinstance(made.name, str) or not NAME.fullmatch(made.name):
             raise _Broken("", f"name is {made.name!r}; up to 64 letters, digits, '-', '_' and '.' are wanted.")
         if made.update not in ("weights", "difference"):
             raise _Broken("", f'update is {made.update!r}; "weights" or "difference" is wanted.')
         slots = self._slots(made)
         if not {*made.shared} <= {*slots}:
             raise _Broken("", f"shared names {made.shared!r}; its slots are {', '.join(slots) or 'none'}.")
+        if made.returns:
+            why = f"returns is {made.returns!r}; having silos send more is for the built-in strategies alone."
+            raise _Broken("", why)
         buffer, most = made.asynchronous if hasattr(made, "asynchronous") else (1, -1)
+        if buffer < 1:
+            raise _Broken("", f"asynchronous begins with {buffer!r}; a model is made of 1 answer at least.")
         return {
             "name": made.name,
             "update": made.update,
@@ -107,7 +111,7 @@ class _Own:
     def _slots(self, made: Common) -> dict[str, float]:
         said = made.slots()
         good = isinstance(said, Mapping) and all(
-            isinstance(name, str) and _NAME.fullmatch(name) and _number(value) for name, value in said.items()
+            isinstance(name, str) and NAME.fullmatch(name) and _number(value) for name, value in said.items()
         )
         if not good or len(said) > MOST_SLOTS:
             raise _Broken("slots", f"it gave {said!r:.200}; up to {MOST_SLOTS} names with a number each are wanted.")
@@ -121,6 +125,9 @@ class _Own:
             text = json.dumps(words, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise _Broken("configure", f"a dict of JSON values is wanted: {error}.") from error
+        if memory := sorted(MEMORY_WORDS & words.keys()):
+            why = f"{memory[0]!r} makes each silo keep a memory, which is for the built-in strategies alone."
+            raise _Broken("configure", why)
         if len(text) > MOST_WORDS:
             raise _Broken("configure", f"its words have {len(text)} bytes; {MOST_WORDS} are allowed.")
         return words
@@ -206,7 +213,8 @@ class _Own:
             why = f"{self._place_of(error.where)}{error}"
         else:
             why = f"{place}{type(error).__name__}: {str(error)[:1000] or 'no message'}"
-        return {"code": code, "what": f"The job's own strategy {self.entry} failed.", "why": why, "next": ADVICE}
+        what, advice = f"The job's own strategy {self.entry} failed.", CONFINED if type(error) in _REFUSED else ADVICE
+        return {"code": code, "what": what, "why": why, "next": advice}
 
     def _place_of(self, method: str) -> str:
         found = getattr(getattr(self._cls, method, None), "__code__", None)
@@ -276,12 +284,16 @@ class _Lanes:
                 answers = [AnswerFacts.from_dict(value) for value in word["answers"]]
                 with self.own.timed():
                     weights = self.own.begin(answers) if name == "begin" else self.own.weigh(number, answers)
-                    return "weights", {"weights": weights, "words": self.own.configure(int(word["next"]))}
+                    return "weights", {"weights": weights, "words": self._words(int(word["next"]))}
             case "combine":
                 with self.own.timed():
                     self.own.combine(number, word, lambda i: self._fetch(number, i))
                 return "done", {}
         raise ValueError(f"an unknown word {word['word']!r}")
+
+    def _words(self, round_: int) -> dict[str, Any]:
+        assert self.own
+        return self.own.configure(round_) if round_ else {}
 
     def _map(self, number: int, word: frames.Frame) -> None:
         _, (fd,), _, _ = socket.recv_fds(self._lanes[number], 1, 1)

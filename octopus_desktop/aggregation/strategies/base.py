@@ -22,6 +22,7 @@ from octopus_desktop.aggregation.facts import AnswerFacts
 from octopus_desktop.wire.errors import UserError
 
 Array = NDArray[Any]
+MEMORY_WORDS = frozenset({"scaffold", "dynamic"})  # of ``configure``: the silos keep a memory, which ends with the run
 
 
 @dataclass(kw_only=True)

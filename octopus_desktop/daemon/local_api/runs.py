@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from octopus_desktop.daemon.core import Silo
+from octopus_desktop.daemon.services.exports import Exports
 from octopus_desktop.daemon.services.record import Record
 from octopus_desktop.daemon.services.runs import Runs
 from octopus_desktop.wire.pb import local_pb2 as pb
 
 
 class RunsApi:
-    def __init__(self, silo: Silo, runs: Runs, record: Record) -> None:
-        self._silo, self._runs, self._record = silo, runs, record
+    def __init__(self, silo: Silo, runs: Runs, record: Record, exports: Exports) -> None:
+        self._silo, self._runs, self._record, self._exports = silo, runs, record, exports
 
     async def Pause(self, request: pb.ById) -> pb.Run:
         return self._runs.pause(request.id)
@@ -31,5 +32,5 @@ class RunsApi:
             yield update
 
     async def ExportModel(self, request: pb.ExportRequest) -> pb.Ack:
-        await self._runs.export(request.id, request.round, request.path)
+        await self._exports.export(request)
         return pb.Ack()

@@ -211,9 +211,9 @@ class Policies:
         self, offer: pb.SiloOffer, verified: VerifiedPackage, files: Mapping[str, bytes]
     ) -> tuple[Sequence[pb.Finding], Sequence[pb.SummaryLine]]:
         """Findings of the static review, and the job in plain sentences with what the rules say of each."""
-        found = static.find(files)
-        answer = self._evaluate(offer, verified, found)
         config = RunConfig.from_dict(json.loads(offer.offer.config_json))
+        found = static.find(files, strategy=config.strategy)
+        answer = self._evaluate(offer, verified, found)
         fitting = {need: list(datasets) for need, datasets in self._fitting(verified.manifest.data).items()}
         said = review.summary(verified.manifest, config, offer.offer, fitting, policy=answer.lines)
         carrier = next(line for line in said if line.topic == "carrier")

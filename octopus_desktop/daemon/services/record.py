@@ -174,7 +174,7 @@ class Record:
 
     def _store(self, points: list[Any], spans: list[Any], traffic: dict[str, list[int]]) -> None:
         db = self._silo.db
-        with db.transaction():
+        with db.transaction(durable=False):
             db.write_many("INSERT INTO run_points(run_id,body) VALUES(?,?)", points)
             db.write_many("INSERT INTO run_spans(run_id,body) VALUES(?,?)", spans)
             for table, rows, kept in (("run_points", points, POINTS_KEPT), ("run_spans", spans, SPANS_KEPT)):

@@ -18,7 +18,7 @@ from octopus_desktop.daemon import reducer
 from octopus_desktop.daemon.core import Silo, when_possible
 from octopus_desktop.daemon.mail import Mailboxes
 from octopus_desktop.daemon.services import conditions as terms
-from octopus_desktop.daemon.services.blob_uses import MODELS_KEPT, BlobUses
+from octopus_desktop.daemon.services.blob_uses import BlobUses
 from octopus_desktop.daemon.services.lives import Lives
 from octopus_desktop.daemon.services.logs import Logs
 from octopus_desktop.daemon.services.nodes import Nodes
@@ -28,7 +28,7 @@ from octopus_desktop.daemon.services.words import Words
 from octopus_desktop.daemon.supervisor import Runner
 from octopus_desktop.jobs.approval import Conditions
 from octopus_desktop.storage.blobs import BlobStore
-from octopus_desktop.training.spec import PRIVATE, SLURM, RunnerSpec
+from octopus_desktop.training.spec import GIVEN, PRIVATE, SLURM, WORK, RunnerSpec
 from octopus_desktop.wire.blobs import answer_blobs
 from octopus_desktop.wire.errors import IllegalMove, UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
@@ -114,45 +114,6 @@ class Runs:
                 "Look at the run's state first.",
             ) from error
         return run
-
-    async def export(self, run_id: str, round_: int, path: str) -> None:
-        """Write the global model after a round (0: the newest) as a safetensors file; never over another file."""
-        run = self._silo.need("run", run_id)
-        detail = self._record.detail(run, "")
-        found = [r for r in detail.rounds if r.model_digest and (not round_ or r.round == round_)]
-        held = [r for r in found if self._blobs.has(r.model_digest)]
-        if not held:
-            raise UserError(
-                "OCT-BLOB-MISSING",
-                "That model is not kept here." if found else "There is no such model yet.",
-                f"The models of the last {MODELS_KEPT} rounds and the final one are kept.",
-                "Choose a later round, or ask the coordinator for it.",
-            )
-        target = Path(path)
-        if not target.is_absolute() or not target.parent.is_dir():
-            raise UserError(
-                "OCT-CONFIG-INVALID", f"{path} cannot be written.", "Its folder does not exist.", "Give a whole path."
-            )
-        source = self._blobs.path(held[-1].model_digest)
-
-        def write() -> None:
-            with open(target, "xb") as out, open(source, "rb") as model:
-                shutil.copyfileobj(model, out, 1 << 20)
-
-        try:
-            await asyncio.to_thread(write)
-        except FileExistsError as error:
-            raise UserError(
-                "OCT-STATE-EXISTS", f"{path} exists already.", "Nothing is written over it.", "Choose another name."
-            ) from error
-        except OSError as error:
-            raise UserError(
-                "OCT-CONFIG-INVALID", f"{path} cannot be written.", str(error), "Choose another place."
-            ) from error
-        with self._silo.change():
-            what = {"round": held[-1].round, "digest": held[-1].model_digest, "path": path}
-            self._silo.record(self._silo.administrator, "model.exported", run_id, what)
-            self._silo.answer(pb.Ack())
 
     def detail(self, run_id: str) -> pb.RunDetail:
         run = self._silo.need("run", run_id)
@@ -414,7 +375,8 @@ class Runs:
         self._mailboxes.close(run_id)
         self._uses.drop_updates(run_id)
         place = self._silo.home.run(run_id)
-        for folder in ("package", PRIVATE, SLURM):
+        # the silo's own model, where one is kept, lies beside them
+        for folder in ("package", WORK, GIVEN, PRIVATE, SLURM):
             await asyncio.to_thread(shutil.rmtree, place / folder, True)
         await self._nodes.sample()
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from octopus_desktop.aggregation.facts import OF_MODEL
 from octopus_desktop.communication.contract import SERVER
 from octopus_desktop.daemon import reducer
 from octopus_desktop.daemon.core import Silo
@@ -107,7 +108,7 @@ class Words:
         before = envelope.round - 1 if answer.task == "train" else envelope.round
         for name, value in answer.metrics.items():
             # A training answer's "eval/…" speak of the model that came in, which the round before made.
-            place = before if name.startswith("eval/") else envelope.round
+            place = before if name.startswith(OF_MODEL) else envelope.round
             if place:
                 self._record.round(envelope.run_id, place).local[name] = value
         if 0 < before < envelope.round:

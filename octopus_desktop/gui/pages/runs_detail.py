@@ -15,6 +15,7 @@ from octopus_desktop.gui.pages.runs_left import LeftTab
 from octopus_desktop.gui.pages.runs_logs import LogsTab
 from octopus_desktop.gui.pages.runs_models import ModelsTab
 from octopus_desktop.gui.pages.runs_overview import OverviewTab
+from octopus_desktop.gui.pages.runs_system import SystemTab
 from octopus_desktop.gui.pages.runs_timeline import TimelineTab
 from octopus_desktop.gui.theme import GRID, set_role
 from octopus_desktop.gui.widgets import formats
@@ -44,6 +45,7 @@ class RunDetail(QWidget):
         self._follow: Subscription | None = None
         self.overview = OverviewTab(context)
         self.timeline = TimelineTab(context)
+        self.system = SystemTab(context)
         self.left = LeftTab(context)
         self.models = ModelsTab(context)
         self.logs = LogsTab(context)
@@ -51,6 +53,7 @@ class RunDetail(QWidget):
         for tab, name in (
             (self.overview, self.tr("Overview")),
             (self.timeline, self.tr("Timeline")),
+            (self.system, self.tr("System")),
             (self.left, self.tr("What left")),
             (self.models, self.tr("Models")),
             (self.logs, self.tr("Logs")),
@@ -267,6 +270,7 @@ class RunDetail(QWidget):
         values["where"].set_text(" · ".join(part for part in (", ".join(datasets), workers, allocation) if part))
         self._id.set_value(run.id)
         self.overview.set_run(run, self._own_name(run))
+        self.system.set_run(run)
         self._show_problem(run)
 
     def _show_problem(self, run: pb.Run) -> None:

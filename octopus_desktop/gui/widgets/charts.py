@@ -26,6 +26,7 @@ CHART_HEIGHT = 208  # at least; charts grow into the room there is
 TALLEST_CHART = 440
 MOST_MARKED = 60  # symbols are for few points; on many they are a smear
 REACH_PX = 14  # how near the cursor must come to a point
+BEHIND = 130  # of 255: live points, once rounds say more
 FADED = 70  # of 255: how strongly a line shows while another one is looked at
 
 
@@ -158,6 +159,8 @@ class MetricChart(QWidget):
             looked_at = whose == self.looked_at
             if self.looked_at and not looked_at:
                 colour.setAlpha(FADED)
+            elif whose == "live" and self.series.last_round() > 1:
+                colour.setAlpha(BEHIND)
             style = Qt.PenStyle.DashLine if whose == "federation" else Qt.PenStyle.SolidLine
             curve.setPen(pyqtgraph.mkPen(colour, width=2.5 if looked_at else 1, style=style))
             if whose == "live":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 
 from octopus_desktop.gui.theme import GRID, Theme
 from octopus_desktop.gui.widgets.carriers import state_of
@@ -31,6 +31,7 @@ class StepLines(QWidget):
         column.setSpacing(GRID)
         column.addLayout(self._lines)
         column.addWidget(self._bar)
+        column.addStretch(1)
 
     def begin(self) -> None:
         """Forget what was found before; lines are about to come."""
@@ -72,6 +73,7 @@ class StepLines(QWidget):
         if step.detail:
             words.addWidget(label(step.detail, "muted", wrap=True, selectable=True))
         row.addLayout(words, 1)
+        line.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
         if step.next_step and state_of(step) == "failed":
             words.addWidget(label(self.tr("Next: {0}").format(step.next_step), wrap=True, selectable=True))
             name = self.tr("Copy what to do next")
