@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from octopus_desktop.system.slurm_words import Job, read_job, refusal
+from octopus_desktop.wire.canonical import canonical_json, digest
 from octopus_desktop.wire.errors import UserError
 
 ASK_S = 20.0  # for one command's answer; while its controller is away, Slurm's commands try for a while by themselves
@@ -144,7 +145,13 @@ async def submit(
         UserError: OCT-SLURM-MISSING, -DOWN, -PARTITION, -ACCOUNT, -LIMIT, -REFUSED.
     """
     text = "#!/bin/sh\nexec " + shlex.join(script) + "\n"
-    options = [f"--job-name={name}", f"--chdir={folder}", f"--output={folder}/allocation-%j.log", "--open-mode=append"]
+    options = [
+        f"--job-name={name}",
+        f"--comment={mark_of(profile, script)}",
+        f"--chdir={folder}",
+        f"--output={folder}/allocation-%j.log",
+        "--open-mode=append",
+    ]
     words = ["sbatch", "--parsable", "--requeue", "--export=ALL", *options, *profile.options()]
     out = await _ask(*words, stdin=text, environment=environment)
     return out.strip().partition(";")[0]
@@ -189,15 +196,20 @@ async def place(job: Job) -> int:
     return waiting.index(job.id) + 1 if job.id in waiting else 0
 
 
-async def named(prefix: str, *, whole: bool = False) -> dict[str, str]:
-    """Ids of this user's allocations that are not over -> their names, of those that begin with ``prefix`` (``whole``:
-    are it), the newest last."""
-    words = ["squeue", "--noheader", "--me", f"--states={OPEN}", "--format=%i|%T|%j"]
+def mark_of(profile: Profile, script: Sequence[str]) -> str:
+    """By which an allocation is known to be for the same, under whatever name."""
+    return digest(canonical_json([profile.options(), list(script)]))[:16]
+
+
+async def named(prefix: str, *, whole: bool = False) -> dict[str, tuple[str, str]]:
+    """Ids of this user's allocations that are not over -> (name, mark), of those whose name begins with ``prefix``
+    (``whole``: is it), the newest last."""
+    words = ["squeue", "--noheader", "--me", f"--states={OPEN}", "--format=%i|%T|%k|%j"]
     found = {}
     for line in (await _ask(*words)).splitlines():
-        job_id, state, name = line.split("|", 2)
+        job_id, state, mark, name = line.split("|", 3)
         if (name == prefix if whole else name.startswith(prefix)) and state != "COMPLETING":
-            found[job_id] = name
+            found[job_id] = name, mark
     return dict(sorted(found.items(), key=lambda item: int(re.sub(r"\D.*", "", item[0]) or 0)))
 
 

@@ -243,19 +243,22 @@ class SlurmBench:
             tries += 1
 
     async def _ask(self) -> None:
-        there = list(await slurm.named(self._name, whole=True))
+        script = self._script()
+        mark = slurm.mark_of(self._profile, script)
+        found = await slurm.named(self._name, whole=True)
+        there = [job for job, (_, its) in found.items() if its == mark][-1:]
+        await slurm.cancel([job for job in found if job not in there])  # asked for under another profile, or twice
         own = await own_address_for(self._profile)
         await self._doorway.open(self._connected, own, self._profile.alone_s)
         if there:
-            await slurm.cancel(there[:-1])
-            job_id = there[-1]
+            [job_id] = there
             self._asking = asyncio.create_task(asyncio.sleep(0), name="taken over")
             self._log("info", f"The run goes on in its Slurm job {job_id}.")
         else:
             self._tell("SUBMITTING", "The allocation is asked for")
             # Whatever ends this process now, the name leads to it.
             folder, environment = self._run_dir / SLURM, _environment()
-            asking = slurm.submit(self._profile, self._name, self._script(), folder=folder, environment=environment)
+            asking = slurm.submit(self._profile, self._name, script, folder=folder, environment=environment)
             self._asking = asyncio.create_task(asking, name="sbatch")
             job_id = await asyncio.shield(self._asking)
             self._log("info", f"Slurm job {job_id} was submitted.")

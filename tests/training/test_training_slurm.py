@@ -202,6 +202,16 @@ def test_a_pause_gives_the_allocation_back_and_a_deadline_in_the_queue_is_told(
     with submitting(tmp_path / "run", cluster, deadline_s=30.0) as run:
         run.give(run.model())
         run.wait(lambda: any("waits for resources, 1st in the queue" in said for said in run.queue()))
+        [first] = ours(cluster)
+        assert run.process
+        run.process.kill()  # and what is started anew is to ask for something else
+        run.process.wait()
+        assert run.spec.allocated
+        profile = {**run.spec.allocated.profile, "time": "11"}
+        replace(run.spec, slurm={**run.spec.slurm, "profile": profile}).write(run.run_dir / "runner.json")
+        run.start()
+        run.until(lambda: len(ours(cluster)) == 1 and first not in ours(cluster))
+        run.wait(lambda: "waits for resources" in run.queue()[-1])
         run.say("pause")
         run.wait(lambda: run.queue()[-1] == "")
         run.until(lambda: not ours(cluster))
