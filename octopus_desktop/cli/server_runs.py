@@ -264,8 +264,8 @@ def runs_watch(run: str) -> None:
             click.echo(MessageToJson(last, indent=None, preserving_proto_field_name=True))
             continue
         for silo in last.silos:
-            if states.get(silo.silo) != silo.state:
-                states[silo.silo] = silo.state
+            if states.get(silo.silo) != f"{silo.state} {silo.reason}":
+                states[silo.silo] = f"{silo.state} {silo.reason}"
                 click.echo(f"{silo.silo}: {silo.state} {silo.reason}".rstrip())
         for row in last.history:
             text = f"round {row.round} of {last.rounds}: {_metrics(row.metrics)} ({row.seconds:.2f} s)"
