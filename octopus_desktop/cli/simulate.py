@@ -9,17 +9,19 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from octopus_desktop.cli.common import emit, facts, json_option, size, table, wants_json
+from octopus_desktop.cli.common import emit, facts, json_option, table, wants_json
+from octopus_desktop.cli.simulate_report import cell, plain, show, value_at
 from octopus_desktop.wire.errors import UserError
 
 if TYPE_CHECKING:
     from octopus_desktop.jobs.manifest import RunConfig
+    from octopus_desktop.simulation.clock import Pace
     from octopus_desktop.simulation.group import Group
     from octopus_desktop.simulation.jobs import Job
     from octopus_desktop.simulation.simulator import SimulationResult, Step
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 SILOS_A_WORKER = 8  # with fewer, starting one more process costs more than it brings
 MOST_LINES = 12
-MOST_ROWS = 40
 
 
 @click.command("simulate")
@@ -50,10 +51,12 @@ MOST_ROWS = 40
     "--speed",
     "speeds",
     multiple=True,
-    metavar="NAME=SECONDS",
-    help="Simulated seconds of one task at a silo (default 1): who is slow, in async mode or against a deadline.",
+    metavar="SECONDS",
+    help="Simulated seconds of one task at a silo (default 1): who is slow, in async mode or against a deadline. X for "
+    "all, or drawn for each by the seed: lognormal:MEDIAN:SIGMA, uniform:LEAST:MOST.",
 )
-@click.option("--link", type=float, default=0.0, metavar="MBIT", help="Simulated speed of each silo's link.")
+@click.option("--link", "links", multiple=True, metavar="MBIT", help="Simulated speed of the silos' links, as --speed.")
+@click.option("--stragglers", metavar="P:FACTOR", help="A task takes FACTOR times as long with the probability P.")
 @click.option("--dropout", type=float, default=0.0, metavar="P", help="A silo fails a task with this probability.")
 @click.option("--workers", type=int, help="Processes that train silos (default: one a core). Changes no bit.")
 @click.option("--exact", is_flag=True, help="Under torchrun: gather each update in place of sums, so no bit differs.")
@@ -84,7 +87,8 @@ def cli(
     label: str,
     partition_seed: int,
     speeds: tuple[str, ...],
-    link: float,
+    links: tuple[str, ...],
+    stragglers: str | None,
     dropout: float,
     workers: int | None,
     exact: bool,
@@ -148,8 +152,7 @@ def cli(
         options: dict[str, Any] = {
             "group": group,
             "exact": exact,
-            "speeds": _speeds(speeds, chosen),
-            "link_mbit": link,
+            "pace": _pace(speeds, links, stragglers, chosen, overrides, opened.manifest.config),
             "dropout": dropout,
             "workers": 1 if group else _workers(workers, len(chosen), batched, overrides, opened.manifest.config),
             "batched": batched,
@@ -184,7 +187,7 @@ def cli(
             written += _write_personal(result, personal)
         if out:
             written += _write_model(result, out, best)
-        emit(_plain(result, scores), lambda: _show(result, scores, written, out))
+        emit(plain(result, scores), lambda: show(result, scores, written, out))
 
 
 def _join(workers: int | None, runtime: Path | None) -> Group | None:
@@ -254,7 +257,7 @@ def _workers(wish: int | None, silos: int, batched: bool, overrides: dict[str, A
     if wish is not None and wish < 1:
         raise _usage("--workers must be at least 1.", "Say how many processes train silos.")
     if wish is not None and wish > 1 and (batched or several):
-        with_what = "--batched, which uses all cores in one process" if batched else "several DDP workers in each silo"
+        with_what = "--batched, which is one process" if batched else "several DDP workers in each silo"
         raise _usage(f"--workers does not go with {with_what}.", "Leave one of the two out.")
     if batched or several:
         return 1
@@ -290,41 +293,41 @@ def _compare(
         table(
             f"\n{metric} against simulated time",
             ["seconds", *results],
-            [(f"{moment:.1f}", *(_cell(_value_at(curve, moment)) for curve in curves.values())) for moment in moments],
+            [(f"{moment:.1f}", *(cell(value_at(curve, moment)) for curve in curves.values())) for moment in moments],
             right=["seconds", *results],
         )
         facts("", [(f"{mode} took", f"{end:.1f} simulated seconds") for mode, end in ends.items()])
 
-    told = {mode: {**_plain(result, {}), "virtual_seconds": ends[mode]} for mode, result in results.items()}
+    told = {mode: {**plain(result, {}), "virtual_seconds": ends[mode]} for mode, result in results.items()}
     emit({"metric": metric, "modes": told, "curves": {m: [list(p) for p in c] for m, c in curves.items()}}, show)
-
-
-def _value_at(curve: Any, moment: float) -> float | None:
-    """The newest value at this moment."""
-    known = [value for time, value in curve if time <= moment]
-    return known[-1] if known else None
 
 
 def _usage(what: str, next_step: str) -> UserError:
     return UserError("OCT-CLI-USAGE", what, "", next_step)
 
 
-def _speeds(given: tuple[str, ...], silos: Collection[str]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for text in given:
-        name, _, seconds = text.partition("=")
-        try:
-            found[name] = float(seconds)
-        except ValueError:
-            found[name] = -1.0
-        if name not in silos or not 0 < found[name] < 1e9:
-            raise UserError(
-                "OCT-CLI-USAGE",
-                f"--speed {text} cannot be used.",
-                f"It is NAME=SECONDS, for one of {', '.join(silos)}.",
-                "Correct it, for example --speed zurich=30.",
-            )
-    return found
+def _pace(
+    speeds: Sequence[str],
+    links: Sequence[str],
+    stragglers: str | None,
+    silos: Collection[str],
+    overrides: dict[str, Any],
+    config: RunConfig,
+) -> Pace:
+    from octopus_desktop.simulation.clock import Pace, by_silo
+
+    seed = int(overrides.get("run", {}).get("seed", config.seed))
+    probability, _, factor = (stragglers or "0:1").partition(":")
+    try:
+        straggling, times = float(probability), float(factor)
+    except ValueError:
+        raise _usage(f"--stragglers {stragglers} cannot be used.", "Write P:FACTOR, such as 0.1:20.") from None
+    return Pace(
+        seconds=by_silo("--speed", speeds, silos, seed),
+        mbit=by_silo("--link", links, silos, seed),
+        straggling=straggling,
+        factor=times,
+    )
 
 
 def _overrides(
@@ -414,116 +417,3 @@ def _words(metrics: Any) -> str:
     """One metric, of the model where it is known: a line of a terminal holds no more."""
     names = [name for name in sorted(metrics) if not name.endswith("/examples")]
     return f"{names[0]} {metrics[names[0]]:.4g}" if names else ""
-
-
-def _names(result: SimulationResult) -> list[str]:
-    return sorted({name for row in result.rounds for name in row.metrics if not name.endswith("/examples")})
-
-
-def _plain(result: SimulationResult, scores: dict[str, dict[str, float]]) -> dict[str, Any]:
-    best = result.best
-    return {
-        "model": {"digest": result.digest, "size": result.size},
-        "silos": list(result.silos),
-        "rounds": [
-            {
-                "round": row.round,
-                "metrics": dict(row.metrics),
-                "answered": list(row.answered),
-                "missing": list(row.missing),
-                "seconds": row.seconds,
-                "model": row.model.digest,
-                **({"late": list(row.late)} if row.late else {}),
-            }
-            for row in result.rounds
-        ],
-        **({"best": {"round": best.round, "value": best.value, "digest": best.model.digest}} if best else {}),
-        **({"reason": result.reason} if result.reason else {}),
-        **({"anew": result.anew} if result.anew else {}),
-        "first": dict(result.first),
-        "metrics": dict(result.metrics),
-        "silo_metrics": {name: dict(values) for name, values in result.answers.items()},
-        "bytes": result.transferred,
-        "seconds": result.seconds,
-        "virtual_seconds": result.virtual_seconds,
-        "dropped": result.dropped,
-        "skipped": list(result.skipped),
-        "config": result.config.to_dict(),
-        **({"baselines": scores} if scores else {}),
-    }
-
-
-def _show(
-    result: SimulationResult, scores: dict[str, dict[str, float]], written: list[tuple[str, Path]], out: Path | None
-) -> None:
-    names = _names(result)
-    most = 12
-    rows = [row for row in result.rounds if len(result.rounds) <= most or row.round in _some(len(result.rounds), most)]
-    table(
-        f"\n{len(result.rounds)} rounds over {len(result.silos)} silos",
-        ["round", *names, "answered", "seconds"],
-        [
-            (row.round, *(_cell(row.metrics.get(name)) for name in names), len(row.answered), f"{row.seconds:.2f}")
-            for row in rows
-        ],
-        right=["round", *names, "answered", "seconds"],
-    )
-    measured = sorted({name for values in result.answers.values() for name in values})
-    if measured and len(result.answers) > MOST_ROWS:
-        spread = {name: sorted(v[name] for v in result.answers.values() if name in v) for name in measured}
-        table(
-            f"\nThe final model in {len(result.answers)} silos (--json has each)",
-            ["", *measured],
-            [
-                (word, *(_cell(spread[name][int(part * (len(spread[name]) - 1))]) for name in measured))
-                for word, part in (("lowest", 0), ("a tenth below", 0.1), ("median", 0.5), ("highest", 1))
-            ],
-            right=measured,
-        )
-    elif measured:
-        table(
-            "\nThe final model in each silo",
-            ["silo", *measured],
-            [(silo, *(_cell(values.get(name)) for name in measured)) for silo, values in result.answers.items()],
-            right=measured,
-        )
-    if scores:
-        judged = sorted({name for values in scores.values() for name in values if name != "eval/examples"})
-        table(
-            "\nOn the test rows of all silos",
-            ["model", *judged],
-            [(name, *(_cell(values.get(metric)) for metric in judged)) for name, values in scores.items()],
-            right=judged,
-        )
-    if result.anew:
-        click.secho(result.anew, fg="yellow")
-    for line in result.skipped:
-        click.secho(f"left out: {line}", fg="yellow")
-    click.echo()
-    pairs: list[tuple[str, Any]] = [
-        ("model", result.digest),
-        ("size", size(result.size)),
-        ("bytes exchanged", size(result.transferred)),
-        ("seconds", f"{result.seconds:.1f}"),
-    ]
-    if best := result.best:
-        told = f"round {best.round}, {result.config.best.partition(' ')[2]} {best.value:.4g}: {best.model.digest}"
-        pairs.insert(1, ("best model", told))
-    if result.reason:
-        click.echo(result.reason)
-    pairs += [("simulated seconds", f"{result.virtual_seconds:.1f}")] if result.virtual_seconds else []
-    pairs += [("dropped out", f"{result.dropped} tasks")] if result.dropped else []
-    pairs += written
-    pairs += [("written to", out)] if out else []
-    facts("", pairs)
-
-
-def _some(count: int, most: int) -> set[int]:
-    """Evenly spread round numbers, the first and the last among them."""
-    return {1 + round(i * (count - 1) / (most - 1)) for i in range(most)}
-
-
-def _cell(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.0f}" if value == int(value) and abs(value) >= 2 else f"{value:.4f}"
