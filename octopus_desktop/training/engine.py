@@ -315,7 +315,9 @@ class Engine:
         trainer = self._trainer()
         model.train()
         wrapped = self._parallel.wrapped(model, trainer, pace, self._numerics.compiled)
-        corrections = Corrections(task.config, model, task.shared, task.keep, task.round, pace, own)
+        corrections = Corrections(
+            task.config, model, task.shared, task.keep, task.round, pace, own, self.rank, self.world_size
+        )
         if task.config.get("mime", {}).get("corrected"):
             local.require_declared(trainer)
             ctx.anchor = corrections.anchor
@@ -338,7 +340,7 @@ class Engine:
             raise no_weight(
                 "The trainer used no ctx.loader and did not set ctx.examples."
                 if examples is None
-                else "The training data is empty."
+                else "The training data is empty, or the trainer set ctx.examples to 0."
             )
         metrics.update({f"train/{k}": v for k, v in merged.items()})
         if task.config.get("scaffold"):
