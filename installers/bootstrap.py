@@ -83,8 +83,16 @@ def main() -> int:
 
 
 def tests(rest: list[str]) -> list[list[str]]:
+    """The whole suite by several processes, a file's tests in one and in their order; a choice of tests by one, with
+    whatever pytest's own words say."""
     run = [str(PYTHON), "-m", "pytest", "--cov", "--cov-report=term:skip-covered", *rest]
-    return [run]
+    return [run if rest else [*run, "-n", str(processes()), "--dist", "loadfile", "--no-loadscope-reorder"]]
+
+
+def processes() -> int:
+    """Two at least: much of a test of processes is waiting. Four at most: each starts further ones, with a gigabyte."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(2, cores), 4)
 
 
 def checks() -> list[list[str]]:

@@ -16,6 +16,8 @@ memory does not grow with silos or with the model, and so that a coordinator nee
 What a strategy asks of the silos' own steps (FedProx, SCAFFOLD, FedDyn, FedSGD) are words that ``training.corrections``
 understands. A ``pairwise`` one (Krum, RFA, q-FedAvg) weighs by the updates' inner products, which the fold finds first.
 
+``own/`` — a job's own strategy, written against ``sdk.py``, in a confined process: the one place here that starts one.
+
 ``rounds.py`` — the round loop, a reducer: ``RoundLoop(config, silos).apply(event) -> list[Instruction]``, and
 ``async_rounds.py`` the same without waiting for everybody; ``loops.make_loop`` gives the run's. ``events.py`` has
 events and instructions, ``state.py`` the state: a value that is written as JSON in the same transaction as the

@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 from octopus_desktop.aggregation import events as ev
-from octopus_desktop.aggregation.facts import AnswerFacts, Bar, average_metrics, below, finite, in_order, merge
+from octopus_desktop.aggregation.facts import AnswerFacts, average_metrics, below, finite, in_order, merge, silos_bars
 from octopus_desktop.aggregation.rounds import RoundLoop
 from octopus_desktop.aggregation.state import Lease, Row, State
 from octopus_desktop.jobs.manifest import RunConfig
@@ -64,7 +64,8 @@ class AsyncLoop(RoundLoop):
             return super()._count(facts, now)
         staleness = state.round - self._round_of(state.leases[facts.silo])
         if 0 <= self.max_staleness < staleness:
-            self._note(f"version {state.round}: the answer of {facts.silo} is {staleness} versions old and was dropped")
+            old = f"the answer of {facts.silo} is {staleness} versions old and was dropped"
+            self._note(f"version {state.round}: {old}", facts.silo)
             why = f"it is {staleness} versions old, at most {self.max_staleness} are allowed"
             out: list[ev.Instruction] = [ev.Ignore(silo=facts.silo, why=why), *self._discard([facts], [])]
             return [*out, self._dispatch(facts.silo, now)]
@@ -88,7 +89,6 @@ class AsyncLoop(RoundLoop):
         if state.folding:
             return []  # looked at again when the fold is done
         busy = [silo for silo, lease in state.leases.items() if lease.state == "out"]
-        present = [silo for silo in busy if silo not in state.away]
         if len(state.answers) >= self.buffer or (state.answers and not busy):
             return [self._fold()]
         if not overdue:
@@ -99,8 +99,7 @@ class AsyncLoop(RoundLoop):
             )
             return [self._fold()]
         for silo in busy:
-            state.leases[silo].why = "no answer by the deadline" if silo in present else "not connected"
-            state.leases[silo].state = "late"
+            self._mark_late(silo)
         return self._no_quorum(len(state.answers))
 
     def _fold(self) -> ev.Aggregate:
@@ -126,7 +125,7 @@ class AsyncLoop(RoundLoop):
                 lease = state.leases.get(silo)
                 if lease and lease.state == "answered":
                     lease.state, lease.why = "refused", f"{why} [{code}]"
-                self._note(f"version {state.round}: the update of {silo} is refused: {why} [{code}]")
+                self._note(f"version {state.round}: the update of {silo} is refused: {why} [{code}]", silo)
                 gone.append(facts)
         state.answers = {**state.folding, **state.answers}  # what is sound waits for others in the refused ones' place
         state.folding = {}
@@ -139,11 +138,6 @@ class AsyncLoop(RoundLoop):
         answers = list(state.folding.values())
         fresh = [a for a in answers if a.staleness == 0]
         out = self._evaluated(fresh) if fresh else []
-        bars = tuple(
-            Bar(lane=f"{a.silo} · {bar.lane}", step=bar.step, start=bar.start, end=bar.end)
-            for a in answers
-            for bar in a.bars
-        )
         staleness = [float(a.staleness) for a in answers]
         state.row = Row(
             round=state.round,
@@ -158,7 +152,7 @@ class AsyncLoop(RoundLoop):
             model=event.model,
             silos={a.silo: below(a.metrics, "train/") for a in answers},
         )
-        out.append(self._report(state.row, bars + event.bars))
+        out.append(self._report(state.row, silos_bars(answers) + event.bars))
         old_slots = list(state.slots.values())
         self._set_model(event.model)
         state.slots, state.folding = dict(event.slots), {}

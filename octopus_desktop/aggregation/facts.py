@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from octopus_desktop.jobs.manifest import RunConfig
@@ -90,6 +90,11 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float]:
 def below(metrics: Mapping[str, float], *prefixes: str) -> dict[str, float]:
     """The metrics whose names begin with one of the prefixes."""
     return {name: value for name, value in metrics.items() if name.startswith(prefixes)}
+
+
+def silos_bars(answers: Sequence[AnswerFacts]) -> tuple[Bar, ...]:
+    """All answers' bars of the timeline, each in a lane of its silo."""
+    return tuple(replace(bar, lane=f"{answer.silo} · {bar.lane}") for answer in answers for bar in answer.bars)
 
 
 def average_metrics(answers: Sequence[AnswerFacts], prefix: str) -> dict[str, float]:

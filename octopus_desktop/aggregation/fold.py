@@ -31,6 +31,7 @@ import numpy as np
 from octopus_desktop.aggregation.encodings.base import Encoding
 from octopus_desktop.aggregation.encodings.sources import InMemory, Plain, Source, open_sequential
 from octopus_desktop.aggregation.files import read_full, write_full
+from octopus_desktop.aggregation.norms import too_long
 from octopus_desktop.aggregation.numbers import WORK_TYPE, Array, finite, narrow, stored_type, widen
 from octopus_desktop.aggregation.opening import RejectedUpdates, open_all
 from octopus_desktop.aggregation.strategies.base import Strategy, Tile
@@ -86,6 +87,7 @@ def fold(
     slots: Mapping[str, Path] | None = None,
     encoding: Encoding | None = None,
     bases: Sequence[Path | None] = (),
+    most_norm: float = 0.0,
     returned: Mapping[str, Sequence[Path | None]] | None = None,
     label: str = "",
     threads: int = 2,
@@ -103,12 +105,14 @@ def fold(
         encoding: how the updates are encoded; None when they are not.
         bases: for each update the model that its silo trained from, None where that is the current one; empty: all.
             An encoded difference becomes weights by it.
+        most_norm: the longest difference to the model that counts; 0: any.
         returned: by name, what the silos sent beside their updates (``Strategy.returns``), in the updates' order: files
             in the model's layout, encoded likewise. They are read as they are, and never become weights.
         label: goes into the names of unfinished files, by which ``sweep`` finds them.
 
     Raises:
-        RejectedUpdates: names every update with another layout, with NaN or infinity, or that cannot be decoded.
+        RejectedUpdates: names every update with another layout, with NaN or infinity, that cannot be decoded, or that
+            is too long.
         UserError: OCT-MODEL-NAN when sound updates combine to NaN or infinity, OCT-DISK-FULL, OCT-MODEL-SHAPE when the
             global model itself is unsound.
         FoldStopped: by ``stop``.
@@ -129,6 +133,8 @@ def fold(
             work.bases = [Plain(layout, path, "An earlier global model", stack) if path else None for path in bases]
         work.stop, work.returned = stop, beside
         try:
+            if most_norm and (faults := work.too_long(most_norm, bases)):
+                raise RejectedUpdates(faults)
             work.weights = tuple(weights(work.products()) if callable(weights) else weights)
             work.compute(max(1, threads))
             written, new_slots = work.finish()
@@ -172,6 +178,7 @@ class _Fold:
         self.tiles = list(_tiles(self.runs, tile_bytes))
         self.most = max((count for _, _, count in self.tiles), default=0)
         self.model = open_sequential(model, stack)
+        self.model_path, self.stack = model, stack
         self.slots = {name: open_sequential(slots[name], stack) if name in slots else None for name in strategy.slots()}
         self.out = _Output(store, layout, label, stack)
         self.slots_out = {name: _Output(store, of_slots, label, stack) for name in strategy.slots()}
@@ -181,14 +188,13 @@ class _Fold:
 
     def compute(self, threads: int) -> None:
         """All tiles; the first error ends every thread."""
-        helpers = [threading.Thread(target=self._work, name=f"fold-{i}", daemon=True) for i in range(1, threads)]
-        if len(self.tiles) > 1:
-            for helper in helpers:
-                helper.start()
+        more = range(1, threads) if len(self.tiles) > 1 else ()
+        helpers = [threading.Thread(target=self._work, name=f"fold-{i}", daemon=True) for i in more]
+        for helper in helpers:
+            helper.start()
         self._work()
-        if len(self.tiles) > 1:
-            for helper in helpers:
-                helper.join()
+        for helper in helpers:
+            helper.join()
         if self.error:
             raise self.error
 
@@ -205,18 +211,33 @@ class _Fold:
                 size = min(most, first + length - start)
                 at = run.begin + start * stored.itemsize
                 raw, wide, rows = np.empty(size, stored), np.empty(size, kind), np.empty((count, size))
-                for i, source in enumerate(self.sources):
-                    rows[i] = source.floating(run.dtype, at, raw, wide, None)
-                if self.strategy.update == "weights" and not self.lifted:
+                current = None
+                if self.strategy.update == "weights":
                     read_full(self.model, raw, at)
-                    rows -= widen(raw, run.dtype, wide)
-                if self.stop():
-                    raise FoldStopped
+                    current = widen(raw, run.dtype, wide).copy()
+                for i, source in enumerate(self.sources):
+                    rows[i] = source.floating(run.dtype, at, raw, wide, current)
+                if current is not None:
+                    rows -= current
+                self.check()
                 with np.errstate(all="ignore"):
                     total += rows @ rows.T
         if not np.isfinite(total).all():
             raise self.culprits()
         return total
+
+    def too_long(self, most: float, bases: Sequence[Path | None]) -> dict[str, UserError]:
+        origins: list[Source | None] = [None] * len(self.sources)
+        if self.strategy.update == "weights":
+            paths = [path or self.model_path for path in bases or [None] * len(self.sources)]
+            plain = {path: Plain(self.layout, path, "A global model", self.stack) for path in paths}
+            origins = [plain[path] for path in paths]
+        tiles = ((run.dtype, run.begin + start * _item(run.dtype), count) for run, start, count in self.tiles)
+        return too_long(most, self.silos, self.sources, origins, tiles, self.check)
+
+    def check(self) -> None:
+        if self.stop():
+            raise FoldStopped
 
     def finish(self) -> tuple[Written, dict[str, Written]]:
         slots = {name: output.install() for name, output in self.slots_out.items()}

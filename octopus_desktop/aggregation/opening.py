@@ -14,8 +14,8 @@ from octopus_desktop.wire.tensors import Layout
 
 
 class RejectedUpdates(Exception):
-    """Some updates cannot be used: silo to its UserError (OCT-MODEL-SHAPE, OCT-MODEL-NAN, OCT-BLOB-MISSING,
-    OCT-ENCODING-BAD)."""
+    """Some updates cannot be used: silo to its UserError (OCT-MODEL-SHAPE, OCT-MODEL-NAN, OCT-MODEL-NORM,
+    OCT-BLOB-MISSING, OCT-ENCODING-BAD)."""
 
     def __init__(self, faults: dict[str, UserError]) -> None:
         super().__init__(", ".join(f"{silo}: {error.what}" for silo, error in faults.items()))

@@ -41,6 +41,7 @@ from octopus_desktop.aggregation.facts import (
     finite,
     in_order,
     merge,
+    silos_bars,
 )
 from octopus_desktop.aggregation.state import Lease, Row, State
 from octopus_desktop.jobs.manifest import RunConfig
@@ -208,11 +209,12 @@ class RoundLoop:
             if event.error_code in FINAL_ERRORS:
                 return self._withdrew(silo, event.error, event.now)
             lease.state, lease.why = "failed", f"{event.error} [{event.error_code or 'no code'}]"
-            self._note(f"round {state.round}: {silo} could not {task}: {lease.why}")
+            self._note(f"round {state.round}: {silo} could not {task}: {lease.why}", silo)
             return self._close(event.now)
         fault = fault_of(event, self.config)
         if fault:
             lease.state, lease.why = "refused", f"{fault[1]} [{fault[0]}]"
+            self._note(f"round {event.round}: the answer of {silo} is refused: {lease.why}", silo)
             return [*self._ignore(event, fault[1]), *self._close(event.now)]
         lease.state = "answered"
         facts = replace(event.facts, silo=silo, metrics=finite(event.facts.metrics), staleness=0, base="")
@@ -270,7 +272,7 @@ class RoundLoop:
                 continue
             if lease := state.leases.get(silo):
                 lease.state, lease.why = "refused", f"{why} [{code}]"
-            self._note(f"round {state.round}: the update of {silo} is refused: {why} [{code}]")
+            self._note(f"round {state.round}: the update of {silo} is refused: {why} [{code}]", silo)
             gone.append(facts)
         rest = self._aggregate_or_fail()
         return [*self._discard(gone, []), *rest]
@@ -282,11 +284,6 @@ class RoundLoop:
         answers = self._answers()
         fresh = [a for a in answers if not a.staleness]  # late ones evaluated an earlier model
         out = self._evaluated(fresh)
-        bars = tuple(
-            Bar(lane=f"{a.silo} · {bar.lane}", step=bar.step, start=bar.start, end=bar.end)
-            for a in answers
-            for bar in a.bars
-        )
         state.row = Row(
             round=state.round,
             metrics=merge(average_metrics(answers, "train/"), finite(event.metrics)),
@@ -297,7 +294,7 @@ class RoundLoop:
             late=[a.silo for a in answers if a.staleness],
             silos={a.silo: below(a.metrics, "train/") for a in answers},
         )
-        out.append(self._report(state.row, bars + event.bars))
+        out.append(self._report(state.row, silos_bars(answers) + event.bars))
         old_slots = list(state.slots.values())
         self._set_model(event.model)
         state.slots = dict(event.slots)
@@ -356,7 +353,7 @@ class RoundLoop:
         assert state.model is not None
         lease = state.leases[silo]
         if lease.epoch:
-            self._note(f"round {state.round}: lease {lease.epoch} of {silo} ran out; handed out again")
+            self._note(f"round {state.round}: lease {lease.epoch} of {silo} ran out; handed out again", silo)
         lease.epoch, lease.until, lease.state = lease.epoch + 1, now + self.config.lease_s, "out"
         return ev.Dispatch(
             silo=silo,
@@ -372,21 +369,18 @@ class RoundLoop:
         state = self.state
         out = [silo for silo, lease in state.leases.items() if lease.state == "out"]
         if state.phase == "training":
-            possible = len({*state.answers, *state.late, *(() if overdue else out)})
-            if possible < self.needed:
-                return self._no_quorum(possible)
-            if out and not overdue:
-                return []
+            possible = len({*state.answers, *state.late, *out})
+            if not overdue and (out or possible < self.needed):
+                return [] if possible >= self.needed else self._no_quorum(possible)
             for silo in out:
-                state.leases[silo].state = "late"
-                self._note(f"round {state.round}: {silo} did not answer by the deadline")
+                self._mark_late(silo)
                 if self.config.late == "next":
                     state.overdue[silo] = [state.round, state.leases[silo].epoch]
             return [*self._take_late(), *self._aggregate_or_fail()]
         if out and not overdue:
             return []
         for silo in out:
-            state.leases[silo].state = "late"
+            self._mark_late(silo)
         assert state.model is not None
         reports = self._evaluated(self._answers())
         metrics = dict(state.row.metrics) if state.row else {}
@@ -399,6 +393,11 @@ class RoundLoop:
             reason=best.told(self.config, state),
         )
         return [*reports, done]
+
+    def _mark_late(self, silo: str) -> None:
+        lease, why = self.state.leases[silo], "no answer by the deadline"
+        lease.state, lease.why = "late", f"{why}: it is not connected" if silo in self.state.away else why
+        self._note(f"round {self.state.round}: {silo}: {lease.why}", silo)
 
     def _take_late(self) -> list[ev.Instruction]:
         """Late answers of silos that did not answer this round join it; the others' are superseded."""
@@ -490,8 +489,9 @@ class RoundLoop:
 
     # story
 
-    def _note(self, text: str) -> None:
+    def _note(self, text: str, silo: str = "") -> None:
         self.state.notes = [*self.state.notes, text][-STORY_LINES:]
+        self.state.troubles |= {silo: text} if silo else {}
 
     def _tell(self, text: str) -> None:
         self.state.story = [*self.state.story, text][-STORY_LINES:]

@@ -31,16 +31,20 @@ def require_runnable(
             privacy filter that this version does not have; OCT-JOB-STRATEGY and OCT-RUN-STRATEGY for the package's own.
     """
     require_settings(config)
-    if config.own_strategy and package:
-        strategy: strategies.Strategy = OwnStrategy(config, package, silos, say)
-    else:
-        strategy = strategies.make(config.strategy, config.strategy_parameters, config.update)
+    strategy = strategy_of(config, package, silos, say)
     try:
         _require_fit(config, strategy)
     except UserError:
         strategy.close()
         raise
     return strategy
+
+
+def strategy_of(config: RunConfig, package: Path | None, silos: int, say: Say = lambda *_: None) -> strategies.Strategy:
+    """The strategy, whether or not it fits the rest of the configuration; whoever gets it closes it."""
+    if config.own_strategy and package:
+        return OwnStrategy(config, package, silos, say)
+    return strategies.make(config.strategy, config.strategy_parameters, config.update)
 
 
 def _require_fit(config: RunConfig, strategy: strategies.Strategy) -> None:

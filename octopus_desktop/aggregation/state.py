@@ -55,6 +55,7 @@ class State:
         best: the best model so far; ``mark``: the value that ``patience`` measures by; ``unbettered``: rounds since.
         early: why the run ends before its last round; "" while it does not.
         away: silos whose link is down. withdrawn: silos that take no further part.
+        troubles: why a silo's answer was last missing, by silo, in words.
     """
 
     phase: str = "waiting"
@@ -81,6 +82,7 @@ class State:
     code: str = ""
     reason: str = ""
     notes: list[str] = field(default_factory=list)
+    troubles: dict[str, str] = field(default_factory=dict)
     story: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:

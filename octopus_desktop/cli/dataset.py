@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from octopus_desktop.cli.common import (
+    Api,
     daemon_api,
     emit,
     facts,
@@ -20,6 +22,7 @@ from octopus_desktop.cli.common import (
     table,
     when,
 )
+from octopus_desktop.cli.places import put_place, shown_places, told_places
 
 KIND = click.Choice(["auto", "csv", "parquet", "npz", "folder"])
 
@@ -58,7 +61,8 @@ def list_() -> None:
     )
 
 
-def _show(dataset) -> None:  # type: ignore[no-untyped-def]
+def _show(dataset: Any, api: Api | None = None) -> None:
+    places = shown_places(dataset, api) if api else []
     facts(
         dataset.alias or Path(dataset.path).name,
         [
@@ -68,6 +72,7 @@ def _show(dataset) -> None:  # type: ignore[no-untyped-def]
             ("size", size(dataset.bytes)),
             ("digest", dataset.digest),
             ("state", dataset.state + (f": {dataset.error} [{dataset.error_code}]" if dataset.error else "")),
+            *places,
             *((f"  {c.name}", c.type + (f", {c.missing} missing" if c.missing else "")) for c in dataset.columns),
         ],
     )
@@ -91,9 +96,14 @@ def probe(path: Path, kind: str) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--kind", type=KIND, default="auto")
 @click.option("--description", default="")
+@click.option("--on", "places", multiple=True, metavar="NODE=PATH", help="Where it lies on a further node; repeatable.")
 @json_option
-def register(alias: str, path: Path, kind: str, description: str) -> None:
-    """Register a dataset under an alias. Its content stays where it is."""
+def register(alias: str, path: Path, kind: str, description: str, places: tuple[str, ...]) -> None:
+    """Register a dataset under an alias. Its content stays where it is.
+
+    Further nodes read their own copy, or a shared folder: at the same path, unless --on or 'octopus dataset place' say
+    otherwise. It must be the same content there.
+    """
     from octopus_desktop.wire.pb.local_pb2 import RegisterDatasetRequest
 
     request = RegisterDatasetRequest(
@@ -103,8 +113,25 @@ def register(alias: str, path: Path, kind: str, description: str) -> None:
         description=description,
         request_id=request_id(),
     )
-    dataset = daemon_api().call("Datasets.Register", request, timeout=None)
-    emit(dataset, lambda: _show(dataset))
+    api = daemon_api()
+    told = told_places(api, places)
+    dataset = api.call("Datasets.Register", request, timeout=None)
+    for node, there in told:
+        dataset = put_place(api, "Datasets.Place", dataset.id, node, there)
+    emit(dataset, lambda: _show(dataset, api))
+
+
+@cli.command("place")
+@click.argument("dataset")
+@click.argument("places", metavar="NODE=PATH...", nargs=-1, required=True)
+@json_option
+def place(dataset: str, places: tuple[str, ...]) -> None:
+    """Say where a dataset lies on further nodes; their agents look whether it is the same there. NODE= forgets it."""
+    api = daemon_api()
+    one = find(snapshot(api).datasets, dataset, "dataset", "alias")
+    for node, there in told_places(api, places):
+        one = put_place(api, "Datasets.Place", one.id, node, there)
+    emit(one, lambda: _show(one, api))
 
 
 @cli.command("check")
@@ -117,7 +144,7 @@ def check(dataset: str) -> None:
     api = daemon_api()
     one = find(snapshot(api).datasets, dataset, "dataset", "alias")
     checked = api.call("Datasets.Check", ById(id=one.id), timeout=None)
-    emit(checked, lambda: _show(checked))
+    emit(checked, lambda: _show(checked, api))
 
 
 @cli.command("relocate")
@@ -132,7 +159,7 @@ def relocate(dataset: str, path: Path) -> None:
     one = find(snapshot(api).datasets, dataset, "dataset", "alias")
     request = RelocateRequest(id=one.id, path=str(path.absolute()), request_id=request_id())
     moved = api.call("Datasets.Relocate", request, timeout=None)
-    emit(moved, lambda: _show(moved))
+    emit(moved, lambda: _show(moved, api))
 
 
 @cli.command("remove")

@@ -43,6 +43,7 @@ encoding = "none"                    # none | fp16 | bf16 | int8 | int4 | topk: 
 # best = "max eval/accuracy"         # which round's model is kept as the best: "max" or "min" and a metric
 # patience = 5                       # end when so many rounds brought no better one, by more than min_delta
 # late = "next"                      # an answer after its round's end counts in the next (update = "difference")
+# most_norm = 100.0                  # a longer update (2-norm of its difference to the model) is refused
 # keep_models = 3                    # the server keeps so many rounds' models beside the best; 0: all
 
 # [personal]

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from octopus_desktop.cli.common import (
+    Api,
     daemon_api,
     emit,
     facts,
@@ -20,6 +21,7 @@ from octopus_desktop.cli.common import (
     table,
     when,
 )
+from octopus_desktop.cli.places import put_place, shown_places, told_places
 
 MARKS = {"ok": "✓", "failed": "✗", "untried": "–"}
 
@@ -51,8 +53,11 @@ def list_() -> None:
 @cli.command("add")
 @click.argument("name")
 @click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--on", "places", multiple=True, metavar="NODE=PATH", help="The like of it on a further node; may repeat."
+)
 @json_option
-def add(name: str, path: Path) -> None:
+def add(name: str, path: Path, places: tuple[str, ...]) -> None:
     """Register the environment at PATH: the folder of a virtual environment, or its interpreter.
 
     It is looked at first: Python and torch must be there, and the training part of Octopus Desktop must run in it.
@@ -60,7 +65,28 @@ def add(name: str, path: Path) -> None:
     from octopus_desktop.wire.pb.local_pb2 import AddRuntimeRequest
 
     request = AddRuntimeRequest(name=name, path=str(path.expanduser().absolute()), request_id=request_id())
-    _show(daemon_api().call("Runtimes.Add", request))
+    api = daemon_api()
+    told = told_places(api, places)
+    runtime = api.call("Runtimes.Add", request, timeout=None)
+    for node, there in told:
+        runtime = put_place(api, "Runtimes.Place", runtime.id, node, there)
+    _show(runtime, api)
+
+
+@cli.command("place")
+@click.argument("runtime")
+@click.argument("places", metavar="NODE=PATH...", nargs=-1, required=True)
+@json_option
+def place(runtime: str, places: tuple[str, ...]) -> None:
+    """Say where the like of an environment is on further nodes; their agents look at it. NODE= forgets it.
+
+    A run that spans nodes trains on each in the environment that is named there.
+    """
+    api = daemon_api()
+    one = find(snapshot(api).runtimes, runtime, "runtime", "name")
+    for node, there in told_places(api, places):
+        one = put_place(api, "Runtimes.Place", one.id, node, there)
+    _show(one, api)
 
 
 @cli.command("look")
@@ -92,7 +118,7 @@ def check(runtime: str) -> None:
 
     api = daemon_api()
     one = find(snapshot(api).runtimes, runtime, "runtime", "name")
-    _show(api.call("Runtimes.Check", ById(id=one.id, request_id=request_id())))
+    _show(api.call("Runtimes.Check", ById(id=one.id, request_id=request_id()), timeout=None), api)
 
 
 @cli.command("remove")
@@ -108,7 +134,7 @@ def remove(runtime: str) -> None:
     emit(ack, lambda: say(f"{one.name} is no longer a runtime."))
 
 
-def _show(runtime: Any) -> None:
+def _show(runtime: Any, api: Api) -> None:
     emit(
         runtime,
         lambda: facts(
@@ -119,6 +145,7 @@ def _show(runtime: Any) -> None:
                 ("CUDA", runtime.cuda or "none"),
                 ("packages", len(runtime.packages)),
                 ("path", runtime.path),
+                *shown_places(runtime, api),
                 ("checked", when(runtime.checked_at)),
             ],
         ),

@@ -68,10 +68,12 @@ def runs_start(
         **_origin(origin),
     )
     run = operator().call("Operator.StartRun", request)
+    name = json.loads(run.config_json).get("strategy", "")
+    own_words = f" Its own strategy {name} makes the model, on this server." if ":" in name else ""
     emit(
         run,
         lambda: say(f"Run {run.id} of {run.job_name}@{run.job_version} is offered to "
-                    f"{', '.join(s.silo for s in run.silos)}."),
+                    f"{', '.join(s.silo for s in run.silos)}.{own_words}"),
     )  # fmt: skip
 
 
@@ -262,8 +264,8 @@ def runs_watch(run: str) -> None:
             click.echo(MessageToJson(last, indent=None, preserving_proto_field_name=True))
             continue
         for silo in last.silos:
-            if states.get(silo.silo) != silo.state:
-                states[silo.silo] = silo.state
+            if states.get(silo.silo) != f"{silo.state} {silo.reason}":
+                states[silo.silo] = f"{silo.state} {silo.reason}"
                 click.echo(f"{silo.silo}: {silo.state} {silo.reason}".rstrip())
         for row in last.history:
             text = f"round {row.round} of {last.rounds}: {_metrics(row.metrics)} ({row.seconds:.2f} s)"
@@ -296,15 +298,49 @@ def runs_stop(run: str, reason: str) -> None:
 @click.option("--best", is_flag=True, help="The best round's model ([run] best).")
 @server_options
 def runs_export(run: str, path: Path, round_: int, best: bool) -> None:
-    """Write a round's global model as a safetensors file."""
+    """Write a round's global model as a safetensors file.
+
+    Where the strategy's state belongs to that model (the last one, of a run that has ended), it is written to the
+    folder PATH.state: 'octopus simulate --from PATH' carries on with both.
+    """
+    from octopus_desktop.simulation.forks import describing, folder_of
     from octopus_desktop.wire.pb.operator_pb2 import ExportModelRequest
 
-    chunks = operator().stream("Operator.ExportModel", ExportModelRequest(run_id=run, round=round_, best=best))
-    digest, count = _write(path, iter(chunks))
+    request = ExportModelRequest(run_id=run, round=round_, best=best)
+    digest, count = _write(path, iter(operator().stream("Operator.ExportModel", request)))
+    parts = iter(operator().stream("Operator.ExportState", request))
+    first, slots = next(parts, None), []
+    with describing(path, first.strategy if first else "") as fresh:
+        while first is not None:
+            rest = _Slot(first, parts)
+            _write(fresh(first.slot), rest)
+            slots.append(first.slot)
+            first = rest.following
+    also = {"state": str(folder_of(path).absolute())} if slots else {}
+    told = ", and the strategy's state beside it" if slots else ""
     emit(
-        {"path": str(path.absolute()), "digest": digest, "size": count},
-        lambda: say(f"{size(count)} written to {path}."),
+        {"path": str(path.absolute()), "digest": digest, "size": count, **also},
+        lambda: say(f"{size(count)} written to {path}{told}."),
     )
+
+
+class _Slot:
+    """The chunks of one slot; ``following``: the first of the next one, or None."""
+
+    def __init__(self, first: Any, parts: Iterator[Any]) -> None:
+        self._next, self._parts, self.following = first, parts, None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        part = self._next
+        if part is None:
+            raise StopIteration
+        self._next = next(self._parts, None)
+        if self._next is not None and self._next.slot:
+            self.following, self._next = self._next, None
+        return part.chunk
 
 
 def _write(path: Path, chunks: Iterator[Any]) -> tuple[str, int]:

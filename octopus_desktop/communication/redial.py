@@ -73,6 +73,8 @@ async def keep_dialling(connection: Callable[[], Awaitable[UserError]], shown: S
             shown.show(phase=LinkPhase.CONNECTING, fault=shown.state.fault)
             shown.up_at = 0.0
             fault = await connection()
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError  # a call that ends at that moment may tell its end in place of it
             if fault.code in FOR_GOOD:
                 shown.show(phase=LinkPhase.REVOKED, fault=fault)
                 return

@@ -36,6 +36,7 @@ from octopus_desktop.daemon.services.logs import LogHandler, Logs
 from octopus_desktop.daemon.services.nodes import Nodes
 from octopus_desktop.daemon.services.offers import Offers
 from octopus_desktop.daemon.services.packages import Packages
+from octopus_desktop.daemon.services.places import Places
 from octopus_desktop.daemon.services.policies import Policies
 from octopus_desktop.daemon.services.record import Record
 from octopus_desktop.daemon.services.reviews import Reviews
@@ -68,6 +69,7 @@ class App:
         self.nodes = Nodes(silo)
         self.agents = Agents(silo, self.keys)
         self.datasets = Datasets(silo)
+        self.places = Places(silo, self.agents)
         self.uses = BlobUses(silo, self.blobs)
         self.packages = Packages(self.blobs)
         self.mailboxes = Mailboxes(home.run)
@@ -106,9 +108,9 @@ class App:
                 "Setup": SetupApi(self.setup),
                 "Federations": FederationsApi(self.federations, self.carriers),
                 "Nodes": NodesApi(self.nodes, self.agents),
-                "Datasets": DatasetsApi(self.datasets),
+                "Datasets": DatasetsApi(self.datasets, self.places),
                 "Approvals": ApprovalsApi(self.approvals, self.reviews, self.trials),
-                "Runtimes": RuntimesApi(self.runtimes, self.approvals.uses_runtime),
+                "Runtimes": RuntimesApi(self.runtimes, self.places, self.approvals.uses_runtime),
                 "Slurm": SlurmApi(self.slurm, self.approvals.uses_slurm),
                 "Policies": PoliciesApi(silo, self.policies),
                 "Runs": RunsApi(silo, self.runs, self.record, Exports(silo, self.record, self.blobs)),
@@ -131,8 +133,9 @@ class App:
         self.reviews.runtimes, self.runtimes.waiting = self.runtimes.matches, self.reviews.waiting
         lives.posted, lives.active_changed = links.outbox_changed, links.settle
         runs.lawful, self.approvals.spread = self.approvals.lawful, self.spread.plan
+        self.approvals.must_take = self.spread.must_take
         self.agents.up_changed, self.agents.heard = self.spread.up_changed, self.spread.heard
-        self.agents.may_read = self.spread.may_read
+        self.agents.may_read, self.agents.removed = self.spread.may_read, self.places.forget
         runs.give_back, self.slurm.going = self.slurm.give_back, runs.allocated
         self.words.sign = lambda envelope: envelopes.sign(envelope, self.keys.silo)
         self.words.outbox_changed, self.words.send_live = links.outbox_changed, links.send_live

@@ -86,7 +86,8 @@ class RunConfig:
     best model. ``patience``: the run ends early after so many rounds without a better model (0: never), better by more
     than ``min_delta``. ``late``: what becomes of an answer to a round that has closed: "drop", or "next": it counts in
     the fold of the next round. ``keep_models``: the server keeps the models of so many of the last rounds, beside the
-    best one (0: of all).
+    best one (0: of all). ``most_norm``: an update whose difference to the model it was trained from is longer, as the
+    2-norm of all its floating tensors together, is refused (0: none is).
 
     ``first_model``: SHA-256 of the model that the run begins with, "" for a fresh one; ``forked_from``: "run:round"
     that it comes from; ``first_slots``: name to SHA-256 of the strategy's state that goes with it. Set by who starts
@@ -121,6 +122,7 @@ class RunConfig:
     min_delta: float = 0.0
     late: str = "drop"
     keep_models: int = 0
+    most_norm: float = 0.0
     first_model: str = ""
     forked_from: str = ""
     first_slots: dict[str, str] = field(default_factory=dict)
@@ -173,9 +175,10 @@ class JobManifest:
     """job.toml. ``trainer`` is ``module:Class`` below ``code/``, or ``flower:MODULE`` or ``fedml:CLASS`` for an
     application of another framework, of which ``model`` names the model as ``module:Class``. Tables: [job] name,
     version, purpose, trainer, requirements, model; [[data]]; [resources]; [training]; [run] rounds, seed, mode, quorum,
-    per_round, round_deadline_s, lease_s, update, encoding, best, patience, min_delta, late, keep_models; [encoding] its
-    parameters; [strategy] name + parameters; [personal] layers, finetune_steps, finetune_epochs, keep; [evaluation]
-    central, share; [communication] carrier; [privacy]; [hyperparameters]."""
+    per_round, round_deadline_s, lease_s, update, encoding, best, patience, min_delta, late, keep_models, most_norm;
+    [encoding] its parameters; [strategy] name (ours, or ``module:Class`` below ``code/``) + parameters; [personal]
+    layers, finetune_steps, finetune_epochs, keep; [evaluation] central, share; [communication] carrier; [privacy];
+    [hyperparameters]."""
 
     name: str
     version: str

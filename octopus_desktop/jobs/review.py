@@ -218,12 +218,18 @@ def _strategy(config: RunConfig) -> str:
         by = f"the package's own code at the federation's server, {name} in code/{module.replace('.', '/')}.py"
     how = f"Updates are combined by {by}{f' ({parameters})' if parameters else ''}"
     if config.mode == "async":
-        return f"{how}{_stale(config)}.{_begins(config)}{_chosen(config)}"
+        return f"{how}{_stale(config)}.{_bound(config)}{_begins(config)}{_chosen(config)}"
     drawn = f"each asks {_count(config.per_round, 'silo')} drawn at random; " if config.per_round else ""
     all_of_them = "every silo that is asked" if config.per_round else "every silo's answer"
     quorum = f"a round counts with {config.quorum} answers" if config.quorum else f"a round needs {all_of_them}"
     late = "; an answer that comes too late counts in the round after it" if config.late == "next" else ""
-    return f"{how}, in rounds; {drawn}{quorum}{late}.{_begins(config)}{_chosen(config)}"
+    return f"{how}, in rounds; {drawn}{quorum}{late}.{_bound(config)}{_begins(config)}{_chosen(config)}"
+
+
+def _bound(config: RunConfig) -> str:
+    if not config.most_norm:
+        return ""
+    return f" The server refuses an update that moves the model by more than {config.most_norm:g} (2-norm)."
 
 
 def _stale(config: RunConfig) -> str:

@@ -113,6 +113,7 @@ _RUN = {
     "min_delta": _Field(kind="number", low=0, high=1e12),
     "late": _Field(kind="text", choices=("drop", "next")),
     "keep_models": _Field(kind="integer", low=0, high=1_000_000),
+    "most_norm": _Field(kind="number", low=0, high=1e30),
 }
 _TRAINING = {
     "precision": _Field(kind="text", choices=("float32", "bf16", "fp16")),
@@ -390,7 +391,9 @@ def _needs(reader: _Reader, value: Any) -> tuple[DataNeed, ...]:
 def _config(reader: _Reader, tables: Mapping[str, Any], strategies: Collection[str], base: RunConfig) -> RunConfig:
     """``base`` with the tables laid over it; mistakes go to the reader."""
     run: dict[str, Any] = reader.table(tables.get("run", {}), ("run",), _RUN)
-    run.update({key: float(item) for key, item in run.items() if key.endswith("_s") or key == "min_delta"})
+    run.update(
+        {key: float(item) for key, item in run.items() if key.endswith("_s") or key in ("min_delta", "most_norm")}
+    )
     if run.get("patience", base.patience) and not run.get("best", base.best):
         reader.mistake(("run", "patience"), "it needs to know which model is better", 'Add best = "max eval/accuracy"')
     personal = reader.table(tables.get("personal", {}), ("personal",), _PERSONAL)

@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from octopus_desktop.communication.redial import Shown, keep_dialling
 from octopus_desktop.communication.transfer import TRANSFERS, BlobLocks, BlobSink
 from octopus_desktop.identity.secrets import open_store
 from octopus_desktop.nodes import PROTOCOL, REPORT_S, SERVICE, SILENCE_S
-from octopus_desktop.nodes.join import Place, credentials
+from octopus_desktop.nodes.join import Place, credentials, renew
+from octopus_desktop.nodes.looks import look
 from octopus_desktop.nodes.report import fill
 from octopus_desktop.nodes.shares import Shares, words_of
 from octopus_desktop.system.inventory import machine
@@ -40,9 +42,10 @@ from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.envelope_pb2 import BlobRef
 from octopus_desktop.wire.pb.federation_pb2 import GetRequest
 from octopus_desktop.wire.pb.local_pb2 import Node
-from octopus_desktop.wire.pb.node_pb2 import AgentFrame, AgentHello, PortFrame, RunWords
+from octopus_desktop.wire.pb.node_pb2 import AgentFrame, AgentHello, NodeAsk, PortFrame, RunWords
 
 DIAL_S = 20.0
+RENEW_AGAIN_S = 3600.0
 STATES = {
     "asking": "waits until the silo's administrator accepts it",
     "ready": "is in use",
@@ -99,6 +102,7 @@ class Agent:
     async def _connection(self) -> UserError:
         channel = self._channel = client_channel(self._place.address, self._credentials)
         try:
+            self._place.check_current()
             return await self._carry(channel)
         except UserError as error:
             return error
@@ -127,7 +131,8 @@ class Agent:
         self._note(first)
         self._outgoing = asyncio.Queue()
         reading = asyncio.create_task(self._read(call))
-        tasks = {reading, asyncio.create_task(self._tell()), asyncio.create_task(self._write(call))}
+        others = (self._tell(), self._write(call), self._renew())
+        tasks = {reading, *(asyncio.create_task(work) for work in others)}
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return (reading if reading in done else next(iter(done))).result()
@@ -138,6 +143,7 @@ class Agent:
             call.cancel()
 
     async def _read(self, call: Any) -> UserError:
+        looking: set[asyncio.Task[None]] = set()
         while True:
             async with asyncio.timeout(SILENCE_S):
                 frame = await call.read()
@@ -149,6 +155,9 @@ class Agent:
                 words = words_of(frame.words.json)
                 if words is not None:
                     self._shares.told(frame.words.run_id, words)
+            if frame.WhichOneof("frame") == "ask":
+                looking.add(task := asyncio.create_task(self._look(frame.ask)))
+                task.add_done_callback(looking.discard)
             self._note(frame)
 
     def _note(self, frame: PortFrame) -> None:
@@ -163,6 +172,23 @@ class Agent:
             fill(node, await asyncio.to_thread(machine, self._home.root))
             self._outgoing.put_nowait(AgentFrame(machine=node))
             await asyncio.sleep(REPORT_S)
+
+    async def _look(self, ask: NodeAsk) -> None:
+        self._outgoing.put_nowait(AgentFrame(answer=await look(ask)))
+
+    async def _renew(self) -> UserError:
+        """Ask for a fresh certificate when two thirds of this one's time are over; it is shown when the agent dials
+        again."""
+        while True:
+            await asyncio.sleep(self._place.renew_in_s())
+            try:
+                self._place = await renew(self._home, self._place, self._channel, self._credentials.key)
+            except (UserError, grpc.RpcError) as error:
+                log.warning("The certificate was not renewed: %s", error)
+                await asyncio.sleep(RENEW_AGAIN_S)
+                continue
+            self._credentials = replace(self._credentials, chain=self._place.certificate_pem.encode())
+            log.info("The certificate was renewed; it is good until %s.", self._place.good_until())
 
     async def _write(self, call: Any) -> UserError:
         while True:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -27,7 +29,7 @@ from octopus_desktop.system.paths import NodeHome, private_dir
 from octopus_desktop.wire.canonical import canonical_json, fingerprint
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb.local_pb2 import Node
-from octopus_desktop.wire.pb.node_pb2 import AgentHello, JoinReply, JoinRequest
+from octopus_desktop.wire.pb.node_pb2 import AgentHello, JoinReply, JoinRequest, NodeRenewReply, NodeRenewRequest
 
 JOIN_S = 20.0
 KEY = "node/key"
@@ -44,6 +46,26 @@ class Place:
     ca_pem: str
     certificate_pem: str
     fingerprint: str
+
+    def renew_in_s(self) -> float:
+        """Until two thirds of the certificate's time are over."""
+        certificate = certificates.load(self.certificate_pem.encode())
+        begun = (certificate.not_valid_before_utc + certificates.CLOCK_SKEW).timestamp()  # when it was issued
+        ends = certificate.not_valid_after_utc.timestamp()
+        return max(0.0, ends - (ends - begun) / 3 - time.time())
+
+    def good_until(self) -> str:
+        return f"{certificates.load(self.certificate_pem.encode()).not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+
+    def check_current(self) -> None:
+        """Raises OCT-CERT-EXPIRED."""
+        if certificates.load(self.certificate_pem.encode()).not_valid_after_utc.timestamp() < time.time():
+            raise UserError(
+                "OCT-CERT-EXPIRED",
+                "This node's certificate has ended.",
+                f"It was good until {self.good_until()}, and the node was not connected while it could be renewed.",
+                "Remove the node at its silo, delete this node's directory, and join anew with a new code.",
+            )
 
     def write(self, path: Path) -> None:
         half = path.with_suffix(".new")
@@ -108,11 +130,7 @@ async def join(home: NodeHome, store: SecretStore, code: str) -> Place:
     key_pem, chain = invitations.tls_identity(invitation)
     ca_pem = certificates.to_pem(invitation.ca_der)
     reply = await _ask(invitation.server, ClientCredentials(root=ca_pem, key=key_pem, chain=chain), request)
-    if certificates.load(reply.certificate_der).public_key() != key.public_key():
-        raise UserError(
-            "OCT-ENROL-CA", "The silo's answer is not for this machine's key.", "", "Ask its administrator for a code."
-        )
-    certificates.verify_issued(reply.certificate_der, invitation.ca_der)
+    _check_ours(reply.certificate_der, key, invitation.ca_der)
     place = Place(
         address=invitation.server,
         node_id=reply.node_id,
@@ -124,6 +142,33 @@ async def join(home: NodeHome, store: SecretStore, code: str) -> Place:
     )
     place.write(home.place)
     return place
+
+
+async def renew(home: NodeHome, place: Place, channel: grpc.aio.Channel | None, key_pem: bytes) -> Place:
+    """A fresh certificate for the same key, over the agent's own link; kept before it is returned.
+
+    Raises UserError, grpc.RpcError; OCT-ENROL-CA when what came is not for this key and of this silo.
+    """
+    assert channel is not None
+    call = channel.unary_unary(
+        f"/{SERVICE}/Renew",
+        request_serializer=NodeRenewRequest.SerializeToString,
+        response_deserializer=NodeRenewReply.FromString,
+    )
+    key = certificates.key_from_pem(key_pem)
+    reply: NodeRenewReply = await call(NodeRenewRequest(csr_der=certificates.make_csr(key, "node")), timeout=JOIN_S)
+    _check_ours(reply.certificate_der, key, certificates.to_der(certificates.load(place.ca_pem.encode())))
+    fresh = replace(place, certificate_pem=certificates.to_pem(reply.certificate_der).decode())
+    fresh.write(home.place)
+    return fresh
+
+
+def _check_ours(certificate_der: bytes, key: Any, ca_der: bytes) -> None:
+    if certificates.load(certificate_der).public_key() != key.public_key():
+        raise UserError(
+            "OCT-ENROL-CA", "The silo's answer is not for this machine's key.", "", "Ask its administrator for a code."
+        )
+    certificates.verify_issued(certificate_der, ca_der)
 
 
 async def _ask(address: str, credentials: ClientCredentials, request: JoinRequest) -> JoinReply:

@@ -34,6 +34,10 @@ from octopus_desktop.wire.pb.node_pb2 import (
     AgentHello,
     JoinReply,
     JoinRequest,
+    NodeAnswer,
+    NodeAsk,
+    NodeRenewReply,
+    NodeRenewRequest,
     PortFrame,
     PortHello,
     RunWords,
@@ -50,6 +54,11 @@ class Desk(Protocol):
 
     def caller(self, peer: Peer) -> str:
         """The node whose certificate this is."""
+
+    def renew(self, peer: Peer, request: NodeRenewRequest) -> NodeRenewReply: ...
+
+    def answered(self, node_id: str, answer: NodeAnswer) -> None:
+        """What its agent saw, when it was asked."""
 
     def greeted(self, node_id: str, hello: AgentHello) -> PortHello:
         """Its agent is here; what to answer."""
@@ -128,6 +137,11 @@ class NodePort:
         if link := self._links.get(node_id):
             link.outgoing.put_nowait(PortFrame(words=words))
 
+    def ask(self, node_id: str, ask: NodeAsk) -> None:
+        """Ask its agent to look; lost where it is not linked."""
+        if link := self._links.get(node_id):
+            link.outgoing.put_nowait(PortFrame(ask=ask))
+
     def cut(self, node_id: str, fault: UserError) -> None:
         """End this node's link now, for this reason."""
         if link := self._links.get(node_id):
@@ -147,6 +161,11 @@ class NodePort:
                     request_deserializer=AgentFrame.FromString,
                     response_serializer=PortFrame.SerializeToString,
                 ),
+                "Renew": grpc.unary_unary_rpc_method_handler(
+                    self._on_renew,
+                    request_deserializer=NodeRenewRequest.FromString,
+                    response_serializer=NodeRenewReply.SerializeToString,
+                ),
                 "Get": grpc.unary_stream_rpc_method_handler(
                     self._on_get, request_deserializer=GetRequest.FromString, response_serializer=None
                 ),
@@ -156,6 +175,12 @@ class NodePort:
     async def _on_join(self, request: JoinRequest, context: Any) -> JoinReply:
         try:
             return self._desk.join(_peer(context), request)
+        except UserError as error:
+            await abort(context, error)
+
+    async def _on_renew(self, request: NodeRenewRequest, context: Any) -> NodeRenewReply:
+        try:
+            return self._desk.renew(_peer(context), request)
         except UserError as error:
             await abort(context, error)
 
@@ -232,6 +257,8 @@ class NodePort:
                 self._desk.told(node_id, frame.machine)
             elif frame.WhichOneof("frame") == "words":
                 self._desk.said(node_id, frame.words)
+            elif frame.WhichOneof("frame") == "answer":
+                self._desk.answered(node_id, frame.answer)
 
     async def _write(self, link: _Link, context: Any) -> UserError | None:
         while True:

@@ -1,8 +1,9 @@
 """The parts of runs on a further machine: what each needs is brought here and checked, then its process is started.
 
 For each run the words come in order and are done in order. The package comes by its digest over the agent's own link
-and is verified again; the data must lie at the path that was approved, with the content that was approved. Knows no
-link: ``fetch`` brings blobs, ``say`` sends words. torch is imported by the workers alone.
+and is verified again; the data must lie where it is said to be on this machine, with the content that was approved, and
+the environment must have what the job needs. Knows no link: ``fetch`` brings blobs, ``say`` sends words. torch is
+imported by the workers alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from octopus_desktop.jobs.requirements import lacking, needed
 from octopus_desktop.storage.blobs import BlobStore
+from octopus_desktop.system import interpreters
 from octopus_desktop.system.paths import NodeHome, private_dir
 from octopus_desktop.system.processes import kill_group, leashed
 from octopus_desktop.training.presence import check_data
@@ -136,7 +139,9 @@ class Shares:
         finally:
             self.blobs.remove(digest)
         lists = {name: tuple(told[name]) for name in ("devices", "data", "further")}
-        places = {"package": str(place / "package"), "blobs": str(self.blobs.root)}
+        wanted = needed(verified.manifest.trainer, verified.manifest.requirements)
+        paths = await asyncio.to_thread(environment, told["python"], wanted)
+        places = {"package": str(place / "package"), "blobs": str(self.blobs.root), "python_paths": paths}
         RunnerSpec(**{**told, **lists, **places}).write(place / "runner.json")
 
 
@@ -187,6 +192,29 @@ class _Process:
                 self._heard(words)
         kill_group(process.pid)
         self._heard({"word": "ended", "generation": generation, "why": "its process was killed"})
+
+
+def environment(python: str, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """The folders that workers in this environment read; ``python`` "" for the agent's own.
+
+    Raises OCT-RUNTIME-BROKEN, OCT-PACKAGE-MISSING.
+    """
+    facts = interpreters.examine(Path(python), whole=False) if python else interpreters.own()
+    if facts.fault:
+        raise UserError(
+            "OCT-RUNTIME-BROKEN",
+            "The job's environment on this node cannot be used.",
+            facts.fault,
+            "Repair it, or say where it is now: octopus runtime place.",
+        )
+    if lacks := lacking(wanted, facts.packages, facts.python):
+        raise UserError(
+            "OCT-PACKAGE-MISSING",
+            f"This node's environment lacks what the job needs: {', '.join(map(str, lacks))}.",
+            "Each node trains in an environment of its own.",
+            "Install it there, or name an environment there that has it: octopus runtime place.",
+        )
+    return facts.paths
 
 
 def words_of(text: str) -> dict[str, Any] | None:

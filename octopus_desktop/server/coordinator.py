@@ -26,13 +26,13 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from octopus_desktop.aggregation import encodings
 from octopus_desktop.aggregation import events as ev
-from octopus_desktop.aggregation.facts import Bar, Best, Blob, task_config
+from octopus_desktop.aggregation.facts import Bar, Blob, task_config
 from octopus_desktop.aggregation.fold import Folded, FoldStopped, RejectedUpdates, fold, sweep
 from octopus_desktop.aggregation.loops import make_loop
 from octopus_desktop.aggregation.runnable import require_runnable
@@ -41,6 +41,7 @@ from octopus_desktop.communication.contract import SERVER
 from octopus_desktop.jobs.personal import personal
 from octopus_desktop.server import coordinator_mail as mail
 from octopus_desktop.server.coordinator_held import Held
+from octopus_desktop.server.coordinator_words import completed_words, row_words
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.storage.mailbox import Mailbox
 from octopus_desktop.training import initial
@@ -104,6 +105,7 @@ class Coordinator:
         self.heard: queue.SimpleQueue[_Heard | _Built | _Folded | None] = queue.SimpleQueue()
         self.stopping = threading.Event()
         self.retry: tuple[float, ev.Aggregate] | None = None
+        self.told: dict[str, str] = {}  # of the loop's troubles, what the server knows
         self.builder: subprocess.Popen[bytes] | None = None
         self.central = self._central() if self.config.central else None
         raw = self.mailbox.read("rounds")
@@ -199,21 +201,24 @@ class Coordinator:
 
     def _take(self, events: Sequence[ev.Event], seqs: Sequence[int] = ()) -> None:
         """Events into the loop; its state, its envelopes and the consumed rows onto the disk; then the rest."""
-        todo: list[ev.Instruction] = []
-        with self.mailbox.transaction():
-            for i, event in enumerate(events):
-                instructions = self.loop.apply(event)
-                if i < len(seqs):
-                    again = any(isinstance(x, ev.Ignore) and x.reusable for x in instructions)
-                    self.mailbox.forget(seqs[i]) if again else self.mailbox.done(seqs[i])
-                todo += instructions
+        outcomes = [self.loop.apply(event) for event in events]
+        todo = [order for instructions in outcomes for order in instructions]
+        # An answer of which nothing follows but sums is in the inbox still, should the machine lose power before the
+        # next commit: its turn comes again.
+        summed = bool(seqs) and all(isinstance(order, ev.Aggregate | ev.Ignore) for order in todo)
+        with self.mailbox.transaction(durable=not summed):
+            for seq, instructions in zip(seqs, outcomes, strict=False):
+                again = any(isinstance(x, ev.Ignore) and x.reusable for x in instructions)
+                self.mailbox.forget(seq) if again else self.mailbox.done(seq)
             self._journal(todo)
         self._after(todo)
 
     def _journal(self, todo: Sequence[ev.Instruction]) -> None:
         box, run, silos = self.mailbox, self.spec.run_id, self.spec.silos
         gone: list[Blob] = []
-        for order in todo:
+        for order in sorted(
+            todo, key=lambda order: not isinstance(order, ev.Dispatch)
+        ):  # what a round waits for, first
             match order:
                 case ev.Dispatch():
                     for _, old in box.pending(order.silo):
@@ -223,7 +228,8 @@ class Coordinator:
                 case ev.Report():
                     key = f"row/{order.round:06d}"
                     turn = "again" if box.read(key) else "first"
-                    box.write(key, _json({**_row(order), "spans": _row(order)["spans"] or self._old_spans(key)}))
+                    words = row_words(order)
+                    box.write(key, _json({**words, "spans": words["spans"] or self._old_spans(key)}))
                     for envelope in mail.round_envelopes(run, order, turn, silos, share=self.config.share_metrics):
                         box.post(envelope)
                 case ev.Discard(blobs=blobs):
@@ -231,7 +237,7 @@ class Coordinator:
                 case ev.Complete():
                     for envelope in mail.finished_envelopes(run, order, silos):
                         box.post(envelope)
-                    box.write("ended", _json(_completed(order)))
+                    box.write("ended", _json(completed_words(order)))
                 case ev.Fail(code=code, reason=reason):
                     for envelope in mail.stop_envelopes(run, order, silos):
                         box.post(envelope)
@@ -262,6 +268,10 @@ class Coordinator:
                     self._remove([blob.digest for blob in blobs])
                 case ev.Fail(code=code, reason=reason):
                     self.link.log("error", "coordinator", f"{reason} [{code}]")
+        for silo, text in self.loop.state.troubles.items():
+            if self.told.get(silo) != text:
+                self.link.say("trouble", silo=silo, text=text)
+        self.told = dict(self.loop.state.troubles)
         if self.loop.ended:
             self.stopping.set()
             if self.builder:
@@ -281,6 +291,7 @@ class Coordinator:
                 slots=self._slots(order),
                 encoding=self.encoding,
                 bases=[self.store.path(a.base) if a.staleness and a.base else None for a in order.answers],
+                most_norm=self.config.most_norm,
                 round=order.round,
                 store=self.store,
                 label=self.spec.run_id,
@@ -439,39 +450,6 @@ class Coordinator:
                 os._exit(70)
 
         threading.Thread(target=guarded, name=name, daemon=True).start()
-
-
-def _row(report: ev.Report) -> dict[str, Any]:
-    return {
-        "round": report.round,
-        "rounds": report.rounds,
-        "metrics": dict(report.metrics),
-        "answered": list(report.answered),
-        "missing": list(report.missing),
-        "seconds": report.seconds,
-        "model": {"digest": report.model.digest, "size": report.model.size},
-        "spans": [asdict(bar) for bar in report.bars],
-        "late": list(report.late),
-        "silos": {silo: dict(metrics) for silo, metrics in report.silos.items()},
-        "best": _best(report.best),
-    }
-
-
-def _best(best: Best | None) -> dict[str, Any]:
-    if best is None:
-        return {}
-    return {"round": best.round, "value": best.value, "digest": best.model.digest, "size": best.model.size}
-
-
-def _completed(done: ev.Complete) -> dict[str, Any]:
-    return {
-        "state": "completed",
-        "reason": done.reason,
-        "code": "",
-        "model": {"digest": done.model.digest, "size": done.model.size},
-        "metrics": dict(done.metrics),
-        "best": _best(done.best),
-    }
 
 
 def _json(value: Any) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import os
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -159,12 +160,25 @@ class OperatorDoor:
     async def ExportModel(self, request: pb.ExportModelRequest, _: str) -> AsyncIterator[fed.Chunk]:
         run = self._f.runs.find(request.run_id)
         digest = self._f.runs.model(run, request.round, best=request.best)[1]
+        async for chunk in self._chunks(run.id, digest):
+            yield chunk
+
+    async def ExportState(self, request: pb.ExportModelRequest, _: str) -> AsyncIterator[pb.StateChunk]:
+        run = self._f.runs.find(request.run_id)
+        digest = self._f.runs.model(run, request.round, best=request.best)[1]
+        by = str(json.loads(run.config_json)["strategy"])
+        for slot, held in sorted(self._f.runs.state(run, digest).items()):
+            async for chunk in self._chunks(run.id, held):
+                first = chunk.HasField("blob")
+                yield pb.StateChunk(slot=slot if first else "", chunk=chunk, strategy=by if first else "")
+
+    async def _chunks(self, run_id: str, digest: str) -> AsyncIterator[fed.Chunk]:
         store: BlobStore = self._f.blobs
         path, size = store.path(digest), store.size(digest)
         first: BlobRef | None = BlobRef(digest=digest, size=size)
         chunks = read_chunks(path)
         while (chunk := await asyncio.to_thread(_next, chunks)) is not None:
-            yield fed.Chunk(blob=first, data=chunk, run_id=run.id if first else "")
+            yield fed.Chunk(blob=first, data=chunk, run_id=run_id if first else "")
             first = None
 
     def _silo(self, row: MemberRow) -> pb.SiloInfo:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from octopus_desktop.aggregation import strategies
+from octopus_desktop.aggregation.own.host import obstacle
 from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.aggregation.state import State
 from octopus_desktop.aggregation.strategies.base import MEMORY_WORDS
@@ -135,12 +136,14 @@ def require_allowed(config: RunConfig, job: JobRow, allowed: bool) -> None:
     if not config.own_strategy:
         return
     if not allowed:
+        why = obstacle()
+        how = f"without a sandbox: {why}" if why else "in a sandbox without network, files and other processes."
         file = f"code/{config.strategy.partition(':')[0].replace('.', '/')}.py"
         raise UserError(
             "OCT-STRATEGY-FOREIGN",
             f"{job.name}@{job.version} brings a strategy of its own, {config.strategy}, and nobody allowed it.",
-            "Code of the package would run on this server and make the federation's model, in a sandbox without "
-            f"network, files and other processes. Its author is {job.author} ({job.author_fingerprint}).",
+            f"Code of the package would run on this server and make the federation's model, {how} "
+            f"Its author is {job.author} ({job.author_fingerprint}).",
             f"Read {file} of the package; then start the run with --allow-own-strategy, or set strategy.name to one "
             "of ours.",
         )
@@ -183,13 +186,21 @@ async def forked(
         return begun
     if config.own_strategy and run.job_digest != job.digest:
         return begun  # a class of the same name in other code
-    state = State.from_dict(json.loads(raw))
-    if state.model is None or state.model.digest != digest or MEMORY_WORDS & strategy.configure(1).keys():
-        return begun
-    slots = {name: blob.digest for name, blob in state.slots.items() if name in strategy.slots()}
-    if slots.keys() != strategy.slots().keys() or not all(blobs.has(held) for held in slots.values()):
+    slots = state_of(run, raw, digest, blobs)
+    if MEMORY_WORDS & strategy.configure(1).keys() or slots.keys() != strategy.slots().keys():
         return begun
     return replace(begun, first_slots=slots)
+
+
+def state_of(run: RunRow, raw: bytes | None, digest: str, blobs: BlobStore) -> dict[str, str]:
+    """What the strategy had gathered when it made this model, slot to digest; {} where that is not known any longer.
+    ``raw``: the run's loop state."""
+    if raw is None or run.state not in ENDED:
+        return {}
+    state = State.from_dict(json.loads(raw))
+    slots = {name: blob.digest for name, blob in state.slots.items()}
+    belongs = state.model is not None and state.model.digest == digest
+    return slots if belongs and all(blobs.has(held) for held in slots.values()) else {}
 
 
 def _require_layout(config: RunConfig, job: JobRow, trainer: str, blobs: BlobStore, digest: str, whose: str) -> None:

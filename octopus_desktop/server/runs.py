@@ -162,6 +162,9 @@ class Runs:
         """(round, digest) of a round's global model; of the newest for 0. Raises OCT-BLOB-MISSING."""
         return wishes.model_of(run, self._db.rounds(run.id), round_, self._blobs, best=best)
 
+    def state(self, run: RunRow, digest: str) -> dict[str, str]:
+        return wishes.state_of(run, self._mail.box(run.id).read("rounds"), digest, self._blobs)
+
     def info(self, run_id: str) -> RunInfo:
         run = self.find(run_id)
         live = {silo: state for (rid, silo), state in self._live.items() if rid == run.id}
@@ -402,6 +405,10 @@ class Runs:
                     self._mail.notify(row.silo)
             case "round":
                 self._round(run_id, word)
+            case "trouble":
+                log.info("run %s: %s", run_id, word["text"])
+                self._db.update_run_silo(run_id, str(word["silo"]), reason=str(word["text"])[:TEXT_LIMIT])
+                self._changed(run_id)
             case "log":
                 level = logging.getLevelName(str(word.get("level", "info")).upper())
                 level = level if isinstance(level, int) else logging.INFO

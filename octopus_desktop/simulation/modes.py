@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from octopus_desktop.aggregation import strategies
+from octopus_desktop.aggregation.runnable import strategy_of
+from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.jobs.toml import apply_overrides
 from octopus_desktop.simulation.baselines import evaluate
 from octopus_desktop.simulation.jobs import Job
@@ -36,20 +38,28 @@ def compare(
         raise UserError("OCT-CLI-USAGE", "These cannot be compared.", f"Modes are {', '.join(MODES)}.", "Name some.")
     config = apply_overrides(job.manifest.config, overrides, strategies=tuple(strategies.STRATEGIES))
     asked = min(config.per_round or len(data), len(data))
+    known = _made(job, config, len(data)).modes if config.own_strategy else strategies.STRATEGIES[config.strategy].modes
     done = {}
     for mode in modes:
         wish = {name: dict(table) for name, table in overrides.items()}
         run = wish.setdefault("run", {})
         run["mode"] = mode
-        if mode not in strategies.STRATEGIES[config.strategy].modes:
+        if mode not in known:
             wish["strategy"] = {"name": IN_PLACE[mode]}
         if mode == "async":
             run["per_round"], run["update"] = 0, "difference"
             changed = apply_overrides(job.manifest.config, wish, strategies=tuple(strategies.STRATEGIES))
-            chosen = strategies.make(changed.strategy, changed.strategy_parameters, changed.update)
+            chosen = _made(job, changed, len(data))
             run["rounds"] = max(1, config.rounds * asked // min(chosen.asynchronous[0], len(data)))
         done[mode] = simulate(job, data, wish, work=work / mode, virtual=True, **options)
     return done
+
+
+def _made(job: Job, config: RunConfig, silos: int) -> strategies.Strategy:
+    """The strategy, for what it says of itself."""
+    strategy = strategy_of(config, job.folder, silos)
+    strategy.close()
+    return strategy
 
 
 def judge(

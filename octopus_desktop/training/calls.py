@@ -13,7 +13,7 @@ from torch import nn
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.training import state as files
 from octopus_desktop.training.data import SiloDataset
-from octopus_desktop.training.loading import PackageCode, TrainerError
+from octopus_desktop.training.loading import OutOfMemory, PackageCode, TrainerError
 from octopus_desktop.training.sdk import ClientTrainer, Context, Shelf, Silent, seed_everything
 from octopus_desktop.training.steps import Enough
 from octopus_desktop.wire.canonical import derive_seed
@@ -75,7 +75,7 @@ def call_trainer(phase: str, work: Callable[[], Any], code: Path) -> Any:
     except (UserError, KeyboardInterrupt, Enough):
         raise
     except BaseException as error:
-        raise TrainerError(phase, error, code) from error
+        raise (OutOfMemory if OutOfMemory.is_it(error) else TrainerError)(phase, error, code) from error
 
 
 def no_weight(why: str) -> UserError:

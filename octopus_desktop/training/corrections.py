@@ -16,7 +16,8 @@ data-parallel averaging, so each worker adds the same). Words of ``Strategy.conf
 
 ``x``: the global model that came in, ``y``: the local model, ``g``: its gradient. c_k and h_k are the silo's memory:
 one file a round below ``keep``, made from the newest file of an earlier round. So a round that is trained again after a
-crash begins from the same memory and writes the same file again. The memory advances with each round that the silo
+crash begins from the same memory and writes the same file again. Rank 0 reads and writes it; the other workers, which
+may be on other machines, get it from there when a task begins. The memory advances with each round that the silo
 trained, whether or not its answer was counted, and ends with the run.
 """
 
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
@@ -51,6 +53,7 @@ class Corrections:
         keep: folder of the silo's memory; None where nothing is kept (and then no word may ask for it).
         pace: says which of an optimiser's calls are steps; None: all.
         own: names of parameters that are the silo's own, and none of the strategy's.
+        rank, world_size: of this worker; rank 0 alone has the silo's memory, and gives it to the others.
 
     Attributes:
         steps: optimiser steps so far. rate_sum: the sum of their learning rates (Σ η over steps).
@@ -66,6 +69,8 @@ class Corrections:
         round: int,
         pace: Steps | None = None,
         own: Collection[str] = (),
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self._pace = pace
         self.steps, self.rate_sum = 0, 0.0
@@ -87,7 +92,10 @@ class Corrections:
         if self._proximal or self._dynamic or self._scaffold:
             self._start = {name: p.detach().clone() for name, p in self._parameters.items()}
         if self._dynamic or self._scaffold:
-            self._own = self._load(self._newest())
+            newest = self._newest()
+            self._own = self._load(newest if rank == 0 else None)
+            for tensor in self._own.values() if world_size > 1 else ():
+                dist.broadcast(tensor, 0)
         if self._scaffold:
             self._common = self._load(shared.get("c"))
         if self._mime:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -35,9 +34,9 @@ from octopus_desktop.training.calls import (
 from octopus_desktop.training.corrections import Corrections
 from octopus_desktop.training.data import SiloDataset
 from octopus_desktop.training.gradient import FullGradient, whole_pass
-from octopus_desktop.training.loading import PackageCode
+from octopus_desktop.training.loading import OutOfMemory, PackageCode
 from octopus_desktop.training.numerics import Numerics
-from octopus_desktop.training.parallel import Parallel
+from octopus_desktop.training.parallel import Parallel, gather_json
 from octopus_desktop.training.personal import PersonalLayers
 from octopus_desktop.training.sdk import ClientTrainer, Context, ProgressOnly, Reporter, Shelf, Silent, seed_everything
 from octopus_desktop.training.shares import by_speed, checked
@@ -66,7 +65,8 @@ class Engine:
         passes: forward passes for training that this rank began in the task so far, where there are several ranks.
 
     Raises (constructor and ``run``):
-        UserError: OCT-JOB-TRAINER, OCT-DATA-*, OCT-RUN-TRAINER, OCT-MODEL-*, OCT-DISK-FULL.
+        UserError: OCT-JOB-TRAINER, OCT-DATA-*, OCT-RUN-TRAINER, OCT-RUN-MEMORY, OCT-MODEL-*,
+            OCT-DISK-FULL.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Engine:
         self._fix_numerics()
         for alias in self._sources:
             self._dataset(alias)
-        with self._code.active():
+        with self._code.active(), self._memory("building the model"):
             self._structure()
 
     def run(self, task: TaskInput, out: Path | files.Held, *, digest: bool = True, durable: bool = False) -> TaskResult:
@@ -133,7 +133,7 @@ class Engine:
         """
         self._fix_numerics()
         spans: Spans = []
-        with self._code.active():
+        with self._code.active(), self._memory(task.task):
             try:
                 return self._run(task, out, spans, digest, durable)
             finally:
@@ -315,7 +315,9 @@ class Engine:
         trainer = self._trainer()
         model.train()
         wrapped = self._parallel.wrapped(model, trainer, pace, self._numerics.compiled)
-        corrections = Corrections(task.config, model, task.shared, task.keep, task.round, pace, own)
+        corrections = Corrections(
+            task.config, model, task.shared, task.keep, task.round, pace, own, self.rank, self.world_size
+        )
         if task.config.get("mime", {}).get("corrected"):
             local.require_declared(trainer)
             ctx.anchor = corrections.anchor
@@ -338,7 +340,7 @@ class Engine:
             raise no_weight(
                 "The trainer used no ctx.loader and did not set ctx.examples."
                 if examples is None
-                else "The training data is empty."
+                else "The training data is empty, or the trainer set ctx.examples to 0."
             )
         metrics.update({f"train/{k}": v for k, v in merged.items()})
         if task.config.get("scaffold"):
@@ -381,6 +383,16 @@ class Engine:
             self._clean = True
         if self.world_size > 1:
             gc.collect()
+
+    @contextlib.contextmanager
+    def _memory(self, phase: str) -> Iterator[None]:
+        """What lacks memory outside of the trainer's own calls is told like what lacks it inside."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if OutOfMemory.is_it(error):
+                raise OutOfMemory(phase, error, self._code.root) from error
+            raise
 
     def _trainer(self) -> ClientTrainer:
         return self._call("__init__", lambda: self._code.cls())
@@ -440,7 +452,7 @@ class Engine:
         not take this for a part of it."""
         if self._own_group is None:
             self._own_group = dist.new_group(backend="gloo")
-        return _gather_json(value, self.world_size, self._own_group)
+        return gather_json(value, self.world_size, self._own_group)
 
     def _numbers(self, values: Mapping[str, Any]) -> dict[str, float]:
         numbers: dict[str, float] = {}
@@ -474,16 +486,3 @@ class Engine:
                 torch.set_num_interop_threads(1)
             except RuntimeError:  # parallel work has begun: no op here uses inter-op threads, so nothing is lost
                 pass
-
-
-def _gather_json(value: Any, world_size: int, group: Any) -> list[Any]:
-    """Each rank's value, in ranks' order, as JSON bytes in tensors: torch's own object gather would unpickle."""
-    raw = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size)]
-    dist.all_gather(lengths, torch.tensor([len(raw)]), group=group)
-    longest = max(int(n) for n in lengths)
-    padded = torch.zeros(longest, dtype=torch.uint8)
-    padded[: len(raw)] = raw
-    parts = [torch.empty(longest, dtype=torch.uint8) for _ in range(world_size)]
-    dist.all_gather(parts, padded, group=group)
-    return [json.loads(bytes(p[: int(n)].tolist())) for p, n in zip(parts, lengths, strict=True)]

@@ -53,6 +53,26 @@ class TrainerError(UserError):
         return " ".join([phase_what or self.what, "At " + ", ".join(self.places[-6:]) + "." if self.places else ""])
 
 
+class OutOfMemory(TrainerError):
+    """OCT-RUN-MEMORY: what ran had more to hold than the device, or this machine, has room for."""
+
+    def __init__(self, phase: str, error: BaseException, code: Path) -> None:
+        super().__init__(phase, error, code)
+        self.code = "OCT-RUN-MEMORY"
+        self.what = f"The training ran out of memory in {phase}."
+        self.next_step = (
+            "End other programs on this device, or give the run another one. Otherwise ask the coordinator for a"
+            ' smaller batch with [training] accumulate, for precision = "bf16", or for parallel = "fsdp" over GPUs.'
+        )
+
+    @staticmethod
+    def is_it(error: BaseException) -> bool:
+        """Whether an error says so: Python's own, torch's of a GPU, and what torch's allocator for CPUs raises."""
+        words = ("DefaultCPUAllocator", "not enough memory")
+        by_words = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+        return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or by_words
+
+
 class _Compiled(SourceFileLoader):
     """Executes a file's code, compiled once in this process for as long as the file stays as it is."""
 

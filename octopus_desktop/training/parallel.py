@@ -10,6 +10,7 @@ examples, since they must call the model equally often.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -144,3 +145,16 @@ class _Whole(dict[str, torch.Tensor]):
             tensor = super().__getitem__(name)
             self._last = (name, tensor.full_tensor() if files.is_shard(tensor) else tensor)  # type: ignore[attr-defined]
         return self._last[1]
+
+
+def gather_json(value: Any, world_size: int, group: Any) -> list[Any]:
+    """Each rank's value, in ranks' order, as JSON bytes in tensors: torch's own object gather would unpickle."""
+    raw = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size)]
+    dist.all_gather(lengths, torch.tensor([len(raw)]), group=group)
+    longest = max(int(n) for n in lengths)
+    padded = torch.zeros(longest, dtype=torch.uint8)
+    padded[: len(raw)] = raw
+    parts = [torch.empty(longest, dtype=torch.uint8) for _ in range(world_size)]
+    dist.all_gather(parts, padded, group=group)
+    return [json.loads(bytes(p[: int(n)].tolist())) for p, n in zip(parts, lengths, strict=True)]

@@ -19,7 +19,7 @@ def check_data(source: DataSource) -> None:
             "OCT-DATA-MISSING",
             f"The data {source.alias!r} is not on this node.",
             f"{path} cannot be read: {error.strerror or error}.",
-            "Put a copy, or the shared folder, at the same path as on the silo's first machine.",
+            "Put a copy, or the shared folder, there, or say where it is: octopus dataset place.",
         ) from error
     if digest != source.digest:
         raise UserError(

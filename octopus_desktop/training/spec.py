@@ -60,12 +60,15 @@ class DataSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Further:
-    """A further machine's share of a run: the node's id, how many workers, on which of its GPUs."""
+    """A further machine's share of a run: the node's id, how many workers, on which of its GPUs, in which Python there
+    ("": the agent's own); ``paths``: alias -> where data lies there, when not where it does here."""
 
     node: str
     name: str
     workers: int
     devices: tuple[str, ...] = ()
+    python: str = ""
+    paths: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +128,15 @@ class RunnerSpec(_Json):
     def for_machine(self, machine: Further) -> dict[str, Any]:
         """This specification as a further machine needs it; its own places come there."""
         return {
-            **asdict(self), "package": "", "blobs": "", "workers": machine.workers, "devices": machine.devices
-        }  # fmt: skip
+            **asdict(self),
+            "package": "",
+            "blobs": "",
+            "workers": machine.workers,
+            "devices": machine.devices,
+            "python": machine.python,
+            "python_paths": (),
+            "data": tuple({**item, "path": machine.paths.get(item["alias"], item["path"])} for item in self.data),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

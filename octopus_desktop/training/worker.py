@@ -140,8 +140,9 @@ def work(run_dir: Path) -> None:
             result = engine.run(task, Path(told["out"]), digest=False)  # the parent trusts its own reading alone
         except UserError as error:
             link.say("error", number=told["number"], fault=fault(error))
-            if size > 1:
-                raise SystemExit(1) from error  # the ranks no longer agree on where they are: a fresh group begins
+            if size > 1 or error.code == "OCT-RUN-MEMORY":
+                # The ranks no longer agree on where they are, or memory is to be free for certain: a fresh group.
+                raise SystemExit(1) from error
             continue
         link.say(
             "result",

@@ -226,3 +226,12 @@ def test_a_bubblewrap_that_does_not_work_is_named(tmp_path: Path, monkeypatch: A
     with closing(own(tmp_path, NESTEROV, "Nesterov", say=lambda level, _, text: said.append(text))) as strategy:
         assert strategy.weights(facts())
     assert any("bubblewrap does not work here: No permissions to create a new namespace" in text for text in said)
+
+
+def test_a_system_that_cannot_hold_its_process_is_named(tmp_path: Path, monkeypatch: Any) -> None:
+    import socket
+
+    monkeypatch.delattr(socket, "send_fds")
+    with pytest.raises(UserError, match="cannot run on this machine") as error:
+        own(tmp_path, NESTEROV, "Nesterov")
+    assert error.value.code == "OCT-RUN-STRATEGY"

@@ -139,6 +139,23 @@ def test_the_deadline_ends_a_run_without_quorum_and_says_who_is_missing() -> Non
     assert kinds(out) == ["Discard", "Fail"]
     assert out[1].code == "OCT-RUN-QUORUM"
     assert "needs 2 answers and can have 1 of 3" in out[1].reason
+    assert "bob: no answer by the deadline; cyd: no answer by the deadline" in out[1].reason
+
+
+def test_why_a_silos_answer_is_missing_is_remembered_by_its_name() -> None:
+    run = Drive(quorum=1, rounds=3)
+    run.start()
+    run.answer("ada", error="the loss became NaN", error_code="OCT-MODEL-NAN")
+    run.answer("bob", examples=0)
+    run(ev.SiloWent(silo="cyd", now=2.0))
+    run.answer("bob", epoch=1)  # too late: it was refused
+    run(ev.DeadlinePassed(round=1, task="train", now=100.0))
+    assert run.loop.ended and "cyd: no answer by the deadline: it is not connected" in run.loop.state.reason
+    assert run.loop.state.troubles == {
+        "ada": "round 1: ada could not train: the loss became NaN [OCT-MODEL-NAN]",
+        "bob": "round 1: the answer of bob is refused: it claims 0 examples [OCT-MODEL-WEIGHT]",
+        "cyd": "round 1: cyd: no answer by the deadline: it is not connected",
+    }
 
 
 def test_an_error_of_a_silo_excludes_it_from_the_round_and_ends_the_run_when_no_quorum_is_left() -> None:
@@ -170,7 +187,13 @@ def test_a_silo_whose_administrator_stops_is_not_asked_again(code: str) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"examples": 0}, {"examples": 2**60}, {"update": None}, {"update": Blob(digest="x", size=1, encoding="zip")}],
+    [
+        {"examples": 0},
+        {"examples": -5},
+        {"examples": 2**60},
+        {"update": None},
+        {"update": Blob(digest="x", size=1, encoding="zip")},
+    ],
 )
 def test_an_impossible_answer_is_refused_and_the_run_goes_on_with_its_quorum(bad: dict[str, Any]) -> None:
     run = Drive(quorum=2)

@@ -102,6 +102,25 @@ def test_a_fork_goes_on_from_a_round_of_another_run(
     assert fork.model.digest == simulated(federation, "--rounds", "3", "--from", str(model))["model"]["digest"]
 
 
+def test_what_the_strategy_had_gathered_goes_along_into_a_fork_and_into_its_simulation(
+    federation: LocalFederation, job: str, tmp_path: Path
+) -> None:
+    wish = {"run": {"rounds": 2}, "strategy": {"name": "fedadam"}}
+    old = finish(federation, federation.start_run(job, wish))
+    model = tmp_path / "model"
+    told = at_server(federation, "export", old.id, str(model))
+    state = Path(told["state"])
+    assert {path.name for path in state.iterdir()} == {"m.safetensors", "v.safetensors", "state.json"}
+    words = ["--set", "communication.carrier=grpc", *settings(wish)]
+    fork = finish(federation, at_server(federation, "start", job, "--from", old.id, *words)["id"])
+    assert len(json.loads(fork.config_json)["first_slots"]) == 2
+    carried = simulated(federation, *settings(wish), "--from", str(model))
+    assert carried["model"]["digest"] == fork.model.digest and "anew" not in carried
+    assert "state" not in at_server(federation, "export", old.id, str(model), "--round", "1")
+    assert not state.exists(), "a state that is not this model's does not stay beside it"
+    assert "begins anew" in simulated(federation, *settings(wish), "--from", str(model))["anew"]
+
+
 def test_layers_that_stay_are_nobody_elses_and_the_simulation_has_the_same_bits(
     federation: LocalFederation, job: str, tmp_path: Path
 ) -> None:

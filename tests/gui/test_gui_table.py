@@ -48,9 +48,9 @@ def test_a_hundred_thousand_rows_sort_and_filter_quickly(qtbot: QtBot, qapp: QAp
     def least(work: object) -> float:
         times = []
         for _ in range(3):
-            began = time.perf_counter()
+            began = time.process_time()  # the processor's time: others may be at work
             work()  # type: ignore[operator]
-            times.append(time.perf_counter() - began)
+            times.append(time.process_time() - began)
         return min(times)
 
     baseline = least(lambda: sorted(rows, key=lambda row: row[1]))

@@ -170,6 +170,38 @@ def test_a_trainer_whose_file_is_missing_is_told() -> None:
     assert "code/deep/trainer.py" in told.value.why
 
 
+BASE = "from octopus_desktop.aggregation.sdk import Synchronous\n"
+
+
+def test_a_strategy_of_the_packages_own_is_a_finding_at_its_class() -> None:
+    files = {"code/deep/strategy.py": f"{BASE}\n\nclass S(Synchronous): ...".encode()}
+    findings.check_strategy(files, "deep.strategy:S")
+    (found,) = findings.find(files, strategy="deep.strategy:S")
+    assert (found.rule, found.severity, found.path, found.line) == (
+        "own-strategy",
+        "medium",
+        "code/deep/strategy.py",
+        4,
+    )
+    assert findings.find(files, strategy="fedavg") == []
+    rules = [f.rule for f in findings.find({"code/strategy.py": b"class S(:"}, strategy="strategy:S")]
+    assert rules == ["syntax", "own-strategy"]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("class S: ...", "does not derive from Synchronous or Asynchronous"),
+        (f"{BASE}class SS(Synchronous): ...", "did you mean 'SS'"),
+        ("class S(", "line 1"),
+    ],
+)
+def test_what_is_no_strategy_is_told(code: str, reason: str) -> None:
+    with pytest.raises(UserError) as told:
+        findings.check_strategy({"code/strategy.py": code.encode()}, "strategy:S")
+    assert told.value.code == "OCT-JOB-STRATEGY" and reason in told.value.why
+
+
 # sentences
 
 MANIFEST = JobManifest(
@@ -316,3 +348,11 @@ def test_what_stays_at_the_site_how_a_run_begins_and_when_it_ends_is_said_in_pla
     said = summary_of(first_model="ab" * 32, forked_from="run-7:3", first_slots={"m": "cd" * 32})["strategy"]
     assert "It begins with the model of round 3 of the run run-7, and with what the strategy had gathered" in said
     assert "(SHA-256 abababababab…), not with a fresh one" in said
+
+
+def test_the_summary_says_that_the_packages_own_code_combines() -> None:
+    said = summary_of(strategy="deep.strategy:Mine", strategy_parameters={"norm": 2.0})["strategy"]
+    assert said.startswith(
+        "Updates are combined by the package's own code at the federation's server, Mine in code/deep/strategy.py "
+        "(norm = 2.0), in rounds;"
+    )

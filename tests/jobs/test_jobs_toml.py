@@ -379,3 +379,15 @@ def test_what_is_off_with_evaluation_and_personal_layers_is_named(lines: str, ke
     assert manifest is None
     assert mistake.key == key and mistake.line == 6
     assert advice in mistake.advice
+
+
+def test_a_strategy_of_the_packages_own_is_named_as_the_trainer_is() -> None:
+    config = parse(TOML.replace('"fedavgm"', '"deep.strategy:Mine"'), strategies=("fedavg", "fedavgm")).config
+    assert (config.strategy, config.own_strategy) == ("deep.strategy:Mine", True)
+    assert config.strategy_parameters == {"momentum": 0.9}
+    assert RunConfig.from_dict(config.to_dict()) == config
+    assert not RunConfig().own_strategy
+    changed = apply_overrides(config, {"strategy": "other:Mine"}, strategies=("fedavg",))
+    assert (changed.strategy, changed.strategy_parameters) == ("other:Mine", {})
+    with pytest.raises(UserError, match="'Mine:' is not allowed"):
+        parse(TOML.replace('"fedavgm"', '"Mine:"'), strategies=("fedavg",))

@@ -79,6 +79,16 @@ def test_what_cannot_be_carried_on_is_said(lab: Lab, job: Job) -> None:
     assert not state.exists(), "the state of what lay there before goes with it"
 
 
+def test_a_name_that_is_no_files_is_not_written(tmp_path: Path) -> None:
+    """Slots of a job's own strategy are named by its code."""
+    (tmp_path / "slot").write_bytes(b"")
+    for name in ("../above", "", ".hidden", "a/b"):
+        with pytest.raises(UserError) as refused:
+            forks.save(tmp_path / "slot", {name: tmp_path / "slot"}, "own:Strategy", tmp_path / "out")
+        assert refused.value.code == "OCT-JOB-STRATEGY"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "slot"]
+
+
 def test_on_the_command_line_the_state_goes_along(lab: Lab) -> None:
     silos = [word for line in lab.words for word in ("--silo", line)]
     base = [str(lab.root / "job"), *silos, "--strategy", "fedavgm", "--set", "hyperparameters.lr=0.05"]

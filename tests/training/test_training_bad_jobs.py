@@ -60,6 +60,10 @@ class Trainer(ClientTrainer):
             time.sleep(0 if ctx.rank else 4)
         if mode == "one raises" and ctx.rank == 1:
             raise ValueError("patient 4711")
+        if mode == "memory" and ctx.rank == ctx.world_size - 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. patient 4711")
+        if mode == "host memory":
+            torch.empty(1 << 50, dtype=torch.uint8)
         if mode == "log":
             for _ in range(20_000):
                 ctx.log("x" * 10_000)
@@ -125,7 +129,20 @@ def test_without_a_sandbox_hanging_workers_are_ended_as_well(tmp_path: Path, mon
         daemon.wait(lambda: any(w["word"] == "progress" and w["fraction"] == 1.0 for w in daemon.words))
         workers = daemon.children("training.worker")
         assert daemon.answer().error_code == "OCT-RUN-STALLED"
-        assert psutil.wait_procs(workers, timeout=10)[1] == []
+        assert psutil.wait_procs(workers, timeout=40)[1] == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_too_little_memory_is_told_as_such_and_the_next_round_is_trained_by_a_fresh_worker(
+    tmp_path: Path, workers: int
+) -> None:
+    with parent(tmp_path, workers, code=job(), mode="memory,host memory,one class") as daemon:
+        said = expect(daemon, 1, "OCT-RUN-MEMORY").error
+        assert "ran out of memory in train" in said and "trainer.py" in said and "4711" not in said
+        expect(daemon, 2, "OCT-RUN-MEMORY")
+        assert expect(daemon, 3).examples == 30
+        told = [word["text"] for word in daemon.words if word["word"] == "log" and word["source"] == "runner"]
+        assert sum("End other programs on this device" in line for line in told) == 2
 
 
 def test_a_trainer_may_say_that_its_steps_are_unequal(tmp_path: Path) -> None:

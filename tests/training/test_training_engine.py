@@ -69,6 +69,8 @@ class Trainer(ClientTrainer):
             inner[0].weight.data[0, 0] = float(h["nan"])
         if h.get("reshape"):
             inner[0].bias = nn.Parameter(torch.zeros(3))
+        if h.get("memory"):
+            raise MemoryError
         if h.get("raise"):
             helper.fail("patient 4711")
         return {"loss": loss.item(), "passing": inner.passing.item(), "odd": float("nan"), "text": "x"}
@@ -222,6 +224,7 @@ def test_a_difference_added_to_the_model_is_the_trained_model(home: Path) -> Non
         ({"empty": True}, "OCT-MODEL-WEIGHT"),
         ({"none": True}, "OCT-MODEL-WEIGHT"),
         ({"raise": True}, "OCT-RUN-TRAINER"),
+        ({"memory": True}, "OCT-RUN-MEMORY"),
     ],
 )
 def test_a_bad_training_has_its_code_writes_nothing_and_spoils_nothing(
@@ -242,6 +245,16 @@ def test_a_trainers_failure_names_the_packages_lines_and_publishes_no_values(hom
     assert "engine.py" not in str(caught.value)
     public = caught.value.public()  # type: ignore[attr-defined]
     assert "4711" not in public and "helper.py:2 in fail" in public
+
+
+def test_memory_that_lacks_outside_of_the_trainer_is_told_alike(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(UserError, match="building the model") as caught:
+        engine(home).warm_up()
+    assert caught.value.code == "OCT-RUN-MEMORY" and "2.00 GiB" in caught.value.why and caught.value.next_step
 
 
 def test_a_model_of_another_form_is_refused(home: Path) -> None:

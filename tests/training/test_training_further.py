@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -52,7 +53,8 @@ class Machine:
     def _hear(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout
         for line in process.stdout:
-            self.daemon.send("node", node="n2", words=json.loads(line))
+            with contextlib.suppress(ValueError, BrokenPipeError):  # the runner has ended before
+                self.daemon.send("node", node="n2", words=json.loads(line))
 
     def workers(self) -> list[psutil.Process]:
         if self.process is None or self.process.poll() is not None:
@@ -121,6 +123,24 @@ def trained(daemon: Spanning) -> Answer:
     answer = daemon.answer()
     assert answer.error == "", logs(daemon)
     return answer
+
+
+def test_a_strategy_with_a_memory_at_the_silo_spans_machines_of_which_one_has_it(tmp_path: Path) -> None:
+    updates: dict[str, list[str]] = {}
+    for name, workers, further in (("one", 3, 0), ("two", 1, 2)):
+        with spanning(tmp_path / name, workers, further) as daemon:
+            model = daemon.model()
+            for round_ in (1, 2, 3):
+                daemon.give(model, round_=round_, dynamic=0.3)
+                answer = daemon.answer(round_=round_)
+                assert answer.error == "", logs(daemon)
+                model = answer.update
+                updates.setdefault(name, []).append(model.digest)
+            assert list((daemon.run_dir / "work" / "memory").glob("*.safetensors"))
+            if further:
+                assert daemon.further.workers()
+                assert not list(daemon.further.root.rglob("memory/*.safetensors")), "rank 0 alone keeps it"
+    assert updates["one"] == updates["two"] and len(set(updates["one"])) == 3
 
 
 def test_two_machines_with_one_and_two_workers_give_the_update_of_one_with_three(tmp_path: Path) -> None:

@@ -169,8 +169,9 @@ class Parent:
         self.blobs.adopt(out)
         return BlobRef(digest=written.digest, size=written.size)
 
-    def give(self, model: BlobRef, round_: int = 1, epoch: int = 1, task: str = "train") -> None:
-        body = Task(task=task, epoch=epoch, model=model, config_json=json.dumps({"rounds": 3}))
+    def give(self, model: BlobRef, round_: int = 1, epoch: int = 1, task: str = "train", **strategy: Any) -> None:
+        config = {"rounds": 3, "strategy": strategy}
+        body = Task(task=task, epoch=epoch, model=model, config_json=json.dumps(config))
         self.mailbox.accept(
             Envelope(
                 id=new_id("e"), run_id="r1", round=round_, kind=TASK, sender="server", recipient="st-marys",

@@ -6,7 +6,6 @@ The file behind it cannot change its size, so neither side can pull it away from
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import tempfile
@@ -75,6 +74,8 @@ def shared_file(size: int) -> int:
         with tempfile.TemporaryFile() as file:
             file.truncate(size)
             return os.dup(file.fileno())
+    import fcntl  # there where memfd_create is
+
     fd = os.memfd_create("octopus-strategy", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, size)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)

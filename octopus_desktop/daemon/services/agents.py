@@ -36,7 +36,7 @@ from octopus_desktop.wire.pb.federation_pb2 import GetRequest
 
 LISTEN = "127.0.0.1:7470"
 VALID_S = DAY_S
-NODE_VALID_S = 3650 * DAY_S  # a node is removed, not let lapse
+NODE_VALID_S = 90 * DAY_S  # its agent renews it when two thirds are over
 CA_SECRET, CA_ROW, PORT_ROW = "nodes/ca", "nodes/ca", "nodes/port"
 MEMBER = "node_member"
 EVERYWHERE = ("0.0.0.0", "::")
@@ -60,19 +60,25 @@ class Agents:
 
     Set by ``app``:
         up_changed: called when another set of machines can be given work.
+        removed: called with the node, inside the change that removes it.
         heard: (node, run, words) of a run's part on a machine.
         may_read: (node, run, digest) -> where the blob lies, None when it is none of theirs.
     """
 
-    def __init__(self, silo: Silo, keys: SiloKeys) -> None:
-        self._silo, self._keys = silo, keys
+    def __init__(self, silo: Silo, keys: SiloKeys, *, valid_s: float = NODE_VALID_S) -> None:
+        self._silo, self._keys, self._valid_s = silo, keys, valid_s
+        self._asked: dict[str, tuple[str, asyncio.Future[pb.NodePlace]]] = {}
         self._port = NodePort(self)
         self._opening = asyncio.Lock()
         self.up_changed: Callable[[], None] = lambda: None
+        self.removed: Callable[[str], None] = lambda node: None
         self.heard: Callable[[str, str, dict[str, Any]], None] = lambda node, run, words: None
         self.may_read: Callable[[str, str, str], Path | None] = lambda node, run, digest: None
         self._members = {m.id: m for m in silo.db.all(MEMBER, npb.NodeMember)}
         self.codes = NodeCodes(silo)
+
+    def linked(self, node_id: str) -> bool:
+        return self._port.linked(node_id)
 
     def knows(self, node_id: str) -> bool:
         return node_id in self._members
@@ -186,6 +192,7 @@ class Agents:
             what = {"name": node.name, "fingerprint": node.fingerprint, "accepted": self._members[node_id].accepted}
             self._silo.record(self._silo.administrator, "node.removed", node_id, what)
             self._silo.db.drop(MEMBER, node_id)
+            self.removed(node_id)
             self._silo.drop("node", node_id)
             self._silo.answer(pb.Ack())
             self._silo.afterwards(lambda: self._forget(node_id))
@@ -219,7 +226,7 @@ class Agents:
             return npb.JoinReply(node_id=member.id, name=invitation.name, certificate_der=bytes(member.certificate_der))
         node_id = new_id("n")
         authority = self._loaded
-        certificate = authority.issue(request.csr_der, node_id, NODE, NODE_VALID_S)
+        certificate = authority.issue(request.csr_der, node_id, NODE, self._valid_s)
         known = certificates.read_peer(certificate)
         member = npb.NodeMember(
             id=node_id, serial=known.serial, key_der=key_der, certificate_der=certificate, not_after=known.not_after
@@ -250,9 +257,58 @@ class Agents:
         if peer.role != NODE:
             raise _wrong_role(peer.role, "a node's own")
         member = self._members.get(peer.name)
-        if member is None or member.serial != peer.serial:
+        if member is None or peer.serial not in (member.serial, member.former_serial):
             raise _removed(peer.name)
         return peer.name
+
+    def renew(self, peer: Peer, request: npb.NodeRenewRequest) -> npb.NodeRenewReply:
+        """A fresh certificate for the key that the node has; the one that was shown stays good until its end, for this
+        answer may be lost."""
+        node_id = self.caller(peer)
+        member = npb.NodeMember.FromString(self._members[node_id].SerializeToString())
+        if certificates.public_der(certificates.read_csr(request.csr_der)) != bytes(member.key_der):
+            raise UserError(
+                "OCT-ENROL-CA",
+                "The certificate cannot be renewed for another key.",
+                "A node keeps the key that it joined with.",
+                "To change it, remove the node and let it join anew.",
+            )
+        certificate = self._loaded.issue(request.csr_der, node_id, NODE, self._valid_s)
+        known = certificates.read_peer(certificate)
+        member.former_serial, member.serial = peer.serial, known.serial
+        member.certificate_der, member.not_after = certificate, known.not_after
+        with self._silo.change():
+            self._silo.db.put(MEMBER, node_id, member)
+            what = {"name": self._silo.need("node", node_id).name, "not_after": round(known.not_after)}
+            self._silo.record("daemon", "node.renewed", node_id, what)
+            self._silo.afterwards(lambda: self._members.update({node_id: member}))
+        return npb.NodeRenewReply(certificate_der=certificate)
+
+    async def ask(self, node_id: str, ask: npb.NodeAsk) -> pb.NodePlace:
+        """Let a node's agent look. Raises its fault, or OCT-NODE-FURTHER when it is not, or no longer, there."""
+        name = self._silo.need("node", node_id).name
+        member = self._members.get(node_id)
+        if member is None or not member.accepted or not self._port.linked(node_id):
+            raise _away(name)
+        ask.id = new_id("a")
+        future: asyncio.Future[pb.NodePlace] = asyncio.get_running_loop().create_future()
+        self._asked[ask.id] = (node_id, future)
+        try:
+            self._port.ask(node_id, ask)
+            place = await future
+        finally:
+            del self._asked[ask.id]
+        place.node = node_id
+        return place
+
+    def answered(self, node_id: str, answer: npb.NodeAnswer) -> None:
+        asked, future = self._asked.get(answer.id, ("", None))
+        if future is None or asked != node_id or future.done():
+            return
+        if answer.HasField("fault"):
+            future.set_exception(UserError.from_fault(answer.fault))
+        else:
+            future.set_result(answer.place)
 
     def greeted(self, node_id: str, hello: npb.AgentHello) -> npb.PortHello:
         node = self._silo.need("node", node_id)
@@ -290,6 +346,9 @@ class Agents:
         return path
 
     def gone(self, node_id: str, fault: UserError | None) -> None:
+        for asked, future in self._asked.values():
+            if asked == node_id and not future.done():
+                future.set_exception(_away("The node"))
         if node_id in self._members:
             log.info("node %s is gone: %s", node_id, fault.why if fault else "the port was closed")
             when_possible(self._show, node_id)
@@ -409,6 +468,15 @@ def _wrong_role(role: str, wanted: str) -> UserError:
         f"A certificate of the role {role!r} does not open this door.",
         f"It is opened by {wanted} certificate.",
         "Join with a code ('octopus node join'), then run the agent ('octopus node run').",
+    )
+
+
+def _away(name: str) -> UserError:
+    return UserError(
+        "OCT-NODE-FURTHER",
+        f"{name} cannot be asked now.",
+        "Its agent is not connected, or the node was not accepted.",
+        "Start the agent there (octopus node run), and try again.",
     )
 
 

@@ -24,7 +24,7 @@ from octopus_desktop.daemon.services.runtimes import Runtimes
 from octopus_desktop.daemon.services.setup import Setup
 from octopus_desktop.daemon.services.slurm import Slurm
 from octopus_desktop.identity.keys import verify
-from octopus_desktop.jobs.approval import Statement
+from octopus_desktop.jobs.approval import Conditions, Statement
 from octopus_desktop.jobs.manifest import JobManifest, RunConfig
 from octopus_desktop.jobs.package import VerifiedPackage
 from octopus_desktop.system.interpreters import Interpreter
@@ -47,7 +47,9 @@ class Approvals:
     Attributes:
         agree: raises OCT-CARRIER-REFUSED when the offered run cannot be carried here.
         forbidden: why a standing rule of the silo forbids the offer, or "".
-        spread: who trains, as ``Spread.plan``; all are set by ``app``.
+        spread: who trains, as ``Spread.plan``.
+        must_take: raises OCT-NODE-FURTHER when a further machine cannot, as ``Spread.must_take``; all are set by
+            ``app``.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Approvals:
         self._slurm = slurm
         self.agree: Callable[[pb.SiloOffer], str] = lambda offer: ""
         self.spread: Callable[..., Awaitable[dict[str, Any]]]
+        self.must_take: Callable[[JobManifest, Conditions], Awaitable[None]]
         self.forbidden: Callable[[pb.SiloOffer, VerifiedPackage], str] = lambda offer, package: ""
 
     async def decide(self, run_id: str, decision: Decision) -> pb.SiloOffer:
@@ -77,7 +80,8 @@ class Approvals:
             self._must_be(offer, "offered")
             self.agree(offer)
             await self._must_be_allowed(offer)
-            await self._check_scope(offer, statement)
+            manifest, _ = await self._check_scope(offer, statement)
+            await self.must_take(manifest, statement.conditions)
             if statement.conditions.slurm:
                 await self._slurm.must_take(statement.conditions.slurm)
         with self._silo.change():
@@ -258,11 +262,10 @@ class Approvals:
         verified = await self._packages.unpack(offer.offer, place / "package")
         config = RunConfig.from_dict(json.loads(offer.offer.config_json))
         federation = self._silo.need("federation", offer.federation_id)
-        named = statement.conditions.nodes
         if statement.conditions.slurm:
             who = self._slurm.plan(run_id, config, statement.conditions.slurm)
         else:
-            who = await self.spread(run_id, config, named, self._share(config), elsewhere=bool(interpreter.python))
+            who = await self.spread(run_id, manifest, config, statement.conditions, self._share(config))
         needs = {need.alias: need for need in manifest.data}
         return RunnerSpec(
             run_id=run_id,

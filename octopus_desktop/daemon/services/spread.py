@@ -6,22 +6,27 @@ and the network that they use for it is open to the job's code. Knows no link.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from octopus_desktop.daemon.core import Silo
 from octopus_desktop.daemon.services.agents import Agents
 from octopus_desktop.daemon.services.logs import Logs
-from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.daemon.services.places import of
+from octopus_desktop.jobs.approval import Conditions
+from octopus_desktop.jobs.manifest import JobManifest, RunConfig
+from octopus_desktop.jobs.requirements import lacking, needed
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.training.bench import interface_of
 from octopus_desktop.training.spec import Further, RunnerSpec
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
+from octopus_desktop.wire.pb.node_pb2 import NodeAsk
 
-REMEMBERING = ("scaffold", "feddyn")  # each worker reads the silo's memory of earlier rounds, which lies on one machine
+LOOK_S = 20.0  # so long an approval waits for what machines find of its data
 
 Say = Callable[..., None]
 
@@ -36,37 +41,98 @@ class Spread:
     async def plan(
         self,
         run_id: str,
+        manifest: JobManifest,
         config: RunConfig,
-        nodes: Sequence[str],
+        conditions: Conditions,
         share: tuple[int, tuple[str, ...]],
-        *,
-        elsewhere: bool = False,
     ) -> dict[str, Any]:
-        """The fields of a runner's specification that say who trains. ``nodes``: what the approval names; ``share``:
-        this machine's (workers, devices) where it trains alone; ``elsewhere``: in a Python of this machine's own."""
+        """The fields of a runner's specification that say who trains. ``share``: this machine's (workers, devices)
+        where it trains alone. A machine that cannot take part now is left out, and the run's log says why."""
         workers, devices = share
         alone = {"workers": workers, "devices": devices}
-        further = [n for n in map(self._known, nodes) if n is not None]
+        further = []
+        for node in filter(None, map(self._known, conditions.nodes)):
+            if why := self.lack(node, manifest, conditions.runtime):
+                self._logs.add("warning", "daemon", f"The run trains without {node.name}: {why}.", run_id)
+            else:
+                further.append(node)
         if not further:
             return alone
-        why = ""
-        if config.strategy in REMEMBERING:
-            why = f"{config.strategy} keeps a memory at the silo, which only its own machine has"
-        elif elsewhere:
-            why = "the job's Python environment is known on this machine alone"
-        else:
-            try:
-                address = await self._agents.own_address()
-                interface_of(address)
-            except UserError as error:
-                why = str(error)
-        if why:
-            self._logs.add("warning", "daemon", f"The run trains on this machine alone: {why}.", run_id)
+        try:
+            address = await self._agents.own_address()
+            interface_of(address)
+        except UserError as error:
+            self._logs.add("warning", "daemon", f"The run trains on this machine alone: {error}.", run_id)
             return alone
         own, parts = split(workers, devices, config.resources.workers, self._local(), further)
         if not parts:
             return alone
-        return {"workers": own, "devices": devices, "further": tuple(map(asdict, parts)), "address": address}
+        placed = [self._placed(part, conditions) for part in parts]
+        return {"workers": own, "devices": devices, "further": tuple(map(asdict, placed)), "address": address}
+
+    def lack(self, node: pb.Node, manifest: JobManifest, runtime_id: str) -> str:
+        """Why a further machine cannot train this job in this runtime, as far as its agent has told; "" when it can."""
+        if not runtime_id:
+            return _other_torch(node.torch, self._local().torch)
+        runtime = self._silo.need("runtime", runtime_id)
+        place = of(runtime, node.id)
+        if place is None:
+            return f"it has no runtime {runtime.name} that is known here (octopus runtime place {runtime.name} …)"
+        if place.state != "ok":
+            return f"its runtime {runtime.name} cannot be used: {place.error}"
+        wanted = needed(manifest.trainer, manifest.requirements)
+        if lacks := lacking(wanted, place.packages, place.python):
+            return f"its runtime {runtime.name} lacks {', '.join(map(str, lacks))}"
+        return _other_torch(place.torch, runtime.torch)
+
+    async def must_take(self, manifest: JobManifest, conditions: Conditions) -> None:
+        """Raises OCT-NODE-FURTHER unless each further machine that an approval names can train this job, as far as can
+        be told: one that is not connected now is asked when the run begins."""
+        for node in filter(None, map(self._known, conditions.nodes)):
+            why = self.lack(node, manifest, conditions.runtime)
+            if not why and self._agents.linked(node.id):
+                why = await self._look(node, manifest, conditions)
+            if why:
+                raise UserError(
+                    "OCT-NODE-FURTHER",
+                    f"{node.name} cannot take part in this run.",
+                    f"{why[0].upper()}{why[1:]}.",
+                    "Bring that about, or approve the run without this node.",
+                )
+
+    async def _look(self, node: pb.Node, manifest: JobManifest, conditions: Conditions) -> str:
+        """What its agent finds wanting: the data, or a package in its own environment."""
+        asks = []
+        for dataset in (self._silo.need("dataset", d) for d in sorted(set(conditions.datasets.values()))):
+            place = of(dataset, node.id)
+            path = place.path if place else dataset.path
+            asks.append(NodeAsk(alias=dataset.alias, path=path, kind=dataset.kind, digest=dataset.digest))
+        wanted = needed(manifest.trainer, manifest.requirements)
+        if wanted and not conditions.runtime:
+            asks.append(NodeAsk())
+        try:
+            async with asyncio.timeout(LOOK_S):
+                for ask in asks:
+                    place = await self._agents.ask(node.id, ask)
+                    if not ask.alias and (lacks := lacking(wanted, place.packages, place.python)):
+                        return f"its own environment lacks {', '.join(map(str, lacks))}"
+        except UserError as error:
+            return "" if error.code == "OCT-NODE-FURTHER" else f"{error.what} {error.why}".rstrip(". ")
+        except TimeoutError:
+            return ""  # much data: it is read again when the run begins
+        return ""
+
+    def _placed(self, part: Further, conditions: Conditions) -> Further:
+        """With the paths that hold on that machine."""
+        paths = {}
+        for alias, dataset_id in conditions.datasets.items():
+            if place := of(self._silo.need("dataset", dataset_id), part.node):
+                paths[alias] = place.path
+        python = ""
+        if conditions.runtime:
+            place = of(self._silo.need("runtime", conditions.runtime), part.node)
+            python = place.path if place else ""
+        return replace(part, python=python, paths=paths)
 
     def begin(self, run_id: str, spec: RunnerSpec, say: Say) -> None:
         """A runner was started."""
@@ -109,6 +175,12 @@ class Spread:
 
     def _local(self) -> pb.Node:
         return next(n for n in self._silo.all("node") if n.local)
+
+
+def _other_torch(theirs: str, ours: str) -> str:
+    """Why workers with these versions of torch cannot be one group; builds of one version may differ."""
+    theirs, ours = theirs.partition("+")[0], ours.partition("+")[0]
+    return f"its torch is {theirs}, this machine's {ours}" if theirs and ours and theirs != ours else ""
 
 
 def split(

@@ -496,7 +496,7 @@ class DrainRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., drain: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class Runtime(_message.Message):
-    __slots__ = ("id", "name", "path", "state", "python", "torch", "cuda", "packages", "paths", "error", "added_at", "checked_at")
+    __slots__ = ("id", "name", "path", "state", "python", "torch", "cuda", "packages", "paths", "error", "added_at", "checked_at", "places")
     class PackagesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -516,6 +516,7 @@ class Runtime(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     ADDED_AT_FIELD_NUMBER: _ClassVar[int]
     CHECKED_AT_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     path: str
@@ -528,7 +529,49 @@ class Runtime(_message.Message):
     error: str
     added_at: float
     checked_at: float
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., path: _Optional[str] = ..., state: _Optional[str] = ..., python: _Optional[str] = ..., torch: _Optional[str] = ..., cuda: _Optional[str] = ..., packages: _Optional[_Mapping[str, str]] = ..., paths: _Optional[_Iterable[str]] = ..., error: _Optional[str] = ..., added_at: _Optional[float] = ..., checked_at: _Optional[float] = ...) -> None: ...
+    places: _containers.RepeatedCompositeFieldContainer[NodePlace]
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., path: _Optional[str] = ..., state: _Optional[str] = ..., python: _Optional[str] = ..., torch: _Optional[str] = ..., cuda: _Optional[str] = ..., packages: _Optional[_Mapping[str, str]] = ..., paths: _Optional[_Iterable[str]] = ..., error: _Optional[str] = ..., added_at: _Optional[float] = ..., checked_at: _Optional[float] = ..., places: _Optional[_Iterable[_Union[NodePlace, _Mapping]]] = ...) -> None: ...
+
+class NodePlace(_message.Message):
+    __slots__ = ("node", "path", "state", "error", "checked_at", "python", "torch", "cuda", "packages")
+    class PackagesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    CHECKED_AT_FIELD_NUMBER: _ClassVar[int]
+    PYTHON_FIELD_NUMBER: _ClassVar[int]
+    TORCH_FIELD_NUMBER: _ClassVar[int]
+    CUDA_FIELD_NUMBER: _ClassVar[int]
+    PACKAGES_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    path: str
+    state: str
+    error: str
+    checked_at: float
+    python: str
+    torch: str
+    cuda: str
+    packages: _containers.ScalarMap[str, str]
+    def __init__(self, node: _Optional[str] = ..., path: _Optional[str] = ..., state: _Optional[str] = ..., error: _Optional[str] = ..., checked_at: _Optional[float] = ..., python: _Optional[str] = ..., torch: _Optional[str] = ..., cuda: _Optional[str] = ..., packages: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class PlaceRequest(_message.Message):
+    __slots__ = ("id", "node", "path", "request_id")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    node: str
+    path: str
+    request_id: str
+    def __init__(self, id: _Optional[str] = ..., node: _Optional[str] = ..., path: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class SlurmProfile(_message.Message):
     __slots__ = ("id", "name", "partition", "account", "qos", "nodes", "gpus_per_node", "cpus_per_task", "mem", "time", "extra", "address", "alone_s", "state", "said", "error_code", "error", "added_at", "checked_at", "request_id")
@@ -603,7 +646,7 @@ class Column(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., missing: _Optional[int] = ...) -> None: ...
 
 class Dataset(_message.Message):
-    __slots__ = ("id", "alias", "kind", "path", "columns", "rows", "bytes", "digest", "state", "registered_at", "checked_at", "error_code", "error", "runs", "description")
+    __slots__ = ("id", "alias", "kind", "path", "columns", "rows", "bytes", "digest", "state", "registered_at", "checked_at", "error_code", "error", "runs", "description", "places")
     ID_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -619,6 +662,7 @@ class Dataset(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     RUNS_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
     id: str
     alias: str
     kind: str
@@ -634,7 +678,8 @@ class Dataset(_message.Message):
     error: str
     runs: _containers.RepeatedScalarFieldContainer[str]
     description: str
-    def __init__(self, id: _Optional[str] = ..., alias: _Optional[str] = ..., kind: _Optional[str] = ..., path: _Optional[str] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., rows: _Optional[int] = ..., bytes: _Optional[int] = ..., digest: _Optional[str] = ..., state: _Optional[str] = ..., registered_at: _Optional[float] = ..., checked_at: _Optional[float] = ..., error_code: _Optional[str] = ..., error: _Optional[str] = ..., runs: _Optional[_Iterable[str]] = ..., description: _Optional[str] = ...) -> None: ...
+    places: _containers.RepeatedCompositeFieldContainer[NodePlace]
+    def __init__(self, id: _Optional[str] = ..., alias: _Optional[str] = ..., kind: _Optional[str] = ..., path: _Optional[str] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., rows: _Optional[int] = ..., bytes: _Optional[int] = ..., digest: _Optional[str] = ..., state: _Optional[str] = ..., registered_at: _Optional[float] = ..., checked_at: _Optional[float] = ..., error_code: _Optional[str] = ..., error: _Optional[str] = ..., runs: _Optional[_Iterable[str]] = ..., description: _Optional[str] = ..., places: _Optional[_Iterable[_Union[NodePlace, _Mapping]]] = ...) -> None: ...
 
 class ProbeRequest(_message.Message):
     __slots__ = ("path", "kind")

@@ -999,6 +999,11 @@ class DatasetsStub:
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.RelocateRequest.SerializeToString,
                 response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Dataset.FromString,
                 _registered_method=True)
+        self.Place = channel.unary_unary(
+                '/octopus.v1.Datasets/Place',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.PlaceRequest.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Dataset.FromString,
+                _registered_method=True)
         self.Remove = channel.unary_unary(
                 '/octopus.v1.Datasets/Remove',
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
@@ -1034,6 +1039,13 @@ class DatasetsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Place(self, request, context):
+        """where it lies on a further machine; its agent looks first
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Remove(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -1061,6 +1073,11 @@ def add_DatasetsServicer_to_server(servicer, server):
             'Relocate': grpc.unary_unary_rpc_method_handler(
                     servicer.Relocate,
                     request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.RelocateRequest.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Dataset.SerializeToString,
+            ),
+            'Place': grpc.unary_unary_rpc_method_handler(
+                    servicer.Place,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.PlaceRequest.FromString,
                     response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Dataset.SerializeToString,
             ),
             'Remove': grpc.unary_unary_rpc_method_handler(
@@ -1176,6 +1193,33 @@ class Datasets:
             target,
             '/octopus.v1.Datasets/Relocate',
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.RelocateRequest.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Dataset.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Place(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Datasets/Place',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.PlaceRequest.SerializeToString,
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Dataset.FromString,
             options,
             channel_credentials,
@@ -1932,6 +1976,11 @@ class RuntimesStub:
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
                 response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Runtime.FromString,
                 _registered_method=True)
+        self.Place = channel.unary_unary(
+                '/octopus.v1.Runtimes/Place',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.PlaceRequest.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Runtime.FromString,
+                _registered_method=True)
         self.Remove = channel.unary_unary(
                 '/octopus.v1.Runtimes/Remove',
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
@@ -1962,6 +2011,13 @@ class RuntimesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Place(self, request, context):
+        """the like of it on a further machine; its agent looks first
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Remove(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -1984,6 +2040,11 @@ def add_RuntimesServicer_to_server(servicer, server):
             'Check': grpc.unary_unary_rpc_method_handler(
                     servicer.Check,
                     request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Runtime.SerializeToString,
+            ),
+            'Place': grpc.unary_unary_rpc_method_handler(
+                    servicer.Place,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.PlaceRequest.FromString,
                     response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Runtime.SerializeToString,
             ),
             'Remove': grpc.unary_unary_rpc_method_handler(
@@ -2073,6 +2134,33 @@ class Runtimes:
             target,
             '/octopus.v1.Runtimes/Check',
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.ById.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Runtime.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Place(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.Runtimes/Place',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.PlaceRequest.SerializeToString,
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Runtime.FromString,
             options,
             channel_credentials,

@@ -26,7 +26,7 @@ from octopus_desktop.wire.pb import federation_pb2 as octopus__desktop_dot_wire_
 from octopus_desktop.wire.pb import local_pb2 as octopus__desktop_dot_wire_dot_pb_dot_local__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"octopus_desktop/wire/pb/node.proto\x12\noctopus.v1\x1a(octopus_desktop/wire/pb/federation.proto\x1a#octopus_desktop/wire/pb/local.proto\"z\n\x0bJoinRequest\x12\x0f\n\x07\x63sr_der\x18\x01 \x01(\x0c\x12\x10\n\x08protocol\x18\x02 \x01(\r\x12%\n\x05hello\x18\x03 \x01(\x0b\x32\x16.octopus.v1.AgentHello\x12!\n\x07machine\x18\x04 \x01(\x0b\x32\x10.octopus.v1.Node\"C\n\tJoinReply\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x17\n\x0f\x63\x65rtificate_der\x18\x03 \x01(\x0c\"@\n\nAgentHello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\"=\n\tPortHello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\"\x8a\x01\n\nAgentFrame\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.octopus.v1.AgentHelloH\x00\x12%\n\x05words\x18\x03 \x01(\x0b\x32\x14.octopus.v1.RunWordsH\x00\x12#\n\x07machine\x18\x02 \x01(\x0b\x32\x10.octopus.v1.NodeH\x00\x42\x07\n\x05\x66rame\"\xb3\x01\n\tPortFrame\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.octopus.v1.PortHelloH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.octopus.v1.HeartbeatH\x00\x12\"\n\x05\x66\x61ult\x18\x03 \x01(\x0b\x32\x11.octopus.v1.FaultH\x00\x12%\n\x05words\x18\x04 \x01(\x0b\x32\x14.octopus.v1.RunWordsH\x00\x42\x07\n\x05\x66rame\"(\n\x08RunWords\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04json\x18\x02 \x01(\t\"`\n\x0eNodeInvitation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nexpires_at\x18\x03 \x01(\x01\x12\x0f\n\x07node_id\x18\x04 \x01(\t\x12\x0f\n\x07made_at\x18\x05 \x01(\x01\"\x88\x01\n\nNodeMember\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\t\x12\x0f\n\x07key_der\x18\x03 \x01(\x0c\x12\x17\n\x0f\x63\x65rtificate_der\x18\x04 \x01(\x0c\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x05 \x01(\x08\x12\x0f\n\x07\x64rained\x18\x06 \x01(\x08\x12\x11\n\tnot_after\x18\x07 \x01(\x01\x32\xb1\x01\n\x08NodePort\x12\x36\n\x04Join\x12\x17.octopus.v1.JoinRequest\x1a\x15.octopus.v1.JoinReply\x12\x39\n\x04Link\x12\x16.octopus.v1.AgentFrame\x1a\x15.octopus.v1.PortFrame(\x01\x30\x01\x12\x32\n\x03Get\x12\x16.octopus.v1.GetRequest\x1a\x11.octopus.v1.Chunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"octopus_desktop/wire/pb/node.proto\x12\noctopus.v1\x1a(octopus_desktop/wire/pb/federation.proto\x1a#octopus_desktop/wire/pb/local.proto\"z\n\x0bJoinRequest\x12\x0f\n\x07\x63sr_der\x18\x01 \x01(\x0c\x12\x10\n\x08protocol\x18\x02 \x01(\r\x12%\n\x05hello\x18\x03 \x01(\x0b\x32\x16.octopus.v1.AgentHello\x12!\n\x07machine\x18\x04 \x01(\x0b\x32\x10.octopus.v1.Node\"C\n\tJoinReply\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x17\n\x0f\x63\x65rtificate_der\x18\x03 \x01(\x0c\"#\n\x10NodeRenewRequest\x12\x0f\n\x07\x63sr_der\x18\x01 \x01(\x0c\")\n\x0eNodeRenewReply\x12\x17\n\x0f\x63\x65rtificate_der\x18\x01 \x01(\x0c\"@\n\nAgentHello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\"=\n\tPortHello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\"\xb4\x01\n\nAgentFrame\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.octopus.v1.AgentHelloH\x00\x12%\n\x05words\x18\x03 \x01(\x0b\x32\x14.octopus.v1.RunWordsH\x00\x12(\n\x06\x61nswer\x18\x04 \x01(\x0b\x32\x16.octopus.v1.NodeAnswerH\x00\x12#\n\x07machine\x18\x02 \x01(\x0b\x32\x10.octopus.v1.NodeH\x00\x42\x07\n\x05\x66rame\"\xd7\x01\n\tPortFrame\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.octopus.v1.PortHelloH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.octopus.v1.HeartbeatH\x00\x12\"\n\x05\x66\x61ult\x18\x03 \x01(\x0b\x32\x11.octopus.v1.FaultH\x00\x12%\n\x05words\x18\x04 \x01(\x0b\x32\x14.octopus.v1.RunWordsH\x00\x12\"\n\x03\x61sk\x18\x05 \x01(\x0b\x32\x13.octopus.v1.NodeAskH\x00\x42\x07\n\x05\x66rame\"P\n\x07NodeAsk\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0e\n\x06\x64igest\x18\x05 \x01(\t\"`\n\nNodeAnswer\x12\n\n\x02id\x18\x01 \x01(\t\x12 \n\x05\x66\x61ult\x18\x02 \x01(\x0b\x32\x11.octopus.v1.Fault\x12$\n\x05place\x18\x03 \x01(\x0b\x32\x15.octopus.v1.NodePlace\"(\n\x08RunWords\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04json\x18\x02 \x01(\t\"`\n\x0eNodeInvitation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nexpires_at\x18\x03 \x01(\x01\x12\x0f\n\x07node_id\x18\x04 \x01(\t\x12\x0f\n\x07made_at\x18\x05 \x01(\x01\"\x9f\x01\n\nNodeMember\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\t\x12\x0f\n\x07key_der\x18\x03 \x01(\x0c\x12\x17\n\x0f\x63\x65rtificate_der\x18\x04 \x01(\x0c\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x05 \x01(\x08\x12\x0f\n\x07\x64rained\x18\x06 \x01(\x08\x12\x11\n\tnot_after\x18\x07 \x01(\x01\x12\x15\n\rformer_serial\x18\x08 \x01(\t2\xf4\x01\n\x08NodePort\x12\x36\n\x04Join\x12\x17.octopus.v1.JoinRequest\x1a\x15.octopus.v1.JoinReply\x12\x39\n\x04Link\x12\x16.octopus.v1.AgentFrame\x1a\x15.octopus.v1.PortFrame(\x01\x30\x01\x12\x32\n\x03Get\x12\x16.octopus.v1.GetRequest\x1a\x11.octopus.v1.Chunk0\x01\x12\x41\n\x05Renew\x12\x1c.octopus.v1.NodeRenewRequest\x1a\x1a.octopus.v1.NodeRenewReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,20 +37,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOINREQUEST']._serialized_end=251
   _globals['_JOINREPLY']._serialized_start=253
   _globals['_JOINREPLY']._serialized_end=320
-  _globals['_AGENTHELLO']._serialized_start=322
-  _globals['_AGENTHELLO']._serialized_end=386
-  _globals['_PORTHELLO']._serialized_start=388
-  _globals['_PORTHELLO']._serialized_end=449
-  _globals['_AGENTFRAME']._serialized_start=452
-  _globals['_AGENTFRAME']._serialized_end=590
-  _globals['_PORTFRAME']._serialized_start=593
-  _globals['_PORTFRAME']._serialized_end=772
-  _globals['_RUNWORDS']._serialized_start=774
-  _globals['_RUNWORDS']._serialized_end=814
-  _globals['_NODEINVITATION']._serialized_start=816
-  _globals['_NODEINVITATION']._serialized_end=912
-  _globals['_NODEMEMBER']._serialized_start=915
-  _globals['_NODEMEMBER']._serialized_end=1051
-  _globals['_NODEPORT']._serialized_start=1054
-  _globals['_NODEPORT']._serialized_end=1231
+  _globals['_NODERENEWREQUEST']._serialized_start=322
+  _globals['_NODERENEWREQUEST']._serialized_end=357
+  _globals['_NODERENEWREPLY']._serialized_start=359
+  _globals['_NODERENEWREPLY']._serialized_end=400
+  _globals['_AGENTHELLO']._serialized_start=402
+  _globals['_AGENTHELLO']._serialized_end=466
+  _globals['_PORTHELLO']._serialized_start=468
+  _globals['_PORTHELLO']._serialized_end=529
+  _globals['_AGENTFRAME']._serialized_start=532
+  _globals['_AGENTFRAME']._serialized_end=712
+  _globals['_PORTFRAME']._serialized_start=715
+  _globals['_PORTFRAME']._serialized_end=930
+  _globals['_NODEASK']._serialized_start=932
+  _globals['_NODEASK']._serialized_end=1012
+  _globals['_NODEANSWER']._serialized_start=1014
+  _globals['_NODEANSWER']._serialized_end=1110
+  _globals['_RUNWORDS']._serialized_start=1112
+  _globals['_RUNWORDS']._serialized_end=1152
+  _globals['_NODEINVITATION']._serialized_start=1154
+  _globals['_NODEINVITATION']._serialized_end=1250
+  _globals['_NODEMEMBER']._serialized_start=1253
+  _globals['_NODEMEMBER']._serialized_end=1412
+  _globals['_NODEPORT']._serialized_start=1415
+  _globals['_NODEPORT']._serialized_end=1659
 # @@protoc_insertion_point(module_scope)

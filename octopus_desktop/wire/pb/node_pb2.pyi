@@ -29,6 +29,18 @@ class JoinReply(_message.Message):
     certificate_der: bytes
     def __init__(self, node_id: _Optional[str] = ..., name: _Optional[str] = ..., certificate_der: _Optional[bytes] = ...) -> None: ...
 
+class NodeRenewRequest(_message.Message):
+    __slots__ = ("csr_der",)
+    CSR_DER_FIELD_NUMBER: _ClassVar[int]
+    csr_der: bytes
+    def __init__(self, csr_der: _Optional[bytes] = ...) -> None: ...
+
+class NodeRenewReply(_message.Message):
+    __slots__ = ("certificate_der",)
+    CERTIFICATE_DER_FIELD_NUMBER: _ClassVar[int]
+    certificate_der: bytes
+    def __init__(self, certificate_der: _Optional[bytes] = ...) -> None: ...
+
 class AgentHello(_message.Message):
     __slots__ = ("protocol", "version", "boot_id")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
@@ -50,26 +62,54 @@ class PortHello(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., state: _Optional[str] = ...) -> None: ...
 
 class AgentFrame(_message.Message):
-    __slots__ = ("hello", "words", "machine")
+    __slots__ = ("hello", "words", "answer", "machine")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     WORDS_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
     MACHINE_FIELD_NUMBER: _ClassVar[int]
     hello: AgentHello
     words: RunWords
+    answer: NodeAnswer
     machine: _local_pb2.Node
-    def __init__(self, hello: _Optional[_Union[AgentHello, _Mapping]] = ..., words: _Optional[_Union[RunWords, _Mapping]] = ..., machine: _Optional[_Union[_local_pb2.Node, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[AgentHello, _Mapping]] = ..., words: _Optional[_Union[RunWords, _Mapping]] = ..., answer: _Optional[_Union[NodeAnswer, _Mapping]] = ..., machine: _Optional[_Union[_local_pb2.Node, _Mapping]] = ...) -> None: ...
 
 class PortFrame(_message.Message):
-    __slots__ = ("hello", "heartbeat", "fault", "words")
+    __slots__ = ("hello", "heartbeat", "fault", "words", "ask")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
     WORDS_FIELD_NUMBER: _ClassVar[int]
+    ASK_FIELD_NUMBER: _ClassVar[int]
     hello: PortHello
     heartbeat: _federation_pb2.Heartbeat
     fault: _federation_pb2.Fault
     words: RunWords
-    def __init__(self, hello: _Optional[_Union[PortHello, _Mapping]] = ..., heartbeat: _Optional[_Union[_federation_pb2.Heartbeat, _Mapping]] = ..., fault: _Optional[_Union[_federation_pb2.Fault, _Mapping]] = ..., words: _Optional[_Union[RunWords, _Mapping]] = ...) -> None: ...
+    ask: NodeAsk
+    def __init__(self, hello: _Optional[_Union[PortHello, _Mapping]] = ..., heartbeat: _Optional[_Union[_federation_pb2.Heartbeat, _Mapping]] = ..., fault: _Optional[_Union[_federation_pb2.Fault, _Mapping]] = ..., words: _Optional[_Union[RunWords, _Mapping]] = ..., ask: _Optional[_Union[NodeAsk, _Mapping]] = ...) -> None: ...
+
+class NodeAsk(_message.Message):
+    __slots__ = ("id", "alias", "path", "kind", "digest")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    alias: str
+    path: str
+    kind: str
+    digest: str
+    def __init__(self, id: _Optional[str] = ..., alias: _Optional[str] = ..., path: _Optional[str] = ..., kind: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class NodeAnswer(_message.Message):
+    __slots__ = ("id", "fault", "place")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    fault: _federation_pb2.Fault
+    place: _local_pb2.NodePlace
+    def __init__(self, id: _Optional[str] = ..., fault: _Optional[_Union[_federation_pb2.Fault, _Mapping]] = ..., place: _Optional[_Union[_local_pb2.NodePlace, _Mapping]] = ...) -> None: ...
 
 class RunWords(_message.Message):
     __slots__ = ("run_id", "json")
@@ -94,7 +134,7 @@ class NodeInvitation(_message.Message):
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., expires_at: _Optional[float] = ..., node_id: _Optional[str] = ..., made_at: _Optional[float] = ...) -> None: ...
 
 class NodeMember(_message.Message):
-    __slots__ = ("id", "serial", "key_der", "certificate_der", "accepted", "drained", "not_after")
+    __slots__ = ("id", "serial", "key_der", "certificate_der", "accepted", "drained", "not_after", "former_serial")
     ID_FIELD_NUMBER: _ClassVar[int]
     SERIAL_FIELD_NUMBER: _ClassVar[int]
     KEY_DER_FIELD_NUMBER: _ClassVar[int]
@@ -102,6 +142,7 @@ class NodeMember(_message.Message):
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     DRAINED_FIELD_NUMBER: _ClassVar[int]
     NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    FORMER_SERIAL_FIELD_NUMBER: _ClassVar[int]
     id: str
     serial: str
     key_der: bytes
@@ -109,4 +150,5 @@ class NodeMember(_message.Message):
     accepted: bool
     drained: bool
     not_after: float
-    def __init__(self, id: _Optional[str] = ..., serial: _Optional[str] = ..., key_der: _Optional[bytes] = ..., certificate_der: _Optional[bytes] = ..., accepted: _Optional[bool] = ..., drained: _Optional[bool] = ..., not_after: _Optional[float] = ...) -> None: ...
+    former_serial: str
+    def __init__(self, id: _Optional[str] = ..., serial: _Optional[str] = ..., key_der: _Optional[bytes] = ..., certificate_der: _Optional[bytes] = ..., accepted: _Optional[bool] = ..., drained: _Optional[bool] = ..., not_after: _Optional[float] = ..., former_serial: _Optional[str] = ...) -> None: ...

@@ -50,6 +50,11 @@ class NodePortStub:
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_federation__pb2.GetRequest.SerializeToString,
                 response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_federation__pb2.Chunk.FromString,
                 _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/octopus.v1.NodePort/Renew',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_node__pb2.NodeRenewRequest.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_node__pb2.NodeRenewReply.FromString,
+                _registered_method=True)
 
 
 class NodePortServicer:
@@ -76,6 +81,13 @@ class NodePortServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Renew(self, request, context):
+        """a fresh certificate for the same key, in time
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodePortServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +105,11 @@ def add_NodePortServicer_to_server(servicer, server):
                     servicer.Get,
                     request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_federation__pb2.GetRequest.FromString,
                     response_serializer=octopus__desktop_dot_wire_dot_pb_dot_federation__pb2.Chunk.SerializeToString,
+            ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_node__pb2.NodeRenewRequest.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_node__pb2.NodeRenewReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -176,6 +193,33 @@ class NodePort:
             '/octopus.v1.NodePort/Get',
             octopus__desktop_dot_wire_dot_pb_dot_federation__pb2.GetRequest.SerializeToString,
             octopus__desktop_dot_wire_dot_pb_dot_federation__pb2.Chunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/octopus.v1.NodePort/Renew',
+            octopus__desktop_dot_wire_dot_pb_dot_node__pb2.NodeRenewRequest.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_node__pb2.NodeRenewReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -420,6 +420,16 @@ class StopRunRequest(_message.Message):
     reason: str
     def __init__(self, id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class StateChunk(_message.Message):
+    __slots__ = ("slot", "chunk", "strategy")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    slot: str
+    chunk: _federation_pb2.Chunk
+    strategy: str
+    def __init__(self, slot: _Optional[str] = ..., chunk: _Optional[_Union[_federation_pb2.Chunk, _Mapping]] = ..., strategy: _Optional[str] = ...) -> None: ...
+
 class ExportModelRequest(_message.Message):
     __slots__ = ("run_id", "round", "best")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]

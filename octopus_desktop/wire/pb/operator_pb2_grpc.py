@@ -110,6 +110,11 @@ class OperatorStub:
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.ExportModelRequest.SerializeToString,
                 response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_federation__pb2.Chunk.FromString,
                 _registered_method=True)
+        self.ExportState = channel.unary_stream(
+                '/octopus.v1.Operator/ExportState',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.ExportModelRequest.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.StateChunk.FromString,
+                _registered_method=True)
         self.Carriers = channel.unary_unary(
                 '/octopus.v1.Operator/Carriers',
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.CarriersRequest.SerializeToString,
@@ -226,6 +231,13 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportState(self, request, context):
+        """the strategy's, where it belongs to that model
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Carriers(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -329,6 +341,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.ExportModel,
                     request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.ExportModelRequest.FromString,
                     response_serializer=octopus__desktop_dot_wire_dot_pb_dot_federation__pb2.Chunk.SerializeToString,
+            ),
+            'ExportState': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportState,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.ExportModelRequest.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.StateChunk.SerializeToString,
             ),
             'Carriers': grpc.unary_unary_rpc_method_handler(
                     servicer.Carriers,
@@ -756,6 +773,33 @@ class Operator:
             '/octopus.v1.Operator/ExportModel',
             octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.ExportModelRequest.SerializeToString,
             octopus__desktop_dot_wire_dot_pb_dot_federation__pb2.Chunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/octopus.v1.Operator/ExportState',
+            octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.ExportModelRequest.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_operator__pb2.StateChunk.FromString,
             options,
             channel_credentials,
             insecure,
