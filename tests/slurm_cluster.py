@@ -141,7 +141,9 @@ class Cluster:
     def _run(self, program: str, *words: str, name: str = "") -> None:
         with open(self.root / f"{name or program}.out", "ab") as out:
             command = [shutil.which(program, path=_path()) or program, *words]
-            self._daemons[name or program] = subprocess.Popen(command, env=self.environment, stdout=out, stderr=out)
+            self._daemons[name or program] = subprocess.Popen(
+                command, env=self.environment, stdout=out, stderr=out, start_new_session=True
+            )
 
     def _until(self, condition: object) -> None:
         assert callable(condition)

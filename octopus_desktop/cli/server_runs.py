@@ -68,10 +68,12 @@ def runs_start(
         **_origin(origin),
     )
     run = operator().call("Operator.StartRun", request)
+    name = json.loads(run.config_json).get("strategy", "")
+    own_words = f" Its own strategy {name} makes the model, on this server." if ":" in name else ""
     emit(
         run,
         lambda: say(f"Run {run.id} of {run.job_name}@{run.job_version} is offered to "
-                    f"{', '.join(s.silo for s in run.silos)}."),
+                    f"{', '.join(s.silo for s in run.silos)}.{own_words}"),
     )  # fmt: skip
 
 
@@ -262,8 +264,8 @@ def runs_watch(run: str) -> None:
             click.echo(MessageToJson(last, indent=None, preserving_proto_field_name=True))
             continue
         for silo in last.silos:
-            if states.get(silo.silo) != silo.state:
-                states[silo.silo] = silo.state
+            if states.get(silo.silo) != f"{silo.state} {silo.reason}":
+                states[silo.silo] = f"{silo.state} {silo.reason}"
                 click.echo(f"{silo.silo}: {silo.state} {silo.reason}".rstrip())
         for row in last.history:
             text = f"round {row.round} of {last.rounds}: {_metrics(row.metrics)} ({row.seconds:.2f} s)"

@@ -9,24 +9,26 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from octopus_desktop.cli.common import emit, facts, json_option, size, table, wants_json
+from octopus_desktop.cli.common import emit, facts, json_option, table, wants_json
+from octopus_desktop.cli.simulate_report import cell, plain, show, value_at
 from octopus_desktop.wire.errors import UserError
 
 if TYPE_CHECKING:
     from octopus_desktop.jobs.manifest import RunConfig
+    from octopus_desktop.simulation.clock import Pace
+    from octopus_desktop.simulation.group import Group
     from octopus_desktop.simulation.jobs import Job
     from octopus_desktop.simulation.simulator import SimulationResult, Step
 
 _PATH = click.Path(path_type=Path)
 SILOS_A_WORKER = 8  # with fewer, starting one more process costs more than it brings
 MOST_LINES = 12
-MOST_ROWS = 40
 
 
 @click.command("simulate")
@@ -49,12 +51,15 @@ MOST_ROWS = 40
     "--speed",
     "speeds",
     multiple=True,
-    metavar="NAME=SECONDS",
-    help="Simulated seconds of one task at a silo (default 1): who is slow, in async mode or against a deadline.",
+    metavar="SECONDS",
+    help="Simulated seconds of one task at a silo (default 1): who is slow, in async mode or against a deadline. X for "
+    "all, or drawn for each by the seed: lognormal:MEDIAN:SIGMA, uniform:LEAST:MOST.",
 )
-@click.option("--link", type=float, default=0.0, metavar="MBIT", help="Simulated speed of each silo's link.")
+@click.option("--link", "links", multiple=True, metavar="MBIT", help="Simulated speed of the silos' links, as --speed.")
+@click.option("--stragglers", metavar="P:FACTOR", help="A task takes FACTOR times as long with the probability P.")
 @click.option("--dropout", type=float, default=0.0, metavar="P", help="A silo fails a task with this probability.")
 @click.option("--workers", type=int, help="Processes that train silos (default: one a core). Changes no bit.")
+@click.option("--exact", is_flag=True, help="Under torchrun: gather each update in place of sums, so no bit differs.")
 @click.option("--batched", is_flag=True, help="Train a round's silos in one go; equal to one by one up to rounding.")
 @click.option("--compare", metavar="sync,async", help="Run the job in these modes, and show them in simulated time.")
 @click.option(
@@ -82,9 +87,11 @@ def cli(
     label: str,
     partition_seed: int,
     speeds: tuple[str, ...],
-    link: float,
+    links: tuple[str, ...],
+    stragglers: str | None,
     dropout: float,
     workers: int | None,
+    exact: bool,
     batched: bool,
     compare: str | None,
     first: Path | None,
@@ -102,6 +109,14 @@ def cli(
     """Run JOB (a folder or a package) on virtual silos, without a network.
 
     The same silos, data and seeds give the bit-identical model in a real federation.
+
+    \b
+    Under torchrun the silos are spread over its processes, on one machine or many; each needs the same JOB and data,
+    and rank 0 alone prints and writes:
+      torchrun --nproc-per-node 2 --no-python octopus simulate JOB --silos 1000 --per-round 100
+      torchrun --nnodes 2 --rdzv-backend c10d --rdzv-endpoint HOST:29500 --no-python octopus simulate JOB …
+    Updates are then summed by all-reduce, equal to one process up to rounding; with --exact, and for strategies that
+    need each update, they are gathered, and equal to the bit.
     """
     if named and (silos or data or how):
         raise UserError(
@@ -117,17 +132,29 @@ def cli(
     from octopus_desktop.simulation import layout
     from octopus_desktop.simulation.jobs import open_job, runtime_for
 
-    with tempfile.TemporaryDirectory(prefix="octopus-simulate-") as folder, open_job(job, Path(folder)) as opened:
+    with contextlib.ExitStack() as at_end:
+        folder = at_end.enter_context(tempfile.TemporaryDirectory(prefix="octopus-simulate-"))
+        opened = at_end.enter_context(open_job(job, Path(folder)))
         work = Path(folder)
+        group = _join(workers, runtime)
         if named:
             chosen = layout.explicit(opened, named)
         else:
             chosen = layout.choose(opened, silos, data, how, work, label=label, seed=partition_seed)
+        if group and group.rank:
+            from octopus_desktop.simulation.follower import follow
+
+            if not follow(group, opened, chosen, work):
+                sys.exit(1)  # rank 0 says why
+            return
+        if group:
+            at_end.push(lambda kind, *_: group.leave(failed=kind is not None))
         options: dict[str, Any] = {
-            "speeds": _speeds(speeds, chosen),
-            "link_mbit": link,
+            "group": group,
+            "exact": exact,
+            "pace": _pace(speeds, links, stragglers, chosen, overrides, opened.manifest.config),
             "dropout": dropout,
-            "workers": _workers(workers, len(chosen), batched, overrides, opened.manifest.config),
+            "workers": 1 if group else _workers(workers, len(chosen), batched, overrides, opened.manifest.config),
             "batched": batched,
             "first": first,
             "runtime": runtime_for(opened, runtime) if runtime else None,
@@ -160,7 +187,20 @@ def cli(
             written += _write_personal(result, personal)
         if out:
             written += _write_model(result, out, best)
-        emit(_plain(result, scores), lambda: _show(result, scores, written, out))
+        emit(plain(result, scores), lambda: show(result, scores, written, out))
+
+
+def _join(workers: int | None, runtime: Path | None) -> Group | None:
+    """The processes that torchrun started, when it did."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    from octopus_desktop.simulation.group import Group, launched
+
+    if not launched():
+        return None
+    if runtime or (workers or 1) > 1:
+        raise _usage("--workers and --runtime do not go with torchrun.", "torchrun's --nproc-per-node says how many.")
+    return Group()
 
 
 def _check_files(metrics: Path | None, tensorboard: Path | None, plot: Path | None) -> None:
@@ -217,7 +257,7 @@ def _workers(wish: int | None, silos: int, batched: bool, overrides: dict[str, A
     if wish is not None and wish < 1:
         raise _usage("--workers must be at least 1.", "Say how many processes train silos.")
     if wish is not None and wish > 1 and (batched or several):
-        with_what = "--batched, which uses all cores in one process" if batched else "several DDP workers in each silo"
+        with_what = "--batched, which is one process" if batched else "several DDP workers in each silo"
         raise _usage(f"--workers does not go with {with_what}.", "Leave one of the two out.")
     if batched or several:
         return 1
@@ -253,41 +293,41 @@ def _compare(
         table(
             f"\n{metric} against simulated time",
             ["seconds", *results],
-            [(f"{moment:.1f}", *(_cell(_value_at(curve, moment)) for curve in curves.values())) for moment in moments],
+            [(f"{moment:.1f}", *(cell(value_at(curve, moment)) for curve in curves.values())) for moment in moments],
             right=["seconds", *results],
         )
         facts("", [(f"{mode} took", f"{end:.1f} simulated seconds") for mode, end in ends.items()])
 
-    told = {mode: {**_plain(result, {}), "virtual_seconds": ends[mode]} for mode, result in results.items()}
+    told = {mode: {**plain(result, {}), "virtual_seconds": ends[mode]} for mode, result in results.items()}
     emit({"metric": metric, "modes": told, "curves": {m: [list(p) for p in c] for m, c in curves.items()}}, show)
-
-
-def _value_at(curve: Any, moment: float) -> float | None:
-    """The newest value at this moment."""
-    known = [value for time, value in curve if time <= moment]
-    return known[-1] if known else None
 
 
 def _usage(what: str, next_step: str) -> UserError:
     return UserError("OCT-CLI-USAGE", what, "", next_step)
 
 
-def _speeds(given: tuple[str, ...], silos: Collection[str]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for text in given:
-        name, _, seconds = text.partition("=")
-        try:
-            found[name] = float(seconds)
-        except ValueError:
-            found[name] = -1.0
-        if name not in silos or not 0 < found[name] < 1e9:
-            raise UserError(
-                "OCT-CLI-USAGE",
-                f"--speed {text} cannot be used.",
-                f"It is NAME=SECONDS, for one of {', '.join(silos)}.",
-                "Correct it, for example --speed zurich=30.",
-            )
-    return found
+def _pace(
+    speeds: Sequence[str],
+    links: Sequence[str],
+    stragglers: str | None,
+    silos: Collection[str],
+    overrides: dict[str, Any],
+    config: RunConfig,
+) -> Pace:
+    from octopus_desktop.simulation.clock import Pace, by_silo
+
+    seed = int(overrides.get("run", {}).get("seed", config.seed))
+    probability, _, factor = (stragglers or "0:1").partition(":")
+    try:
+        straggling, times = float(probability), float(factor)
+    except ValueError:
+        raise _usage(f"--stragglers {stragglers} cannot be used.", "Write P:FACTOR, such as 0.1:20.") from None
+    return Pace(
+        seconds=by_silo("--speed", speeds, silos, seed),
+        mbit=by_silo("--link", links, silos, seed),
+        straggling=straggling,
+        factor=times,
+    )
 
 
 def _overrides(
@@ -377,116 +417,3 @@ def _words(metrics: Any) -> str:
     """One metric, of the model where it is known: a line of a terminal holds no more."""
     names = [name for name in sorted(metrics) if not name.endswith("/examples")]
     return f"{names[0]} {metrics[names[0]]:.4g}" if names else ""
-
-
-def _names(result: SimulationResult) -> list[str]:
-    return sorted({name for row in result.rounds for name in row.metrics if not name.endswith("/examples")})
-
-
-def _plain(result: SimulationResult, scores: dict[str, dict[str, float]]) -> dict[str, Any]:
-    best = result.best
-    return {
-        "model": {"digest": result.digest, "size": result.size},
-        "silos": list(result.silos),
-        "rounds": [
-            {
-                "round": row.round,
-                "metrics": dict(row.metrics),
-                "answered": list(row.answered),
-                "missing": list(row.missing),
-                "seconds": row.seconds,
-                "model": row.model.digest,
-                **({"late": list(row.late)} if row.late else {}),
-            }
-            for row in result.rounds
-        ],
-        **({"best": {"round": best.round, "value": best.value, "digest": best.model.digest}} if best else {}),
-        **({"reason": result.reason} if result.reason else {}),
-        **({"anew": result.anew} if result.anew else {}),
-        "first": dict(result.first),
-        "metrics": dict(result.metrics),
-        "silo_metrics": {name: dict(values) for name, values in result.answers.items()},
-        "bytes": result.transferred,
-        "seconds": result.seconds,
-        "virtual_seconds": result.virtual_seconds,
-        "dropped": result.dropped,
-        "skipped": list(result.skipped),
-        "config": result.config.to_dict(),
-        **({"baselines": scores} if scores else {}),
-    }
-
-
-def _show(
-    result: SimulationResult, scores: dict[str, dict[str, float]], written: list[tuple[str, Path]], out: Path | None
-) -> None:
-    names = _names(result)
-    most = 12
-    rows = [row for row in result.rounds if len(result.rounds) <= most or row.round in _some(len(result.rounds), most)]
-    table(
-        f"\n{len(result.rounds)} rounds over {len(result.silos)} silos",
-        ["round", *names, "answered", "seconds"],
-        [
-            (row.round, *(_cell(row.metrics.get(name)) for name in names), len(row.answered), f"{row.seconds:.2f}")
-            for row in rows
-        ],
-        right=["round", *names, "answered", "seconds"],
-    )
-    measured = sorted({name for values in result.answers.values() for name in values})
-    if measured and len(result.answers) > MOST_ROWS:
-        spread = {name: sorted(v[name] for v in result.answers.values() if name in v) for name in measured}
-        table(
-            f"\nThe final model in {len(result.answers)} silos (--json has each)",
-            ["", *measured],
-            [
-                (word, *(_cell(spread[name][int(part * (len(spread[name]) - 1))]) for name in measured))
-                for word, part in (("lowest", 0), ("a tenth below", 0.1), ("median", 0.5), ("highest", 1))
-            ],
-            right=measured,
-        )
-    elif measured:
-        table(
-            "\nThe final model in each silo",
-            ["silo", *measured],
-            [(silo, *(_cell(values.get(name)) for name in measured)) for silo, values in result.answers.items()],
-            right=measured,
-        )
-    if scores:
-        judged = sorted({name for values in scores.values() for name in values if name != "eval/examples"})
-        table(
-            "\nOn the test rows of all silos",
-            ["model", *judged],
-            [(name, *(_cell(values.get(metric)) for metric in judged)) for name, values in scores.items()],
-            right=judged,
-        )
-    if result.anew:
-        click.secho(result.anew, fg="yellow")
-    for line in result.skipped:
-        click.secho(f"left out: {line}", fg="yellow")
-    click.echo()
-    pairs: list[tuple[str, Any]] = [
-        ("model", result.digest),
-        ("size", size(result.size)),
-        ("bytes exchanged", size(result.transferred)),
-        ("seconds", f"{result.seconds:.1f}"),
-    ]
-    if best := result.best:
-        told = f"round {best.round}, {result.config.best.partition(' ')[2]} {best.value:.4g}: {best.model.digest}"
-        pairs.insert(1, ("best model", told))
-    if result.reason:
-        click.echo(result.reason)
-    pairs += [("simulated seconds", f"{result.virtual_seconds:.1f}")] if result.virtual_seconds else []
-    pairs += [("dropped out", f"{result.dropped} tasks")] if result.dropped else []
-    pairs += written
-    pairs += [("written to", out)] if out else []
-    facts("", pairs)
-
-
-def _some(count: int, most: int) -> set[int]:
-    """Evenly spread round numbers, the first and the last among them."""
-    return {1 + round(i * (count - 1) / (most - 1)) for i in range(most)}
-
-
-def _cell(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.0f}" if value == int(value) and abs(value) >= 2 else f"{value:.4f}"

@@ -1,8 +1,9 @@
 """The virtual silos of one run, and who does their tasks: this process alone, or with helpers beside it.
 
-Silo i belongs to process i mod W for the whole run, so each process opens only its own silos' data. All of them read
-one global model and write into one block of memory (``memory``). Which process did a task changes no bit of it, and
-sums run in the silos' order afterwards. Needs torch.
+A silo belongs to the process that did its first task, for the whole run, so each process opens only its own silos'
+data: silo i to process i mod W. Only in a run that is over sooner than another process has started up, this process
+does what it would wait for. All of them read one global model and write into one block of memory (``memory``). Which
+process did a task changes no bit of it, and sums run in the silos' order afterwards. Needs torch.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any, Protocol
 from octopus_desktop.aggregation import events as ev
 from octopus_desktop.aggregation.facts import AnswerFacts, Blob
 from octopus_desktop.jobs.manifest import RunConfig
+from octopus_desktop.simulation.garbage import settle
 from octopus_desktop.simulation.memory import Models, Places
 from octopus_desktop.simulation.silos import VirtualSilo, make_silo
 from octopus_desktop.system.interpreters import Interpreter
@@ -28,6 +31,8 @@ from octopus_desktop.training.spec import DataSource
 from octopus_desktop.wire.errors import UserError
 
 ENDING_S = 10.0
+SETTLED_AFTER = 50  # silos that were opened
+WORTH_WAITING_S = 3.0  # of work that is left: another process takes a second or two to start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +89,7 @@ class Here:
         self._runtime = runtime
         self._package, self._trainer, self._config, self._data, self._work = package, trainer, config, data, work
         self._silos: dict[str, VirtualSilo] = {}
+        self._opened = 0
         self._models = Models()
         self.places: Places | None = None
 
@@ -93,12 +99,15 @@ class Here:
 
     def run(self, tasks: Tasks, done: Done) -> None:
         for order, place in zip(tasks.orders, tasks.places, strict=True):
-            done(self._one(order, place, tasks.words, tasks.shared))
+            done(self.one(order, place, tasks.words, tasks.shared))
 
-    def _one(self, order: ev.Dispatch, place: int, words: Mapping[str, Any], shared: Mapping[str, Path]) -> Outcome:
+    def one(self, order: ev.Dispatch, place: int, words: Mapping[str, Any], shared: Mapping[str, Path]) -> Outcome:
         name = order.silo
         try:
             if name not in self._silos:
+                self._opened += 1
+                if self._opened % SETTLED_AFTER == 0:
+                    settle()
                 self._silos[name] = make_silo(
                     name,
                     self._package,
@@ -119,8 +128,20 @@ class Here:
             silo.close()
 
 
+Parts = tuple[Path, str, RunConfig, Mapping[str, Mapping[str, DataSource]], Path]
+
+
+def local_silos(parts: Parts, batched: bool, runtime: Interpreter | None = None) -> Silos:
+    """All silos in this process: one after the other, or those of a round in one go."""
+    if batched:
+        from octopus_desktop.simulation.batched import Batched
+
+        return Batched(*parts)
+    return Here(*parts, runtime)
+
+
 class Together:
-    """This process and ``helpers`` more, each with silos of its own.
+    """This process and ``helpers`` more, each with silos of its own. ``total``: tasks of the whole run, about.
 
     Raises (``run``):
         UserError: OCT-RUN-WORKERS, when a helper died.
@@ -134,30 +155,62 @@ class Together:
         config: RunConfig,
         data: Mapping[str, Mapping[str, DataSource]],
         work: Path,
+        *,
+        total: int,
     ) -> None:
         count = helpers + 1
-        self._owner = {name: number % count for number, name in enumerate(data)}
-        self._helpers: list[Helper] = []
-        for number in range(1, count):
-            mine = {name: sources for name, sources in data.items() if self._owner[name] == number}
-            self._helpers.append(Helper(number, package, trainer, config, mine, work))
-        own = {name: sources for name, sources in data.items() if self._owner[name] == 0}
-        self._here = Here(package, trainer, config, own, work)
+        self._left, self._done, self._seconds = total, 0, 0.0
+        self._home = {name: number % count for number, name in enumerate(data)}
+        self._owner: dict[str, int] = {}
+        self._helpers = [Helper(number, package, trainer, config, data, work) for number in range(1, count)]
+        self._here = Here(package, trainer, config, data, work)
 
     def use(self, places: Places | None, model: Path) -> None:
         self._here.use(places, model)
         for helper in self._helpers:
-            helper.say({"places": [str(places.path), places.count, str(model)] if places else None})
-        for helper in self._helpers:
-            helper.hear()
+            helper.say({"places": [places.shared_as(), places.count, str(model)] if places else None})
 
     def run(self, tasks: Tasks, done: Done) -> None:
-        shares = [_share(tasks, self._owner, number) for number in range(len(self._helpers) + 1)]
-        for helper, share in zip(self._helpers, shares[1:], strict=True):
-            helper.begin(share)
-        self._here.run(shares[0], done)
-        for helper, share in zip(self._helpers, shares[1:], strict=True):
-            helper.finish(share, done)
+        shares = self._shares(tasks)
+        coming = {n: share for n, share in shares.items() if n and share.orders}
+        begun: dict[int, Tasks] = {}
+
+        def begin_ready() -> None:
+            for number in [n for n in coming if self._helpers[n - 1].ready()]:
+                begun[number] = coming.pop(number)
+                self._owner.update(dict.fromkeys((o.silo for o in begun[number].orders), number))
+                self._helpers[number - 1].begin(begun[number])
+
+        begin_ready()
+        self._do(shares[0], done, begin_ready)
+        while coming:
+            if self._left * self._seconds / max(1, self._done) > WORTH_WAITING_S:
+                self._helpers[next(iter(coming)) - 1].wait()
+                begin_ready()
+                continue
+            number, share = coming.popitem()
+            left, coming[number] = _cut(share)
+            if not coming[number].orders:
+                del coming[number]
+            self._do(left, done, begin_ready)
+        for number, share in begun.items():
+            self._helpers[number - 1].finish(share, done)
+        self._left -= len(tasks.orders)
+
+    def _do(self, tasks: Tasks, done: Done, between: Callable[[], None]) -> None:
+        for order, place in zip(tasks.orders, tasks.places, strict=True):
+            self._owner[order.silo] = 0
+            began = time.perf_counter()
+            done(self._here.one(order, place, tasks.words, tasks.shared))
+            self._seconds, self._done = self._seconds + time.perf_counter() - began, self._done + 1
+            between()
+
+    def _shares(self, tasks: Tasks) -> dict[int, Tasks]:
+        """Number of a process to what it should do."""
+        of: dict[int, list[tuple[ev.Dispatch, int]]] = {number: [] for number in range(len(self._helpers) + 1)}
+        for order, place in zip(tasks.orders, tasks.places, strict=True):
+            of[self._owner.get(order.silo, self._home[order.silo])].append((order, place))
+        return {number: _of(tasks, some) for number, some in of.items()}
 
     def close(self) -> None:
         self._here.close()
@@ -165,9 +218,14 @@ class Together:
             helper.close()
 
 
-def _share(tasks: Tasks, owner: Mapping[str, int], number: int) -> Tasks:
-    mine = [(o, p) for o, p in zip(tasks.orders, tasks.places, strict=True) if owner[o.silo] == number]
-    return Tasks(orders=[o for o, _ in mine], places=[p for _, p in mine], words=tasks.words, shared=tasks.shared)
+def _of(tasks: Tasks, some: Sequence[tuple[ev.Dispatch, int]]) -> Tasks:
+    return Tasks(orders=[o for o, _ in some], places=[p for _, p in some], words=tasks.words, shared=tasks.shared)
+
+
+def _cut(tasks: Tasks) -> tuple[Tasks, Tasks]:
+    """The first of the tasks, and the rest."""
+    pairs = list(zip(tasks.orders, tasks.places, strict=True))
+    return _of(tasks, pairs[:1]), _of(tasks, pairs[1:])
 
 
 class Helper:
@@ -189,6 +247,7 @@ class Helper:
             stdout=subprocess.PIPE,
             env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
         )
+        self._started = False
         self._lines: queue.Queue[bytes] = queue.Queue()
         self._reader = threading.Thread(target=self._read, name=f"helper {number}", daemon=True)
         self._reader.start()
@@ -202,13 +261,23 @@ class Helper:
             }
         )
 
+    def ready(self) -> bool:
+        """Whether it has started up; also when it died over that, which ``hear`` tells."""
+        if not self._started and not self._lines.empty():
+            self.wait()
+        return self._started
+
+    def wait(self) -> None:
+        if not self._started:
+            self.hear()
+            self._started = True
+
     def begin(self, tasks: Tasks) -> None:
-        if tasks.orders:
-            self.say(plain_tasks(tasks))
+        self.say(plain_tasks(tasks))
 
     def finish(self, tasks: Tasks, done: Done) -> None:
         for order in tasks.orders:
-            done(_outcome(order, self.hear()))
+            done(outcome_of(order, self.hear()))
 
     def say(self, value: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -278,6 +347,6 @@ def plain_outcome(outcome: Outcome) -> dict[str, Any]:
     return value
 
 
-def _outcome(order: ev.Dispatch, value: Mapping[str, Any]) -> Outcome:
+def outcome_of(order: ev.Dispatch, value: Mapping[str, Any]) -> Outcome:
     error = UserError(*value["error"]) if "error" in value else None
     return Outcome(order=order, facts=AnswerFacts.from_dict(value["facts"]), error=error, place=value["place"])

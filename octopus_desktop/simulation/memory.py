@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from octopus_desktop.aggregation.encodings.sources import InMemory
+from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.training import state as files
 from octopus_desktop.wire.tensors import Layout, read_layout
 
@@ -28,6 +29,13 @@ class Models:
 
     def __init__(self) -> None:
         self._held: dict[Path, files.Held] = {}
+        self._newest: tuple[str, Path] = ("", Path())
+
+    def named(self, store: BlobStore, digest: str) -> tuple[Path, files.Held]:
+        """The store's model: its file, and what it holds. Most silos ask for the one that the last asked for."""
+        if self._newest[0] != digest:
+            self._newest = digest, store.path(digest)
+        return self._newest[1], self.get(self._newest[1])
 
     def get(self, path: Path) -> files.Held:
         if path not in self._held:
@@ -43,8 +51,8 @@ class Places:
     def __init__(self, layout: Layout, count: int, path: Path) -> None:
         self.layout, self.count, self.path = layout, count, path
         self.stride = -(-files.body_bytes(layout) // 64) * 64
-        with path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), max(64, self.stride * count))
+        self._file = path.open("r+b")
+        self._map = mmap.mmap(self._file.fileno(), max(64, self.stride * count))
         block = torch.frombuffer(self._map, dtype=torch.uint8)
         self.rows = block[: self.stride * count].view(count, self.stride)
         self._free = list(range(count))[::-1]
@@ -57,7 +65,13 @@ class Places:
         stride = -(-files.body_bytes(layout) // 64) * 64
         if not files.holdable(layout) or stride * at_once > MOST_BYTES or any(t.elements == 0 for t in layout):
             return None
-        folder = _SHARED_MEMORY if _roomy(_SHARED_MEMORY, stride * at_once) else work
+        return cls.create(layout, count, work, stride * at_once)
+
+    @classmethod
+    def create(cls, layout: Layout, count: int, work: Path, used: int) -> Places:
+        """``used``: bytes that will be in use at once."""
+        stride = -(-files.body_bytes(layout) // 64) * 64
+        folder = _SHARED_MEMORY if _roomy(_SHARED_MEMORY, used) else work
         number, name = tempfile.mkstemp(prefix="octopus-updates-", dir=folder)
         os.ftruncate(number, max(64, stride * count))
         os.close(number)
@@ -80,12 +94,18 @@ class Places:
         """The update at the place, for the fold."""
         return InMemory(self.layout, self.rows[place][: files.body_bytes(self.layout)].numpy().data)
 
+    def shared_as(self) -> str:
+        """By what name a child of this process opens the block, also after ``forget_name``."""
+        number = Path(f"/proc/{os.getpid()}/fd/{self._file.fileno()}")
+        return str(number if number.exists() else self.path)
+
     def forget_name(self) -> None:
-        """All who need it have it open: nothing is left behind from here on, however the process ends."""
-        if os.name != "nt":
+        """Nothing is left behind from here on, however the process ends; where children can open it without a name."""
+        if Path(self.shared_as()) != self.path:
             self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
+        self._file.close()
         with contextlib.suppress(OSError):  # still mapped, where a system minds
             self.path.unlink(missing_ok=True)
 

@@ -85,13 +85,13 @@ class OneWorker:
     ) -> AnswerFacts:
         from octopus_desktop.training.engine import TaskInput
 
-        model = self._store.path(order.model.digest)
+        model, held = self._models.named(self._store, order.model.digest)
         task = TaskInput(
             task=order.task,
             round=order.round,
             rounds=self._engine.config.rounds,
             model=model,
-            held=self._models.get(model),
+            held=held,
             config=dict(words),
             shared=dict(shared),
             keep=self._keep,

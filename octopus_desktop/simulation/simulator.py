@@ -6,8 +6,6 @@ in this process or in several; the loop gets their answers in the order of the t
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import sys
 import time
 from collections import deque
@@ -30,10 +28,13 @@ from octopus_desktop.jobs.personal import personal
 from octopus_desktop.jobs.returned import returned
 from octopus_desktop.jobs.toml import apply_overrides
 from octopus_desktop.simulation import forks
-from octopus_desktop.simulation.cohort import Here, Outcome, Silos, Tasks, Together
+from octopus_desktop.simulation.clock import Clock, Pace
+from octopus_desktop.simulation.cohort import Outcome, Parts, Silos, Tasks, Together, local_silos
+from octopus_desktop.simulation.garbage import released
 from octopus_desktop.simulation.jobs import Job
 from octopus_desktop.simulation.memory import Places
 from octopus_desktop.simulation.silos import kept_models
+from octopus_desktop.simulation.spread import Spread
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.system.interpreters import Interpreter
 from octopus_desktop.training import initial
@@ -44,6 +45,7 @@ from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.tensors import read_layout, require_same
 
 if TYPE_CHECKING:
+    from octopus_desktop.simulation.group import Group
     from octopus_desktop.training.engine import Engine
 
 SiloData = Mapping[str, Mapping[str, DataSource]]
@@ -96,39 +98,6 @@ class SimulationResult:
     personal: Mapping[str, Path] = field(default_factory=dict)
 
 
-class Clock:
-    """Which answer comes next. With ``virtual`` each task takes its silo's share of ``speeds`` in simulated seconds (1
-    where none is given) and what its bytes take at ``link_mbit``, and answers come in that order; else they come as
-    they were asked for, and time is real."""
-
-    def __init__(self, speeds: Mapping[str, float], link_mbit: float = 0.0, *, virtual: bool) -> None:
-        self._speeds, self._virtual = speeds, virtual
-        self._second_a_byte = 8 / (link_mbit * 1e6) if link_mbit else 0.0
-        self._coming: list[tuple[float, int, ev.Answered]] = []
-        self._count = itertools.count()
-        self.elapsed = 0.0
-
-    def now(self) -> float:
-        return self.elapsed if self._virtual else time.time()
-
-    def later(self, answer: ev.Answered, carried: int) -> None:
-        """``carried``: bytes of the model and of the update."""
-        took = self._speeds.get(answer.silo, 1.0) + carried * self._second_a_byte if self._virtual else 0.0
-        heapq.heappush(self._coming, (self.elapsed + took, next(self._count), answer))
-
-    def next(self, next_timer: Callable[[], tuple[float, ev.Event] | None]) -> ev.Event | None:
-        """The next answer, or the timer when that comes first in simulated time; None when there is neither."""
-        timer = next_timer() if self._virtual else None
-        if timer and (not self._coming or timer[0] < self._coming[0][0]):
-            self.elapsed = max(self.elapsed, timer[0])
-            return replace(timer[1], now=self.elapsed)
-        if not self._coming:
-            return None
-        at, _, answer = heapq.heappop(self._coming)
-        self.elapsed = max(self.elapsed, at)
-        return replace(answer, now=self.now())
-
-
 @dataclass
 class _Run:
     job: Job
@@ -137,6 +106,7 @@ class _Run:
     work: Path
     progress: Callable[[Step], None]
     silos: Silos
+    spread: Spread | None = None
     places: Places | None = None
     dropout: float = 0.0
     dropped: int = 0
@@ -152,6 +122,7 @@ class _Run:
         self.silos.close()
         if self.places:
             self.places.close()
+        released()
 
 
 def simulate(
@@ -161,34 +132,36 @@ def simulate(
     *,
     work: Path,
     config: RunConfig | None = None,
-    speeds: Mapping[str, float] | None = None,
+    pace: Pace | None = None,
     workers: int = 1,
     batched: bool = False,
     dropout: float = 0.0,
-    link_mbit: float = 0.0,
     virtual: bool = False,
     progress: Callable[[Step], None] = lambda step: None,
     first: Path | None = None,
     central: Mapping[str, DataSource] | None = None,
     runtime: Interpreter | None = None,
+    group: Group | None = None,
+    exact: bool = False,
 ) -> SimulationResult:
     """Run the job. The order of ``data`` is the order of sums: give the silos in the order that a deployment has.
 
     Args:
         overrides: tables of job.toml laid over the job's own, as a coordinator may.
         config: a whole configuration in place of the job's (then without ``overrides``).
-        speeds: simulated seconds that one task takes at a silo, for asynchronous runs and for rounds with a deadline.
+        pace: simulated seconds that tasks take at each silo, for asynchronous runs and for rounds with a deadline.
         workers: processes that train silos, this one among them. No bit of the result depends on their number.
         batched: train the silos of a round in one go (``simulation.batched``); equal up to rounding. One process.
         dropout: with this probability a silo fails a training task (drawn by the run's seed). A round closes with those
             who answered then, unless the job names a quorum.
-        link_mbit: megabits a second of each silo's link: model and update add their time to a task's. 0: no time.
-        virtual: count simulated seconds even where neither speeds nor a link are given.
+        virtual: count simulated seconds even where no pace is given.
         work: an empty folder, which afterwards holds the models of all rounds.
         first: the model to begin with, in place of a fresh one; its bytes are the same wherever a run begins with it.
             What the strategy had gathered is carried on where it lies beside the file (``simulation.forks``).
         central: the server's own data, for a job that evaluates there as well ([evaluation] central).
         runtime: another Python environment that each silo trains in, in a process of its own.
+        group: this is rank 0 of several processes, and the others ``follow`` it (``simulation.spread``). Equal to one
+            process up to rounding; with ``exact``, and for strategies that need each update, to the bit.
 
     Raises:
         UserError: what ended the run: of a silo's own code or data when the quorum fails by it, OCT-STRATEGY-PARAMETER,
@@ -197,13 +170,14 @@ def simulate(
     began = time.time()
     work.mkdir(parents=True, exist_ok=True)
     settings = config or apply_overrides(job.manifest.config, overrides or {}, strategies=tuple(strategies.STRATEGIES))
-    if not 0 <= dropout < 1 or not 0 <= link_mbit < 1e9:
+    if not 0 <= dropout < 1:
         raise UserError(
             "OCT-CONFIG-INVALID",
             "The simulated faults cannot be had.",
-            f"dropout is {dropout}, of [0, 1); link is {link_mbit} Mbit/s, not negative.",
-            "Correct them.",
+            f"dropout is {dropout}, of [0, 1).",
+            "Correct it.",
         )
+    pace = pace or Pace()
     if dropout and not settings.quorum:
         settings = replace(settings, quorum=1)
     order = tuple(data)
@@ -218,11 +192,12 @@ def simulate(
         store = BlobStore(work / "blobs", durable=False)
         server = _server(job, settings, central)
         parts = (job.folder, job.manifest.trainer, settings, data, work)
-        run = _Run(job, settings, data, work, progress, _silos(parts, min(workers, len(order)) - 1, batched, runtime))
+        total = len(order) + settings.rounds * min(asked, len(order))
+        silos = _silos(parts, min(workers, len(order)) - 1, batched, runtime, total)
+        spread = Spread(group, silos, settings, order, work, batched=batched, exact=exact) if group else None
+        run = _Run(job, settings, data, work, progress, spread or silos, spread, dropout=dropout, total=total)
         at_end.callback(run.close)
-        run.dropout = dropout
-        run.total = len(order) + settings.rounds * min(asked, len(order))
-        clock = Clock(speeds or {}, link_mbit, virtual=bool(speeds or link_mbit or virtual) or settings.mode == "async")
+        clock = Clock(pace, settings.seed, virtual=pace.chosen or virtual or settings.mode == "async")
         began_with = _first_model(job, settings, store, work, first, runtime)
         found, anew = forks.state_beside(first, strategy, settings.strategy) if first else ({}, "")
         slots = {n: Blob(digest=store.adopt(path), size=path.stat().st_size) for n, path in found.items()}
@@ -353,13 +328,15 @@ def _first_model(
 
 
 def _silos(
-    parts: tuple[Path, str, RunConfig, SiloData, Path], helpers: int, batched: bool, runtime: Interpreter | None
+    parts: Parts,
+    helpers: int,
+    batched: bool,
+    runtime: Interpreter | None,
+    total: int,
 ) -> Silos:
-    if batched:
-        from octopus_desktop.simulation.batched import Batched
-
-        return Batched(*parts)
-    return Together(helpers, *parts) if helpers > 0 and runtime is None else Here(*parts, runtime)
+    if helpers > 0 and runtime is None and not batched:
+        return Together(helpers, *parts, total=total)
+    return local_silos(parts, batched, runtime)
 
 
 def _make_places(run: _Run, model: Path, at_once: int) -> None:
@@ -442,16 +419,23 @@ def _source(run: _Run, update: Blob | None, store: BlobStore) -> Path | InMemory
 def _aggregate(
     run: _Run, order: ev.Aggregate, strategy: strategies.Strategy, store: BlobStore, clock: Clock
 ) -> ev.Aggregated | ev.Rejected:
+    weights = strategies.weighing(strategy, order.answers)
+    bases = [store.path(a.base) if a.staleness and a.base else None for a in order.answers]
+    together = run.spread.together(order.answers, run.held, weights) if run.spread else None
+    if together:
+        updates, weights, bases = *together, []
+    else:
+        updates = [(a.silo, _source(run, a.update, store)) for a in order.answers]
     try:
         folded = fold(
             strategy,
             model=store.path(order.model.digest),
-            updates=[(a.silo, _source(run, a.update, store)) for a in order.answers],
+            updates=updates,
             returned={n: [store.path(a.returned[n].digest) for a in order.answers] for n in strategy.returns},
-            weights=strategies.weighing(strategy, order.answers),
+            weights=weights,
             slots={name: store.path(blob.digest) for name, blob in order.slots.items()},
             encoding=encodings.make(run.config.encoding, run.config.encoding_parameters),
-            bases=[store.path(a.base) if a.staleness and a.base else None for a in order.answers],
+            bases=bases,
             most_norm=run.config.most_norm,
             round=order.round,
             store=store,

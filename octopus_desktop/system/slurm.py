@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import getpass
 import os
 import re
 import shlex
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from octopus_desktop.system.slurm_words import Job, read_job, refusal
+from octopus_desktop.wire.canonical import canonical_json, digest
 from octopus_desktop.wire.errors import UserError
 
 ASK_S = 20.0  # for one command's answer; while its controller is away, Slurm's commands try for a while by themselves
@@ -31,7 +31,7 @@ EXTRA = (
     "nice", "tmp", "gpu-bind", "gpu-freq", "sockets-per-node", "threads-per-core", "begin", "deadline", "wckey",
 )  # fmt: skip
 OPEN = "PENDING,CONFIGURING,RUNNING,SUSPENDED,COMPLETING,REQUEUED,RESIZING,SIGNALING,STAGE_OUT,STOPPED"
-_PASSED = ("PATH", "HOME", "USER", "LOGNAME", "TZ", "LANG", "LC_ALL", "SLURM_CONF", "SLURM_CONF_SERVER", "TMPDIR")
+_PASSED = ("PATH", "HOME", "USER", "LOGNAME", "TZ", "LANG", "LC_ALL", "SLURM_CONF", "SLURM_CONF_SERVER")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,:+@-]{0,99}")
 _MEMORY = re.compile(r"[1-9][0-9]{0,11}[KMGT]?")
 _TIME = re.compile(r"(?:[0-9]{1,3}-)?[0-9]{1,6}(?::[0-9]{1,2}){0,2}")
@@ -145,7 +145,13 @@ async def submit(
         UserError: OCT-SLURM-MISSING, -DOWN, -PARTITION, -ACCOUNT, -LIMIT, -REFUSED.
     """
     text = "#!/bin/sh\nexec " + shlex.join(script) + "\n"
-    options = [f"--job-name={name}", f"--chdir={folder}", f"--output={folder}/allocation-%j.log", "--open-mode=append"]
+    options = [
+        f"--job-name={name}",
+        f"--comment={mark_of(profile, script)}",
+        f"--chdir={folder}",
+        f"--output={folder}/allocation-%j.log",
+        "--open-mode=append",
+    ]
     words = ["sbatch", "--parsable", "--requeue", "--export=ALL", *options, *profile.options()]
     out = await _ask(*words, stdin=text, environment=environment)
     return out.strip().partition(";")[0]
@@ -190,15 +196,20 @@ async def place(job: Job) -> int:
     return waiting.index(job.id) + 1 if job.id in waiting else 0
 
 
-async def named(prefix: str, *, whole: bool = False) -> dict[str, str]:
-    """Ids of this user's allocations that are not over -> their names, of those that begin with ``prefix`` (``whole``:
-    are it), the newest last."""
-    words = ["squeue", "--noheader", f"--user={getpass.getuser()}", f"--states={OPEN}", "--format=%i|%T|%j"]
+def mark_of(profile: Profile, script: Sequence[str]) -> str:
+    """By which an allocation is known to be for the same, under whatever name."""
+    return digest(canonical_json([profile.options(), list(script)]))[:16]
+
+
+async def named(prefix: str, *, whole: bool = False) -> dict[str, tuple[str, str]]:
+    """Ids of this user's allocations that are not over -> (name, mark), of those whose name begins with ``prefix``
+    (``whole``: is it), the newest last."""
+    words = ["squeue", "--noheader", "--me", f"--states={OPEN}", "--format=%i|%T|%k|%j"]
     found = {}
     for line in (await _ask(*words)).splitlines():
-        job_id, state, name = line.split("|", 2)
+        job_id, state, mark, name = line.split("|", 3)
         if (name == prefix if whole else name.startswith(prefix)) and state != "COMPLETING":
-            found[job_id] = name
+            found[job_id] = name, mark
     return dict(sorted(found.items(), key=lambda item: int(re.sub(r"\D.*", "", item[0]) or 0)))
 
 

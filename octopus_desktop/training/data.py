@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from octopus_desktop.training import npz
 from octopus_desktop.training.spec import DataSource
 from octopus_desktop.wire.errors import UserError
 
@@ -49,7 +50,7 @@ class SiloDataset:
         self._columns: dict[str, np.ndarray[Any, Any]] = {}
         self._arrays: dict[str, np.ndarray[Any, Any]] | None = None
         self._table: Any = self._read_table() if self.kind in TABLES else None
-        if self.kind == "npz":
+        if self.kind == "npz" and not self._read_small():
             with self._open_npz() as archive:
                 self._require(archive.files)
                 if self.path.stat().st_size <= SMALL_BYTES:
@@ -100,6 +101,18 @@ class SiloDataset:
                 self._read_arrays(archive)
         assert self._arrays is not None
         return self._arrays
+
+    def _read_small(self) -> bool:
+        """At once, where the file is small and plain."""
+        try:
+            there = npz.read(self.path) if self.path.stat().st_size <= SMALL_BYTES else None
+        except OSError:
+            return False
+        if there is None:
+            return False
+        self._require(list(there))
+        self._arrays = {n: _frozen(there[n]) for n in (list(self._source.columns) or there)}
+        return True
 
     def _read_arrays(self, archive: Any) -> None:
         try:

@@ -340,7 +340,7 @@ class Engine:
             raise no_weight(
                 "The trainer used no ctx.loader and did not set ctx.examples."
                 if examples is None
-                else "The training data is empty."
+                else "The training data is empty, or the trainer set ctx.examples to 0."
             )
         metrics.update({f"train/{k}": v for k, v in merged.items()})
         if task.config.get("scaffold"):

@@ -386,10 +386,14 @@ class _Direct(DataLoader[Any]):
     num_workers, pin_memory, drop_last, timeout, prefetch_factor, persistent_workers = 0, False, False, 0, None, False
     batch_size, worker_init_fn, multiprocessing_context, generator = None, None, None, None
     collate_fn: Any = None
+    _ctx: Context
+    _plan: Plan | None
+    _main: bool
 
     def __init__(self, ctx: Context, dataset: TensorDataset, batches: BatchSampler, plan: Plan | None) -> None:
-        self.dataset, self.sampler, self.batch_sampler = dataset, batches, None  # type: ignore[assignment]
-        self._ctx, self._plan, self._main = ctx, plan, len(dataset) == ctx._rows
+        self.__dict__.update(  # not by DataLoader's __setattr__, which looks at each name
+            dataset=dataset, sampler=batches, batch_sampler=None, _ctx=ctx, _plan=plan, _main=len(dataset) == ctx._rows
+        )
 
     def __len__(self) -> int:
         return len(self.sampler)  # type: ignore[arg-type]

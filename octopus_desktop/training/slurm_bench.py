@@ -32,13 +32,25 @@ from octopus_desktop.system.slurm_words import (
     words_of,
 )
 from octopus_desktop.training import slurm_door as door
-from octopus_desktop.training.bench import PASSED_ON, Group, Listener, Serve, give, own_address
-from octopus_desktop.training.spec import GIVEN, SLURM, RunnerSpec
+from octopus_desktop.training.bench import PASSED_ON, Group, Listener, Serve, free_port, give, own_address
+from octopus_desktop.training.spec import GIVEN, SLURM, WORK, RunnerSpec
 from octopus_desktop.wire.errors import UserError
 
 LOST_S = 10.0  # from the loss of a part until its group is begun anew with what is there
 MODULE = "octopus_desktop.training.slurm_part"
-LOOKS_S = (0.5, 0.5, 1.0, 1.0, 2.0, 2.0, 5.0, 5.0, 10.0, 15.0)  # between looks at the queue; the last from then on
+LOOKS_S = (
+    0.5,
+    0.5,
+    1.0,
+    1.0,
+    2.0,
+    2.0,
+    5.0,
+    5.0,
+    10.0,
+    20.0,
+    30.0,
+)  # between looks at the queue; the last from then on
 RUNNING_LOOK_S = 30.0  # its parts' links tell sooner
 AWAY_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # between attempts while the controller is away
 AGAIN = ("OCT-SLURM-ENDED", "OCT-SLURM-TIME", "OCT-SLURM-MEMORY")  # after these another allocation may do
@@ -104,7 +116,7 @@ class SlurmBench:
 
     async def open(self, serve: Serve) -> None:
         self._serve = serve
-        for folder in ("work", GIVEN, SLURM):
+        for folder in (WORK, GIVEN, SLURM):
             (self._run_dir / folder).mkdir(exist_ok=True, mode=0o700)
         if self._spec.python:
             own_code(self._run_dir)
@@ -231,19 +243,22 @@ class SlurmBench:
             tries += 1
 
     async def _ask(self) -> None:
-        there = list(await slurm.named(self._name, whole=True))
+        script = self._script()
+        mark = slurm.mark_of(self._profile, script)
+        found = await slurm.named(self._name, whole=True)
+        there = [job for job, (_, its) in found.items() if its == mark][-1:]
+        await slurm.cancel([job for job in found if job not in there])  # asked for under another profile, or twice
         own = await own_address_for(self._profile)
         await self._doorway.open(self._connected, own, self._profile.alone_s)
         if there:
-            await slurm.cancel(there[:-1])
-            job_id = there[-1]
+            [job_id] = there
             self._asking = asyncio.create_task(asyncio.sleep(0), name="taken over")
             self._log("info", f"The run goes on in its Slurm job {job_id}.")
         else:
             self._tell("SUBMITTING", "The allocation is asked for")
             # Whatever ends this process now, the name leads to it.
             folder, environment = self._run_dir / SLURM, _environment()
-            asking = slurm.submit(self._profile, self._name, self._script(), folder=folder, environment=environment)
+            asking = slurm.submit(self._profile, self._name, script, folder=folder, environment=environment)
             self._asking = asyncio.create_task(asking, name="sbatch")
             job_id = await asyncio.shield(self._asking)
             self._log("info", f"Slurm job {job_id} was submitted.")
@@ -269,7 +284,7 @@ class SlurmBench:
         looks = 0
         while True:
             job.look.clear()
-            with contextlib.suppress(UserError):  # the controller is away: the allocation may well run on
+            with contextlib.suppress(UserError, ValueError, OSError):  # it is away: the allocation may well run on
                 job.seen = await slurm.look(job.id)
                 if job.seen is None or job.seen.ended or job.seen.never:
                     await self._over(job)
@@ -358,7 +373,8 @@ class SlurmBench:
                         self._end_group(f"The workers on node {place} of the allocation ended: {words['why']}"[:400])
                 elif words["word"] == "refused":
                     job.over = UserError(*(str(words[name]) for name in ("code", "what", "why", "next")))
-                    await slurm.cancel([job.id])
+                    with contextlib.suppress(UserError):  # then it ends itself, as this link ends
+                        await slurm.cancel([job.id])
         finally:
             beating.cancel()
             if job.parts.get(place) is part:
@@ -399,12 +415,14 @@ async def own_address_for(profile: slurm.Profile) -> str:
 def _own_address(host: str, is_ours: bool) -> str:
     """This machine's IP address: ``host``'s when that is this machine, else the one towards it."""
     try:
-        found = socket.getaddrinfo(host or "localhost", None, type=socket.SOCK_STREAM)[0][4][0]
-        return str(found) if is_ours else own_address(str(found))
+        found = str(socket.getaddrinfo(host or "localhost", None, type=socket.SOCK_STREAM)[0][4][0])
+        address = found if is_ours else own_address(found)
+        free_port(address)  # it is ours when we can listen there
+        return address
     except OSError as error:
         raise UserError(
             "OCT-CONFIG-INVALID",
-            f"The address {host} is not known on this machine.",
+            f"{host or 'localhost'} gives no address of this machine at which compute nodes could reach it.",
             str(error),
             "Give the profile the --address by which compute nodes reach this machine.",
         ) from error

@@ -117,6 +117,40 @@ def test_one_that_lets_nothing_end_it_is_killed(tmp_path: Path, monkeypatch: Any
         combined(tmp_path, body, limits=Limits(answer_s=0.3))
 
 
+def test_one_that_reads_for_ever_is_killed(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(strategy_module, "GRACE_S", 0.2)
+    body = "import signal; signal.signal(signal.SIGALRM, signal.SIG_IGN)\nwhile True: tile.read(2); tile.read(0)"
+    with pytest.raises(UserError, match="did not answer in time"):
+        combined(tmp_path, body, limits=Limits(answer_s=0.3), window=1)
+
+
+LIES = """
+import sys
+main = sys.modules["__main__"]
+def lie(name, value):
+    setattr(main._Own, name, lambda self, *given: value)
+"""
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "lie('_slots', {'../../etc/cron.d/mine': 0.0})",
+        "lie('_slots', {f's{i}': 0.0 for i in range(1000)})",
+        "lie('configure', {'x': float('nan')})",
+        "lie('configure', {'scaffold': True})",
+        "lie('configure', {'x': 'y' * 100_000})",
+        "lie('begin', [float('nan')] * 3)",
+        "lie('begin', 'abc')",
+    ],
+)
+def test_a_process_that_checks_nothing_is_checked_here(tmp_path: Path, lie: str) -> None:
+    """The package's code can change the program that it runs in."""
+    with pytest.raises(UserError, match="did not keep to the form of its words") as error:
+        combined(tmp_path, "return tile.current", f"{LIES}\n{lie}")
+    assert error.value.code == "OCT-RUN-STRATEGY"
+
+
 SHOUT = """
 import contextlib, os
 def shout():
@@ -238,7 +272,6 @@ MINE = "from octopus_desktop.aggregation.sdk import *\n"
         ("import numpy\ndef broken(:", r"code/strategy\.py, line 2: SyntaxError"),
         ("1 / 0", r"code/strategy\.py, line 1, in <module>: ZeroDivisionError"),
         ("import not_there", "line 1, in <module>: ModuleNotFoundError"),
-        ("Mine = 3", "'Mine' is no class derived from Synchronous"),
         ("class Mine: pass", "'Mine' is no class derived from Synchronous"),
         ("import time; time.sleep(60)", "it had not answered after 1 s"),
         (MINE + "class Mine(Synchronous):\n  def slots(self): return {'m': 'zero'}", "line 3, slots: it gave"),
@@ -255,8 +288,8 @@ MINE = "from octopus_desktop.aggregation.sdk import *\n"
             MINE + "class Mine(Synchronous):\n  def configure(self, round): return {'x': float('nan')}",
             "line 3, configure",
         ),
-        (MINE + "class Mine(Synchronous):\n  def configure(self, round): return {'x': 'y' * 99999}", "are allowed"),
         (MINE + "class Mine(Synchronous):\n  def configure(self, round): return {'scaffold': 1}", "keep a memory"),
+        (MINE + "class Mine(Asynchronous):\n  asynchronous = (0, -1)", "1 answer at least"),
         (MINE + "class Mine(Synchronous):\n  def __init__(self): pass", "TypeError"),
     ],
 )
@@ -267,16 +300,20 @@ def test_a_class_that_is_no_strategy_is_refused_at_once(tmp_path: Path, source: 
     assert error.value.code in ("OCT-JOB-STRATEGY", "OCT-RUN-STRATEGY")
 
 
-@pytest.mark.parametrize("gives", ["[1.0]", "[1.0, float('nan'), 1.0]", "'abc'", "None", "[1.0, 2.0, [3.0]]"])
-def test_weights_that_are_none_are_refused(tmp_path: Path, gives: str) -> None:
-    source = combining("return tile.current") + f"\n    def weights(self, answers): return {gives}\n"
+GIVES = ["[1.0]", "[1.0, float('nan'), 1.0]", "'abc'", "None", "[1.0, 2.0, [3.0]]"]
+
+
+def test_weights_that_are_none_are_refused(tmp_path: Path) -> None:
+    source = combining("return tile.current")
+    source += f"\n    def weights(self, answers): return [{', '.join(GIVES)}][answers[0].examples]\n"
     strategy = own(tmp_path, source, "Mine")
     try:
-        with pytest.raises(UserError) as error:
-            strategy.weights(THREE)
+        for number in range(len(GIVES)):
+            with pytest.raises(UserError) as error:
+                strategy.weights([AnswerFacts(silo=f"s{i}", examples=number) for i in range(3)])
+            assert "line 8, weights: it gave" in error.value.why and "wanted" in error.value.why
     finally:
         strategy.close()
-    assert "line 8, weights: it gave" in error.value.why and "wanted" in error.value.why
 
 
 def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:

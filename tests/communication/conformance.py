@@ -426,7 +426,7 @@ class CarrierConformance:
                 assert alpha.accepted == []
 
     async def test_many_small_envelopes_arrive_each_once(self, tmp_path: Path) -> None:
-        count = 100_000 if BIG else 5_000
+        count = 100_000 if BIG else 2_000
         async with self.wiring(tmp_path) as wiring, running(wiring) as silo:
             for owner in (silo.owner, wiring.server):
                 owner.hasty("run-a")

@@ -425,4 +425,4 @@ def _servicer(daemon: SampleDaemon, token: str, service: str, methods: dict[str,
         return call
 
     made = {n: stream(f) if n in streams else unary(n, f) for n, f in methods.items()}
-    return type(f"Sample{service}", (), made)()
+    return type(f"Sample{service}", (getattr(rpc, f"{service}Servicer"),), made)()  # the rest is not implemented

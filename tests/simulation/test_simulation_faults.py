@@ -7,11 +7,13 @@ import json
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 from octopus_desktop.simulation import modes, reports
+from octopus_desktop.simulation.clock import Pace, by_silo
 from octopus_desktop.simulation.jobs import Job, open_job
 from octopus_desktop.wire.errors import UserError
 from tests.simulation.test_simulation_run import Lab, octopus
@@ -40,13 +42,55 @@ def test_silos_drop_out_by_the_seed_and_the_round_closes_without_them(lab: Lab, 
 
 
 def test_a_slow_link_costs_its_bytes(lab: Lab, job: Job) -> None:
-    result = lab.run("slow", job, {"run": {"rounds": 2}}, link_mbit=0.001)
+    result = lab.run("slow", job, {"run": {"rounds": 2}}, pace=Pace(mbit=dict.fromkeys(lab.silos, 0.001)))
     bits = 2 * result.size * 8
     assert result.rounds[0].seconds == pytest.approx(1 + bits / 1000)
     assert result.virtual_seconds == pytest.approx(2 * (1 + bits / 1000) + 1 + bits / 2000)
 
 
-@pytest.mark.parametrize("fault", [{"dropout": 1.0}, {"dropout": -0.1}, {"link_mbit": -1.0}])
+def test_stragglers_are_drawn_by_the_seed_and_hold_up_a_synchronous_round(lab: Lab, job: Job) -> None:
+    wish = {"run": {"rounds": 12}}
+    first, again = (lab.run(name, job, wish, pace=Pace(straggling=0.3, factor=20.0)) for name in ("first", "again"))
+    seconds = [row.seconds for row in first.rounds]
+    assert seconds == [row.seconds for row in again.rounds]
+    assert {round(one) for one in seconds} == {1, 20}
+    assert first.digest == lab.run("even", job, wish).digest, "they are late, not gone"
+    late = lab.run(
+        "late", job, {"run": {"rounds": 12, "round_deadline_s": 5, "quorum": 1}}, pace=Pace(straggling=0.3, factor=20.0)
+    )
+    assert any(row.missing for row in late.rounds)
+    assert max(row.seconds for row in late.rounds) <= 5
+
+
+def test_speeds_are_said_for_all_for_one_or_drawn() -> None:
+    silos = [f"s{number}" for number in range(1000)]
+    assert by_silo("--speed", ["2", "s3=9"], silos[:5], 1) == {"s0": 2, "s1": 2, "s2": 2, "s3": 9, "s4": 2}
+    drawn = by_silo("--speed", ["lognormal:3:0.5"], silos, 1)
+    assert (
+        drawn == by_silo("--speed", ["lognormal:3:0.5"], silos, 1) != by_silo("--speed", ["lognormal:3:0.5"], silos, 2)
+    )
+    assert sorted(drawn.values())[500] == pytest.approx(3, rel=0.1)
+    even = by_silo("--link", ["uniform:5:10", "s1=1"], silos, 1)
+    assert even.pop("s1") == 1
+    assert 5 <= min(even.values()) < 6 and 9 < max(even.values()) <= 10
+
+
+@pytest.mark.parametrize("word", ["zed=3", "s0=-1", "s0=nan", "lognormal:1", "uniform:0:0", "fast", "normal:1:2"])
+def test_a_speed_that_means_nothing_is_refused(word: str) -> None:
+    with pytest.raises(UserError) as error:
+        by_silo("--speed", [word], ["s0", "s1"], 1)
+    assert error.value.code == "OCT-CLI-USAGE"
+    assert word in error.value.what
+
+
+@pytest.mark.parametrize("pace", [{"seconds": {"a": 0.0}}, {"mbit": {"a": -1.0}}, {"straggling": 2.0}, {"factor": 0.0}])
+def test_an_impossible_pace_is_refused(pace: dict[str, Any]) -> None:
+    with pytest.raises(UserError) as error:
+        Pace(**pace)
+    assert error.value.code == "OCT-CONFIG-INVALID"
+
+
+@pytest.mark.parametrize("fault", [{"dropout": 1.0}, {"dropout": -0.1}])
 def test_impossible_faults_are_refused(lab: Lab, job: Job, fault: dict[str, float]) -> None:
     with pytest.raises(UserError) as error:
         lab.run("run", job, **fault)  # type: ignore[arg-type]
@@ -58,7 +102,7 @@ def test_async_gets_ahead_of_sync_where_one_silo_is_slow(lab: Lab, job: Job) -> 
 
     data = layout.explicit(job, lab.words())
     results = modes.compare(
-        job, data, {"run": {"rounds": 10}}, ["sync", "async"], work=lab.root / "both", speeds={"cyd": 15.0}
+        job, data, {"run": {"rounds": 10}}, ["sync", "async"], work=lab.root / "both", pace=Pace(seconds={"cyd": 15.0})
     )
     judged = modes.judge(job, data, results, lab.root / "both")
     assert modes.common_metric(judged) == "eval/loss"

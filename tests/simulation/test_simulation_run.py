@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from octopus_desktop.simulation import layout
+from octopus_desktop.simulation.clock import Pace
 from octopus_desktop.simulation.jobs import Job, open_job
 from octopus_desktop.simulation.simulator import SimulationResult, Step, simulate
 from octopus_desktop.wire.errors import UserError
@@ -254,19 +255,19 @@ def test_the_command_line_itself_needs_no_torch() -> None:
 def test_asynchronous_runs_do_not_wait_for_the_slow_silo(lab: Lab, job: Job) -> None:
     slow = {"ada": 1.0, "bob": 1.5, "cyd": 20.0}
     wish = {"run": {"rounds": 30, "mode": "async", "update": "difference"}, "strategy": {"name": "fedbuff"}}
-    result = lab.run("async", job, wish, speeds=slow)
-    together = lab.run("sync", job, {"run": {"rounds": 30}}, speeds=slow)
+    result = lab.run("async", job, wish, pace=Pace(seconds=slow))
+    together = lab.run("sync", job, {"run": {"rounds": 30}}, pace=Pace(seconds=slow))
     assert together.virtual_seconds >= 30 * 20
     assert result.virtual_seconds < 90, "thirty versions while the slow silo trains two or three times"
     assert any("cyd" in row.answered and row.metrics["train/staleness"] > 1 for row in result.rounds)
     assert result.metrics["eval/loss"] < 0.5 * result.first["eval/loss"]
-    again = lab.run("again", job, wish, speeds=slow)
+    again = lab.run("again", job, wish, pace=Pace(seconds=slow))
     assert again.digest == result.digest, "in simulated time the order of arrival is given"
 
 
 def test_a_deadline_leaves_the_slow_silo_out_of_the_round(lab: Lab, job: Job) -> None:
     wish = {"run": {"rounds": 2, "quorum": 2, "round_deadline_s": 10}}
-    result = lab.run("late", job, wish, speeds={"cyd": 60.0})
+    result = lab.run("late", job, wish, pace=Pace(seconds={"cyd": 60.0}))
     assert all(row.answered == ("ada", "bob") and row.missing == ("cyd",) for row in result.rounds)
     assert result.virtual_seconds >= 20
 
@@ -295,14 +296,17 @@ def test_a_run_that_begins_with_another_runs_model_goes_on_from_there(lab: Lab, 
 
 def test_a_late_answer_counts_in_the_next_round(lab: Lab, job: Job) -> None:
     wish = {"run": {"rounds": 4, "quorum": 2, "update": "difference", "round_deadline_s": 1.5, "late": "next"}}
-    late = lab.run("late", job, wish, speeds={"cyd": 2.0})
+    late = lab.run("late", job, wish, pace=Pace(seconds={"cyd": 2.0}))
     assert [row.late for row in late.rounds] == [(), ("cyd",), ("cyd",), ("cyd",)]
     assert all(row.missing == ("cyd",) for row in late.rounds)
     wish["run"]["late"] = "drop"
-    dropped = lab.run("dropped", job, wish, speeds={"cyd": 2.0})
+    dropped = lab.run("dropped", job, wish, pace=Pace(seconds={"cyd": 2.0}))
     assert not any(row.late for row in dropped.rounds)
     assert dropped.digest != late.digest
-    assert lab.run("again", job, {"run": {**wish["run"], "late": "next"}}, speeds={"cyd": 2.0}).digest == late.digest
+    assert (
+        lab.run("again", job, {"run": {**wish["run"], "late": "next"}}, pace=Pace(seconds={"cyd": 2.0})).digest
+        == late.digest
+    )
 
 
 def test_the_servers_own_evaluation_chooses_the_best_model_and_stops_nothing_when_it_fails(lab: Lab, job: Job) -> None:

@@ -40,6 +40,24 @@ def furthest(one: SimulationResult, other: SimulationResult) -> float:
     return max(float(np.abs(a[name] - b[name]).max()) for name in a)
 
 
+@pytest.fixture
+def waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes get their share, however short the run is."""
+    monkeypatch.setattr(cohort, "WORTH_WAITING_S", 0.0)
+
+
+def test_a_short_run_waits_for_no_other_process(
+    digits: tuple[Job, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[cohort.Tasks] = []
+    monkeypatch.setattr(cohort.Helper, "ready", lambda helper: False)
+    monkeypatch.setattr(cohort.Helper, "begin", lambda helper, tasks: begun.append(tasks))
+    result = run(digits, tmp_path / "2", workers=2)
+    assert not begun
+    assert result.digest == run(digits, tmp_path / "1").digest
+
+
+@pytest.mark.usefixtures("waited_for")
 @pytest.mark.parametrize("update", ["weights", "difference"])
 def test_the_number_of_workers_changes_no_bit(digits: tuple[Job, Any], tmp_path: Path, update: str) -> None:
     wish = {"run": {"rounds": 2, "per_round": 7, "update": update}}
@@ -53,6 +71,7 @@ def test_the_number_of_workers_changes_no_bit(digits: tuple[Job, Any], tmp_path:
     assert max(step.done for step in steps) == 2 * 7 + SILOS
 
 
+@pytest.mark.usefixtures("waited_for")
 def test_updates_in_memory_and_in_files_fold_to_the_same_bits(
     digits: tuple[Job, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,6 +83,7 @@ def test_updates_in_memory_and_in_files_fold_to_the_same_bits(
     assert left == {path.name for path in (tmp_path / "held" / "blobs").glob("??/*")}
 
 
+@pytest.mark.usefixtures("waited_for")
 def test_nothing_stays_in_the_memory_file_system(digits: tuple[Job, Any], tmp_path: Path) -> None:
     def there() -> set[str]:
         return {p.name for p in Path("/dev/shm").glob("octopus-updates-*")}
@@ -74,6 +94,7 @@ def test_nothing_stays_in_the_memory_file_system(digits: tuple[Job, Any], tmp_pa
     assert not any(seen), "its name is gone as soon as all processes have it open"
 
 
+@pytest.mark.usefixtures("waited_for")
 def test_silos_share_no_module_globals(tmp_path: Path) -> None:
     from tests.simulation.test_simulation_run import TRAINER, Lab
 
@@ -88,6 +109,7 @@ def test_silos_share_no_module_globals(tmp_path: Path) -> None:
             assert [row.metrics["train/calls"] for row in result.rounds] == [1.0, 2.0]
 
 
+@pytest.mark.usefixtures("waited_for")
 def test_a_worker_process_that_is_killed_ends_the_run_with_its_reason(
     digits: tuple[Job, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +128,7 @@ def test_a_worker_process_that_is_killed_ends_the_run_with_its_reason(
     assert helpers[0]._process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.usefixtures("waited_for")
 def test_an_error_in_another_process_is_told_as_here(digits: tuple[Job, Any], tmp_path: Path) -> None:
     job, data = digits
     lost = {

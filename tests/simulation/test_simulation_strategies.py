@@ -146,6 +146,6 @@ def test_feddyn(lab: Lab, job: Job) -> None:
 
 
 def test_several_workers_and_differences_give_the_same(lab: Lab, job: Job) -> None:
-    one = weight(lab.run(job, "scaffold", {}, run={"update": "difference", "rounds": 4}))
-    two = weight(lab.run(job, "scaffold", {"server_rate": 1.0}, run={"rounds": 4}, resources={"workers": 2}))
+    one = weight(lab.run(job, "scaffold", {}, run={"update": "difference", "rounds": 2}))
+    two = weight(lab.run(job, "scaffold", {"server_rate": 1.0}, run={"rounds": 2}, resources={"workers": 2}))
     assert one == pytest.approx(two, rel=1e-4)

@@ -108,3 +108,34 @@ def test_bad_data_is_told_with_its_code(
     with pytest.raises(UserError) as caught:
         use()
     assert caught.value.code == code and told in str(caught.value)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed], ids=["plain", "compressed"])
+def test_a_small_npz_reads_as_numpy_reads_it(tmp_path: Path, save: Any) -> None:
+    wanted = {
+        "images": np.arange(12, dtype=np.float32).reshape(3, 4),
+        "labels": np.array([1, 2, 3]),
+        "names": np.array(["a", "bc", "d"]),
+        "turned": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "one": np.array(5),
+        "none": np.zeros((0, 4)),
+    }
+    for names in (list(wanted), ["images", "labels", "names", "one", "none"]):  # the second can be read in one go
+        path = tmp_path / "a.npz"
+        save(path, **{name: wanted[name] for name in names})
+        found = SiloDataset(DataSource(alias="x", path=str(path), kind="npz", digest="", columns={})).arrays()
+        assert list(found) == names
+        for name in names:
+            assert found[name].dtype == wanted[name].dtype and not found[name].flags.writeable
+            np.testing.assert_array_equal(found[name], wanted[name])
+
+
+def test_a_small_npz_whose_bytes_were_changed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, images=np.arange(1000.0))
+    raw = bytearray(path.read_bytes())
+    raw[4000] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(UserError) as error:
+        SiloDataset(DataSource(alias="x", path=str(path), kind="npz", digest="", columns={}))
+    assert error.value.code == "OCT-DATA-KIND"

@@ -16,7 +16,8 @@ import pytest
 
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.storage.content import content_digest
-from octopus_desktop.system import slurm
+from octopus_desktop.system import sandbox, slurm
+from octopus_desktop.system.sandbox import Confinement
 from octopus_desktop.system.slurm import Profile
 from octopus_desktop.system.slurm_words import Job, ended_fault
 from octopus_desktop.training.spec import Allocated, DataSource
@@ -109,6 +110,10 @@ def submitting(
             one.process.wait(20)
 
 
+def sandbox_works() -> bool:
+    return not asyncio.run(sandbox.obstacle(Confinement(), {"PATH": os.environ["PATH"]}, "sys"))
+
+
 def ours(cluster: Cluster) -> dict[str, str]:
     return {job: state for job, (name, state) in cluster.jobs().items() if name == NAME and state != "COMPLETING"}
 
@@ -123,6 +128,8 @@ def test_an_allocation_gives_the_update_of_this_machine_and_is_gone_with_the_run
         alone = here.answer()
     with submitting(tmp_path / "there", cluster, (1, 1)) as there:
         together = there.trained()
+        if sandbox_works():
+            assert "No sandbox there" not in there.logs(), "confined in the allocation as here"
         assert together.update.digest == alone.update.digest
         assert (together.examples, together.steps) == (alone.examples, alone.steps)
         [job] = ours(cluster)
@@ -175,7 +182,7 @@ def test_a_killed_worker_a_killed_runner_and_a_site_that_cancels_cost_no_round(
 
 def test_a_preempted_allocation_goes_on_when_the_site_gives_it_back(tmp_path: Path, cluster: Cluster) -> None:
     flag = tmp_path / "run" / "run" / "work" / "flag"
-    with submitting(tmp_path / "run", cluster, (1, 1), wait=str(flag)) as run:
+    with submitting(tmp_path / "run", cluster, wait=str(flag)) as run:
         run.give(run.model())
         run.until(flag.exists)
         [job] = ours(cluster)
@@ -195,6 +202,16 @@ def test_a_pause_gives_the_allocation_back_and_a_deadline_in_the_queue_is_told(
     with submitting(tmp_path / "run", cluster, deadline_s=30.0) as run:
         run.give(run.model())
         run.wait(lambda: any("waits for resources, 1st in the queue" in said for said in run.queue()))
+        [first] = ours(cluster)
+        assert run.process
+        run.process.kill()  # and what is started anew is to ask for something else
+        run.process.wait()
+        assert run.spec.allocated
+        profile = {**run.spec.allocated.profile, "time": "11"}
+        replace(run.spec, slurm={**run.spec.slurm, "profile": profile}).write(run.run_dir / "runner.json")
+        run.start()
+        run.until(lambda: len(ours(cluster)) == 1 and first not in ours(cluster))
+        run.wait(lambda: "waits for resources" in run.queue()[-1])
         run.say("pause")
         run.wait(lambda: run.queue()[-1] == "")
         run.until(lambda: not ours(cluster))

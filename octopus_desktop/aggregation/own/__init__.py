@@ -3,7 +3,8 @@ researcher tries it out.
 
 ``strategy.py`` — ``OwnStrategy``, which looks to the fold like any other strategy. ``host.py`` — the process: started
 in a sandbox, spoken to, ended. ``process.py`` — what runs there, the one place that imports the package's strategy.
-``memory.py`` — where a tile lies in the memory that both see. ``trial.py`` — tries a strategy out on small arrays.
+``told.py`` — what is believed of what it says. ``memory.py`` — where a tile lies in the memory that both see.
+``trial.py`` — tries a strategy out on small arrays.
 
 Words (``wire.frames``), on any of the process's lanes, each answered on the same one before the next:
 

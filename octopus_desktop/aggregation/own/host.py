@@ -73,11 +73,15 @@ class Lane:
         except OSError as error:
             raise self._host.lost("took no word") from error
 
-    def hear(self, patience_s: float = 0.0) -> frames.Frame:
-        """The next word. Raises UserError: a fault of the strategy, its silence or its end."""
-        deadline = time.monotonic() + (patience_s or self._host.patience_s)
+    @property
+    def patience_s(self) -> float:
+        return self._host.patience_s
+
+    def hear(self, deadline: float = 0.0) -> frames.Frame:
+        """The next word. Raises UserError: a fault of the strategy, its silence or its end. ``deadline``: of
+        ``time.monotonic``."""
         try:
-            frame = frames.receive(self._connection, deadline)
+            frame = frames.receive(self._connection, deadline or time.monotonic() + self.patience_s)
         except TimeoutError as error:
             raise self._host.lost("did not answer in time") from error
         except (OSError, ValueError) as error:
@@ -134,7 +138,7 @@ class Host:
                 "Its process is made for Linux and macOS.",
                 "Run the server, or the simulation, on one of these.",
             )
-        why = _obstacle()
+        why = obstacle()
         if not why:
             try:
                 self._begin(confined=True)
@@ -238,7 +242,7 @@ class Host:
         started.wait()
         for _, end in pairs:
             end.close()
-        if self._lanes[0].hear(START_S)["word"] != "up":
+        if self._lanes[0].hear(time.monotonic() + START_S)["word"] != "up":
             raise self.lost("did not keep to the form of its words")
 
     def _keep(self, command: list[str], fds: list[int], started: threading.Event) -> None:
@@ -282,8 +286,8 @@ class Host:
         return told + 1
 
 
-def _obstacle() -> str:
-    """Why confining need not even be tried; "" when it can be."""
+def obstacle() -> str:
+    """Why confining need not even be tried here; "" when it is."""
     if switched_off():
         return f"{SWITCH} is set to off."
     if not sys.platform.startswith("linux"):

@@ -12,7 +12,6 @@ import json
 import math
 import mmap
 import os
-import re
 import select
 import signal
 import socket
@@ -29,16 +28,14 @@ import numpy as np
 from octopus_desktop.aggregation.facts import AnswerFacts
 from octopus_desktop.aggregation.numbers import Array
 from octopus_desktop.aggregation.own.memory import Cells, Plan
+from octopus_desktop.aggregation.own.told import MOST_SLOTS, MOST_WORDS, NAME
 from octopus_desktop.aggregation.strategies.base import MEMORY_WORDS, Common, Tile
 from octopus_desktop.system.syscalls import limit_itself, stay_alone
 from octopus_desktop.wire import frames
 from octopus_desktop.wire.errors import UserError
 
 MOST_BYTES = 1 << 30  # of a word to this process: all answers of a round
-MOST_WORDS = 64 << 10
-MOST_SLOTS = 16
 _REFUSED = (PermissionError, OSError, FileNotFoundError)  # and not their other kinds, such as what a strategy defines
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 ADVICE = "Correct the package's strategy (octopus jobs check), and build and submit it again."
 CONFINED = "A strategy has no network, writes no files and starts no processes; do without. " + ADVICE
 
@@ -82,7 +79,7 @@ class _Own:
         modes = [str(mode) for mode in made.modes]
         if not modes or not {*modes} <= {"sync", "async"}:
             raise _Broken("", f'modes is {made.modes!r}; "sync", "async" or both are wanted.')
-        if not isinstance(made.name, str) or not _NAME.fullmatch(made.name):
+        if not isinstance(made.name, str) or not NAME.fullmatch(made.name):
             raise _Broken("", f"name is {made.name!r}; up to 64 letters, digits, '-', '_' and '.' are wanted.")
         if made.update not in ("weights", "difference"):
             raise _Broken("", f'update is {made.update!r}; "weights" or "difference" is wanted.')
@@ -93,6 +90,8 @@ class _Own:
             why = f"returns is {made.returns!r}; having silos send more is for the built-in strategies alone."
             raise _Broken("", why)
         buffer, most = made.asynchronous if hasattr(made, "asynchronous") else (1, -1)
+        if buffer < 1:
+            raise _Broken("", f"asynchronous begins with {buffer!r}; a model is made of 1 answer at least.")
         return {
             "name": made.name,
             "update": made.update,
@@ -112,7 +111,7 @@ class _Own:
     def _slots(self, made: Common) -> dict[str, float]:
         said = made.slots()
         good = isinstance(said, Mapping) and all(
-            isinstance(name, str) and _NAME.fullmatch(name) and _number(value) for name, value in said.items()
+            isinstance(name, str) and NAME.fullmatch(name) and _number(value) for name, value in said.items()
         )
         if not good or len(said) > MOST_SLOTS:
             raise _Broken("slots", f"it gave {said!r:.200}; up to {MOST_SLOTS} names with a number each are wanted.")

@@ -8,6 +8,7 @@ The process is started when it is first needed, and again if it was ended in the
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from octopus_desktop.aggregation.facts import AnswerFacts
 from octopus_desktop.aggregation.numbers import Array
 from octopus_desktop.aggregation.own.host import GRACE_S, Host, Lane, Limits, Say
 from octopus_desktop.aggregation.own.memory import Plan
+from octopus_desktop.aggregation.own.told import facts_of, weights_of, words_of
 from octopus_desktop.aggregation.strategies.base import Tile
 from octopus_desktop.jobs.manifest import RunConfig
 from octopus_desktop.wire.errors import UserError
@@ -27,6 +29,7 @@ CELL_BYTES = 512 << 10  # no less than a fold's tile (``fold.TILE_BYTES``), in f
 WINDOW = 16  # updates
 LANES = 5  # the fold's threads, and one for the rest
 STACKS = 6  # copies of all silos' updates of one tile that a strategy may hold
+BAD = (KeyError, TypeError, ValueError, RecursionError)
 
 
 class OwnStrategy:
@@ -59,22 +62,23 @@ class OwnStrategy:
         self._host: Host | None = None
         self.cohort = silos
         self.returns: Sequence[str] = ()  # what silos send is the update alone: ``jobs.returned`` knows no such name
-        facts = self._start()
+        said = self._start()
+        assert self._host
         try:
-            self.name, self.update = str(facts["name"]), str(facts["update"])
-            self.modes: Sequence[str] = tuple(map(str, facts["modes"]))
-            self.shared: Sequence[str] = tuple(map(str, facts["shared"]))
-            self.asynchronous = (int(facts["asynchronous"][0]), int(facts["asynchronous"][1]))
-            self.pairwise = bool(facts["pairwise"])
-            self._slots = {str(name): float(value) for name, value in facts["slots"].items()}
-            if self.update not in ("weights", "difference") or not {*self.shared} <= {*self._slots}:
-                raise ValueError("facts that do not fit each other")
+            facts = facts_of(said)
+        except BAD as error:
+            raise self._host.lost(f"did not keep to the form of its words ({error})") from error
+        self.name: str = facts.name
+        self.update: str = facts.update
+        self.modes: Sequence[str] = facts.modes
+        self.shared: Sequence[str] = facts.shared
+        self.pairwise: bool = facts.pairwise
+        self.asynchronous: tuple[int, int] = facts.asynchronous
+        self._slots: Mapping[str, float] = facts.slots
+        try:
             self._share()
             self.configure(1)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            assert self._host
-            raise self._host.lost(f"did not keep to the form of its words ({error})") from error
-        except UserError:
+        except BaseException:
             self.close()
             raise
 
@@ -84,7 +88,7 @@ class OwnStrategy:
         if known is not None:
             return known
         with self._ready().lane() as lane:
-            return self._keep(round, lane.ask("configure", round=round))
+            return self._keep(lane, round, lane.ask("configure", round=round))
 
     def slots(self) -> Mapping[str, float]:
         return self._slots
@@ -120,8 +124,9 @@ class OwnStrategy:
         np.copyto(cells.current(kind, length), tile.current)
         for name, values in tile.slots.items():
             np.copyto(cells.slot(name, kind, length), values)
+        deadline = time.monotonic() + lane.patience_s  # for the tile, however often it has updates fetched
         lane.send("combine", kind=kind, length=length, weights=tile.weights, round=tile.round, held=fill(0))
-        while (answer := lane.hear())["word"] == "read":
+        while (answer := lane.hear(deadline))["word"] == "read":
             wanted = answer.get("update")
             if not isinstance(wanted, int) or not 0 <= wanted < count:
                 raise lane.lost(f"asked for update {wanted!r:.20} of {count}")
@@ -137,23 +142,24 @@ class OwnStrategy:
             coming = self._round + 1 if self._round < self._config.rounds else 0
         answer = lane.ask(word, answers=_plain(answers), next=coming)
         try:
-            found = [float(weight) for weight in answer["weights"]]
-            if len(found) != len(answers):
-                raise ValueError(f"{len(found)} weights for {len(answers)} answers")
-        except (KeyError, TypeError, ValueError) as error:
+            found = weights_of(answer.get("weights"), len(answers))
+        except BAD as error:
             raise lane.lost(f"did not keep to the form of its words ({error})") from error
         if coming:
-            self._keep(coming, answer)
+            self._keep(lane, coming, answer)
         return found
 
-    def _keep(self, round_: int, answer: Mapping[str, Any]) -> dict[str, Any]:
+    def _keep(self, lane: Lane, round_: int, answer: Mapping[str, Any]) -> dict[str, Any]:
         """The words for a round's tasks, once for all silos."""
-        words = answer.get("words")
+        try:
+            words = words_of(answer.get("words"))
+        except BAD as error:
+            raise lane.lost(f"did not keep to the form of its words ({error})") from error
         with self._lock:
             self._words = {number: said for number, said in self._words.items() if number >= round_ - 2}
-            self._words[round_] = words if isinstance(words, dict) else {}
+            self._words[round_] = words
             self._round = max(self._round, round_)
-            return self._words[round_]
+        return words
 
     def _ready(self) -> Host:
         with self._lock:

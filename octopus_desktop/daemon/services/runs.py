@@ -28,7 +28,7 @@ from octopus_desktop.daemon.services.words import Words
 from octopus_desktop.daemon.supervisor import Runner
 from octopus_desktop.jobs.approval import Conditions
 from octopus_desktop.storage.blobs import BlobStore
-from octopus_desktop.training.spec import GIVEN, PRIVATE, WORK, RunnerSpec
+from octopus_desktop.training.spec import GIVEN, PRIVATE, SLURM, WORK, RunnerSpec
 from octopus_desktop.wire.blobs import answer_blobs
 from octopus_desktop.wire.errors import IllegalMove, UserError
 from octopus_desktop.wire.pb import local_pb2 as pb
@@ -375,7 +375,8 @@ class Runs:
         self._mailboxes.close(run_id)
         self._uses.drop_updates(run_id)
         place = self._silo.home.run(run_id)
-        for folder in ("package", WORK, GIVEN, PRIVATE):  # the silo's own model, where one is kept, lies beside them
+        # the silo's own model, where one is kept, lies beside them
+        for folder in ("package", WORK, GIVEN, PRIVATE, SLURM):
             await asyncio.to_thread(shutil.rmtree, place / folder, True)
         await self._nodes.sample()
 

@@ -185,7 +185,7 @@ class Slurm:
     async def _clear(self, run_id: str) -> None:
         found = await slurm.named(self.name(run_id), whole=bool(run_id))
         going = {self.name(one) for one in self.going()}
-        left = {job: name for job, name in found.items() if name not in going}
+        left = {job: name for job, (name, _) in found.items() if name not in going}
         await slurm.cancel(list(left))
         for job, name in left.items():
             log.info("Slurm job %s (%s) was cancelled: its run does not go on", job, name)
