@@ -147,6 +147,7 @@ class SampleDaemon:
                 "Look": self._look_at_runtime,
                 "Add": self._add_runtime,
                 "Check": self._check_runtime,
+                "Place": lambda r: self._place("runtime", r),
                 "Remove": lambda r: self._remove("runtime", r.id),
             },
             "Datasets": {
@@ -154,6 +155,7 @@ class SampleDaemon:
                 "Register": self._register_dataset,
                 "Check": self._check_dataset,
                 "Relocate": self._relocate,
+                "Place": lambda r: self._place("dataset", r),
                 "Remove": lambda r: self._remove("dataset", r.id),
             },
             "Approvals": {
@@ -318,6 +320,15 @@ class SampleDaemon:
         changed.CopyFrom(self.find("dataset", request.id))
         changed.path, changed.state, changed.error = request.path, "ok", ""
         self.put("dataset", changed)
+        return changed
+
+    def _place(self, kind: str, request: pb.PlaceRequest) -> Any:
+        found = self.find(kind, request.id)
+        changed = type(found).FromString(found.SerializeToString())
+        others = [place for place in changed.places if place.node != request.node]
+        del changed.places[:]
+        changed.places.extend([*others, pb.NodePlace(node=request.node, path=request.path, state="ok")])
+        self.put(kind, changed)
         return changed
 
     def _decide(self, request: pb.DecideRequest) -> pb.SiloOffer:
