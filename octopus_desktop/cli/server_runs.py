@@ -68,10 +68,12 @@ def runs_start(
         **_origin(origin),
     )
     run = operator().call("Operator.StartRun", request)
+    name = json.loads(run.config_json).get("strategy", "")
+    own_words = f" Its own strategy {name} makes the model, on this server." if ":" in name else ""
     emit(
         run,
         lambda: say(f"Run {run.id} of {run.job_name}@{run.job_version} is offered to "
-                    f"{', '.join(s.silo for s in run.silos)}."),
+                    f"{', '.join(s.silo for s in run.silos)}.{own_words}"),
     )  # fmt: skip
 
 

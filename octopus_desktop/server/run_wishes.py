@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from octopus_desktop.aggregation import strategies
+from octopus_desktop.aggregation.own.host import obstacle
 from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.aggregation.state import State
 from octopus_desktop.aggregation.strategies.base import MEMORY_WORDS
@@ -135,12 +136,14 @@ def require_allowed(config: RunConfig, job: JobRow, allowed: bool) -> None:
     if not config.own_strategy:
         return
     if not allowed:
+        why = obstacle()
+        how = f"without a sandbox: {why}" if why else "in a sandbox without network, files and other processes."
         file = f"code/{config.strategy.partition(':')[0].replace('.', '/')}.py"
         raise UserError(
             "OCT-STRATEGY-FOREIGN",
             f"{job.name}@{job.version} brings a strategy of its own, {config.strategy}, and nobody allowed it.",
-            "Code of the package would run on this server and make the federation's model, in a sandbox without "
-            f"network, files and other processes. Its author is {job.author} ({job.author_fingerprint}).",
+            f"Code of the package would run on this server and make the federation's model, {how} "
+            f"Its author is {job.author} ({job.author_fingerprint}).",
             f"Read {file} of the package; then start the run with --allow-own-strategy, or set strategy.name to one "
             "of ours.",
         )

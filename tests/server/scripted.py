@@ -103,7 +103,7 @@ class Server:
         )
         request = op.StartRunRequest(
             job="echo", silos=silos, overrides_json=overrides, request_id=request_id, from_run=origin[0],
-            from_round=origin[1],
+            from_round=origin[1], allow_own_strategy=":" in strategy,
         )  # fmt: skip
         return self.call("StartRun", request)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from octopus_desktop.storage.blobs import BlobStore, file_digest
 from octopus_desktop.wire.errors import UserError
 from octopus_desktop.wire.pb import envelope_pb2 as pb
 from octopus_desktop.wire.pb import operator_pb2 as op
-from tests.server.scripted import Server, federation
+from tests.aggregation.own_strategies import NESTEROV
+from tests.server.scripted import ECHO, Server, federation
 
 ENDED = ("completed", "stopped", "failed")
 
@@ -50,6 +52,25 @@ async def test_a_fork_begins_with_the_model_of_the_round_and_carries_the_strateg
         with pytest.raises(UserError) as refused:
             server.start_run(origin=("nobody", 0))
         assert refused.value.code == "OCT-RUN-UNKNOWN"
+
+
+async def test_the_state_of_a_packages_own_strategy_goes_along_with_the_same_package_alone(tmp_path: Path) -> None:
+    def package(name: str, source: str) -> Path:
+        folder = Path(shutil.copytree(ECHO, tmp_path / name))
+        (folder / "code" / "strategy.py").write_text(source)
+        return folder
+
+    async with federation(tmp_path, "aa", "bbbb") as (server, _):
+        server.submit(package("one", NESTEROV))
+        own = {"rounds": 1, "strategy": "strategy:Nesterov"}
+        old = await finished(server, **own)
+        assert old.state == "completed", f"{old.code} {old.reason}"
+        rest = server.start_run(**own, origin=(old.id, 0))
+        assert list(json.loads(rest.config_json)["first_slots"]) == ["velocity"]
+        server.submit(package("other", NESTEROV + "# of another mind\n"))
+        changed = server.start_run(**own, origin=(old.id, 0))
+        assert json.loads(changed.config_json)["first_model"] == old.model.digest
+        assert "first_slots" not in json.loads(changed.config_json)
 
 
 async def test_a_fork_whose_job_builds_another_model_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ class Host:
                 "Its process is made for Linux and macOS.",
                 "Run the server, or the simulation, on one of these.",
             )
-        why = _obstacle()
+        why = obstacle()
         if not why:
             try:
                 self._begin(confined=True)
@@ -286,8 +286,8 @@ class Host:
         return told + 1
 
 
-def _obstacle() -> str:
-    """Why confining need not even be tried; "" when it can be."""
+def obstacle() -> str:
+    """Why confining need not even be tried here; "" when it is."""
     if switched_off():
         return f"{SWITCH} is set to off."
     if not sys.platform.startswith("linux"):
