@@ -89,7 +89,7 @@ def test_a_run_that_waits_in_the_sites_queue_says_so(qtbot: Any, tmp_path: Path)
         run.queue = "Slurm job 42 runs on n1, at most until 12:00"
         page.detail._show_head()
         assert not page.detail._problem.isVisible()
-        assert "Slurm job 42 runs on n1" in page.detail._values["where"].text()
+        assert "Slurm job 42 runs on n1" in page.detail._values["where"].whole()
 
 
 def test_pause_resume_and_stop_reach_the_daemon(qtbot: Any, tmp_path: Path) -> None:
