@@ -118,7 +118,7 @@ class SiloMail:
         return found
 
     def delivered(self, envelope: Envelope) -> None:
-        with self._silo.change():
+        with self._silo.change(durable=False):  # who loses this note sends once more what is there already
             self._silo.db.execute(
                 "UPDATE outbox SET delivered_at=? WHERE id=? AND delivered_at IS NULL", time.time(), envelope.id
             )
