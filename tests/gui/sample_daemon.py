@@ -147,6 +147,7 @@ class SampleDaemon:
                 "Look": self._look_at_runtime,
                 "Add": self._add_runtime,
                 "Check": self._check_runtime,
+                "Place": lambda r: self._place("runtime", r),
                 "Remove": lambda r: self._remove("runtime", r.id),
             },
             "Datasets": {
@@ -154,6 +155,7 @@ class SampleDaemon:
                 "Register": self._register_dataset,
                 "Check": self._check_dataset,
                 "Relocate": self._relocate,
+                "Place": lambda r: self._place("dataset", r),
                 "Remove": lambda r: self._remove("dataset", r.id),
             },
             "Approvals": {
@@ -320,6 +322,15 @@ class SampleDaemon:
         self.put("dataset", changed)
         return changed
 
+    def _place(self, kind: str, request: pb.PlaceRequest) -> Any:
+        found = self.find(kind, request.id)
+        changed = type(found).FromString(found.SerializeToString())
+        others = [place for place in changed.places if place.node != request.node]
+        del changed.places[:]
+        changed.places.extend([*others, pb.NodePlace(node=request.node, path=request.path, state="ok")])
+        self.put(kind, changed)
+        return changed
+
     def _decide(self, request: pb.DecideRequest) -> pb.SiloOffer:
         changed = pb.SiloOffer()
         changed.CopyFrom(self.find("offer", request.id))
@@ -425,4 +436,4 @@ def _servicer(daemon: SampleDaemon, token: str, service: str, methods: dict[str,
         return call
 
     made = {n: stream(f) if n in streams else unary(n, f) for n, f in methods.items()}
-    return type(f"Sample{service}", (), made)()
+    return type(f"Sample{service}", (getattr(rpc, f"{service}Servicer"),), made)()  # the rest is not implemented

@@ -79,6 +79,19 @@ def test_the_head_says_round_silos_and_time_left(qtbot: Any, tmp_path: Path) -> 
         assert fraction_of(changed) == 0.65
 
 
+def test_a_run_that_waits_in_the_sites_queue_says_so(qtbot: Any, tmp_path: Path) -> None:
+    with desk(qtbot, tmp_path) as office:
+        page = open_page(qtbot, office)
+        run = open_run(qtbot, page, "training")
+        run.queue = "Slurm job 42 waits for resources, 3rd in the queue"
+        page.detail._show_head()
+        assert page.detail._problem.isVisible() and page.detail._problem_text.text() == run.queue
+        run.queue = "Slurm job 42 runs on n1, at most until 12:00"
+        page.detail._show_head()
+        assert not page.detail._problem.isVisible()
+        assert "Slurm job 42 runs on n1" in page.detail._values["where"].whole()
+
+
 def test_pause_resume_and_stop_reach_the_daemon(qtbot: Any, tmp_path: Path) -> None:
     with desk(qtbot, tmp_path) as office:
         page = open_page(qtbot, office)
