@@ -178,7 +178,10 @@ def test_charts_pass_over_weights_and_what_is_no_number(qtbot: Any) -> None:
     assert list(grid.charts) == ["eval/accuracy"]
     assert grid.charts["eval/accuracy"].series.federation == {}
     grid.add_live([("train/loss", LivePoint("worker 0", 1, 1, 2.0)), ("train/loss", LivePoint("worker 1", 1, 1, 4.0))])
-    assert grid.charts["train/loss"].series.live_line() == ([1.0], [3.0])
+    series = grid.charts["train/loss"].series
+    assert series.live_line() == ([1.0], [3.0])
+    grid.add_live([("train/loss", LivePoint("worker 0", number, 1, 1.0)) for number in (2, 3, 4)])
+    assert series.live_line()[0] == [2.0, 3.0, 4.0], "older rounds have values of their own"
 
 
 def test_what_left_lists_each_message_with_its_layers(qtbot: Any, tmp_path: Path) -> None:
