@@ -163,6 +163,7 @@ class SampleDaemon:
                 "ReadFile": lambda r: pb.ReadFileReply(content=sample.FILES[r.path].encode()),
                 "Decide": self._decide,
                 "Note": lambda _r: pb.Ack(),
+                "Try": self._try,
             },
             "Runs": {
                 "Pause": lambda r: self._run_state(r.id, "paused"),
@@ -322,6 +323,11 @@ class SampleDaemon:
         self.put("dataset", changed)
         return changed
 
+    async def _try(self, request: pb.TryRequest) -> AsyncIterator[pb.TryUpdate]:
+        for update in sample.make_trial():
+            await asyncio.sleep(self.delays.get("Approvals.Try", 0.02))
+            yield update
+
     def _place(self, kind: str, request: pb.PlaceRequest) -> Any:
         found = self.find(kind, request.id)
         changed = type(found).FromString(found.SerializeToString())
@@ -407,7 +413,7 @@ class SampleDaemon:
 
 def _servicer(daemon: SampleDaemon, token: str, service: str, methods: dict[str, Callable[..., Any]]) -> Any:
     """An object with a coroutine or generator for each method, which checks the token and tells faults."""
-    streams = {"Watch", "Follow", "Tail", "Look"}
+    streams = {"Watch", "Follow", "Tail", "Look", "Try"}
 
     async def check(context: grpc.aio.ServicerContext[Any, Any]) -> None:
         if dict(context.invocation_metadata() or ()).get(TOKEN_METADATA) != token:
@@ -427,13 +433,16 @@ def _servicer(daemon: SampleDaemon, token: str, service: str, methods: dict[str,
 
         return call
 
-    def stream(answer: Callable[[Any], AsyncIterator[Any]]) -> Callable[..., Any]:
+    def stream(name: str, answer: Callable[[Any], AsyncIterator[Any]]) -> Callable[..., Any]:
         async def call(_self: Any, request: Any, context: Any) -> AsyncIterator[Any]:
             await check(context)
+            daemon.calls.append((f"{service}.{name}", request))
+            if (fault := daemon.faults.get(f"{service}.{name}")) is not None:
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, fault.what, fault_metadata(fault))
             async for item in answer(request):
                 yield item
 
         return call
 
-    made = {n: stream(f) if n in streams else unary(n, f) for n, f in methods.items()}
+    made = {n: stream(n, f) if n in streams else unary(n, f) for n, f in methods.items()}
     return type(f"Sample{service}", (getattr(rpc, f"{service}Servicer"),), made)()  # the rest is not implemented
