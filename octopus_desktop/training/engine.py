@@ -355,20 +355,13 @@ class Engine:
     def _structure(self) -> nn.Module:
         if self._model is None:
             built = build_model(self._trainer(), self.config, self._shelf, self._code.root)
-            self._model = (
-                built if self._parallel.sharded or self._at_home(built) else built.to(self._device)
-            )  # shards go there by themselves
+            self._model = built if self._parallel.sharded else built.to(self._device)  # shards go there by themselves
             names = set(self._model.state_dict())
             self._unsaved = {n: b.detach().clone() for n, b in self._model.named_buffers() if n not in names}
             self._needs_grad = {n: p.requires_grad for n, p in self._model.named_parameters()}
             self._state, self._clean = None, False
             self._parallel.spread(self._model)
         return self._model
-
-    def _at_home(self, model: nn.Module) -> bool:
-        """Whether all of it is on this worker's device: ``to`` would walk over it, and change nothing."""
-        device = self._device
-        return all(t.device == device for several in (model.parameters(), model.buffers()) for t in several)
 
     def _restore(self, model: nn.Module) -> None:
         """What a fresh model has and the file does not hold."""
