@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -109,6 +110,37 @@ def file(offer: str, path: str) -> None:
     _, one = _offer(api, offer)
     reply = api.call("Approvals.ReadFile", ReadFileRequest(id=one.id, path=path))
     click.echo(reply.content, nl=False)
+
+
+@cli.command("try")
+@click.argument("offer")
+@click.option("--data", multiple=True, metavar="NEED=DATASET", help="Which dataset serves which need of the job.")
+@click.option("--runtime", default="", help="Train in this Python environment (octopus runtime list).")
+@click.option("--limit", default="15m", show_default=True, help="It is ended after this time: 90s, 15m, 2h.")
+@json_option
+def try_(offer: str, data: tuple[str, ...], runtime: str, limit: str) -> None:
+    """Try a job out before you decide: its first round on your data, in the sandbox. Nothing is sent to anybody."""
+    from octopus_desktop.cli.run_tables import show_trial
+    from octopus_desktop.wire.pb.local_pb2 import ById, TryRequest
+
+    api = daemon_api()
+    snap, one = _offer(api, offer)
+    review = api.call("Approvals.Review", ById(id=one.id))
+    chosen = _choose_data(snap, review, data)
+    request = TryRequest(
+        id=one.id,
+        datasets={need: dataset.id for need, dataset in chosen.items()},
+        runtime=find(snap.runtimes, runtime, "runtime", "name").id if runtime else "",
+        limit_s=seconds_of(limit),
+    )
+    for update in api.stream("Approvals.Try", request):
+        if update.text:
+            say(update.text if update.state != "log" else f"  {update.text}")
+        if update.state == "done":
+            result = update.result
+            emit(result, functools.partial(show_trial, result))
+            if result.error_code:
+                raise SystemExit(1)
 
 
 @cli.command("approve")

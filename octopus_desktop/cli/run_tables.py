@@ -81,6 +81,26 @@ def show_run(detail: Any, wanted: Sequence[str]) -> None:
     table("\nWhat left", columns, left, right=["round", "bytes"])
 
 
+def show_trial(result: Any) -> None:
+    """Print what a trial took, and what the job would have sent."""
+    if result.error_code:
+        facts("It failed.", [("why", f"{result.error} [{result.error_code}]"), ("memory", size(result.memory))])
+        return
+    facts(
+        "It was tried out. Nothing was sent.",
+        [
+            ("took", f"{result.seconds:.1f} s, of which {result.train_seconds:.1f} s training"),
+            ("memory", f"{size(result.memory)} at most"),
+            ("examples", f"{result.examples:,} in {result.steps:,} steps"),
+            ("would send", f"{size(result.bytes)}" + (f" as {result.encoding}" if result.encoding != "none" else "")),
+            ("metrics", metrics_text(result.metrics) or "none"),
+        ],
+    )
+    rows = [(layer.name, layer.shape, f"{layer.elements:,}") for layer in result.layers]
+    click.secho("\nThe update that it would send", italic=True)
+    table("", ["tensor", "shape", "elements"], rows, right=["elements"])
+
+
 class Watched:
     """A run that goes on, as lines: a round when its numbers are known, a silo when where it stands has changed."""
 

@@ -58,7 +58,12 @@ MOST_LINES = 12
 @click.option("--link", "links", multiple=True, metavar="MBIT", help="Simulated speed of the silos' links, as --speed.")
 @click.option("--stragglers", metavar="P:FACTOR", help="A task takes FACTOR times as long with the probability P.")
 @click.option("--dropout", type=float, default=0.0, metavar="P", help="A silo fails a task with this probability.")
-@click.option("--workers", type=int, help="Processes that train silos (default: one a core). Changes no bit.")
+@click.option(
+    "--workers",
+    type=int,
+    help="Processes that train silos (default: one a core). The others start "
+    "only where a run is long enough. Changes no bit.",
+)
 @click.option("--exact", is_flag=True, help="Under torchrun: gather each update in place of sums, so no bit differs.")
 @click.option("--batched", is_flag=True, help="Train a round's silos in one go; equal to one by one up to rounding.")
 @click.option("--compare", metavar="sync,async", help="Run the job in these modes, and show them in simulated time.")

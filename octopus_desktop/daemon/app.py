@@ -46,6 +46,7 @@ from octopus_desktop.daemon.services.setup import Setup
 from octopus_desktop.daemon.services.signing import SiloKeys
 from octopus_desktop.daemon.services.slurm import Slurm
 from octopus_desktop.daemon.services.spread import Spread
+from octopus_desktop.daemon.services.trials import Trials
 from octopus_desktop.daemon.services.words import Words
 from octopus_desktop.identity import envelopes
 from octopus_desktop.storage.blobs import BlobStore
@@ -98,6 +99,7 @@ class App:
         )
         self.policies = Policies(silo, self.keys, self.setup, self.approvals, self.packages)
         self.reviews = Reviews(silo, self.packages, self.policies)
+        self.trials = Trials(silo, self.packages, self.datasets, self.runtimes)
         self._wire()
         self.api = LocalApi(
             silo,
@@ -107,7 +109,7 @@ class App:
                 "Federations": FederationsApi(self.federations, self.carriers),
                 "Nodes": NodesApi(self.nodes, self.agents),
                 "Datasets": DatasetsApi(self.datasets, self.places),
-                "Approvals": ApprovalsApi(self.approvals, self.reviews),
+                "Approvals": ApprovalsApi(self.approvals, self.reviews, self.trials),
                 "Runtimes": RuntimesApi(self.runtimes, self.places, self.approvals.uses_runtime),
                 "Slurm": SlurmApi(self.slurm, self.approvals.uses_slurm),
                 "Policies": PoliciesApi(silo, self.policies),
@@ -125,6 +127,7 @@ class App:
         lives.check_package, lives.apply_policy = self.offers.check, self.policies.apply
         self.datasets.changed = carriers.changed = self.policies.apply_all
         self.approvals.agree, self.approvals.forbidden = carriers.agree, self.policies.forbidden
+        self.trials.forbidden = self.policies.forbidden
         self.policies.refusal, self.policies.words = carriers.refusal, carriers.words
         self.policies.requirements = self.runtimes.words
         self.reviews.runtimes, self.runtimes.waiting = self.runtimes.matches, self.reviews.waiting

@@ -104,10 +104,10 @@ class Silo:
     # changing
 
     @contextmanager
-    def change(self) -> Iterator[None]:
+    def change(self, *, durable: bool = True) -> Iterator[None]:
         """One transaction. Its events go out, and its ``afterwards`` run, when it is committed; else nothing happened.
 
-        May be nested; the outermost counts.
+        May be nested; the outermost counts, also with ``durable`` (``SiloDb.transaction``).
         """
         if self._events is not None:
             yield
@@ -115,7 +115,7 @@ class Silo:
         self._events, self._after, self._back, self._undo = [], [], [], {}
         status = pb.DaemonStatus.FromString(self.status.SerializeToString())
         try:
-            with self.db.transaction():
+            with self.db.transaction(durable=durable):
                 yield
         except BaseException:
             for (kind, entity_id), old in self._undo.items():

@@ -118,7 +118,7 @@ class SiloMail:
         return found
 
     def delivered(self, envelope: Envelope) -> None:
-        with self._silo.change():
+        with self._silo.change(durable=False):  # who loses this note sends once more what is there already
             self._silo.db.execute(
                 "UPDATE outbox SET delivered_at=? WHERE id=? AND delivered_at IS NULL", time.time(), envelope.id
             )
@@ -157,9 +157,9 @@ class SiloMail:
             detail |= {"task": answer.task, "examples": answer.examples, "metrics": sorted(answer.metrics)}
             if answer.update.digest:
                 entry.digest, entry.encoding = answer.update.digest, answer.update.encoding
-                entry.layers.extend(_layers(self._blobs, answer.update))
+                entry.layers.extend(layers_of(self._blobs, answer.update))
             for name, ref in sorted(answer.returned.items()):
-                entry.layers.extend(_layers(self._blobs, ref, f"{name}: "))
+                entry.layers.extend(layers_of(self._blobs, ref, f"{name}: "))
                 detail.setdefault("returned", {})[name] = ref.digest
         first = self._record.left(envelope.id, envelope.run_id, entry)
         self._silo.record(
@@ -247,7 +247,7 @@ class SiloMail:
         )
 
 
-def _layers(blobs: BlobStore, ref: BlobRef, of: str = "") -> list[pb.LayerSummary]:
+def layers_of(blobs: BlobStore, ref: BlobRef, of: str = "") -> list[pb.LayerSummary]:
     """Names and shapes of the model's tensors that an update tells of, encoded or not, read from its header. ``of``
     stands before each name."""
     from octopus_desktop.wire.tensors import described, read_layout

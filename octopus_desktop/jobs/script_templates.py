@@ -37,28 +37,34 @@ OWN_DATA = '''
         return ctx.cached("data", lambda: script.{name}(str(ctx.dataset("{alias}").path)))
 '''
 
-ARRAYS = '''
+ALL = """
     def _data(self, ctx: Context) -> tuple[torch.Tensor, torch.Tensor]:
-        """The silo's examples, from the arrays x and y; made once, kept for all rounds."""
+        {maker}
+        return ctx.cached("data", make)
+"""
+
+HELD_OUT = """
+    def _data(self, ctx: Context, test: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        {maker}
+        inputs, target = ctx.cached("data", make)
+        chosen = (torch.arange(len(target)) % 5 == 0) == test  # every fifth example is for tests alone
+        return ctx.cached("test" if test else "train", lambda: (inputs[chosen], target[chosen]))
+"""
+
+ARRAYS = '''"""The silo's examples, from the arrays x and y; made once, kept for all rounds."""
 
         def make() -> tuple[torch.Tensor, torch.Tensor]:
             arrays = ctx.dataset("{alias}").arrays()
             target = np.array(arrays["y"])
             kind = np.int64 if np.issubdtype(target.dtype, np.integer) else np.float32
             return torch.from_numpy(arrays["x"].astype(np.float32)), torch.from_numpy(target.astype(kind))
-
-        return ctx.cached("data", make)
 '''
 
-TABLE = '''
-    def _data(self, ctx: Context) -> tuple[torch.Tensor, torch.Tensor]:
-        """The silo's examples: the table's last column is what to predict; made once, kept for all rounds."""
+TABLE = '''"""The silo's examples: the table's last column is what to predict; made once, kept for all rounds."""
 
         def make() -> tuple[torch.Tensor, torch.Tensor]:
             *inputs, target = ctx.dataset("{alias}").columns().values()
             kind = np.int64 if np.issubdtype(target.dtype, np.integer) else np.float32
             rows = np.stack(inputs, axis=1).astype(np.float32)
             return torch.from_numpy(rows), torch.from_numpy(target.astype(kind))
-
-        return ctx.cached("data", make)
 '''

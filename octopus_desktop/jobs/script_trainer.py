@@ -59,6 +59,7 @@ class _Writer:
         self._reading, self._module = reading, module
         self._values: dict[str, Value] = {k: v for k, v in reading.options.items() if v is not None}
         self._todo: list[Found] = []
+        self._held_out = False
 
     def write(self) -> Scaffold:
         reading = self._reading
@@ -72,10 +73,10 @@ class _Writer:
             )
         self._model = models[0]
         self._training, self._range = self._find_training()
+        kind, data = self._data()
         build = self._body(self._build(), model=False)
         train = self._train()
         evaluate = self._evaluate()
-        kind, data = self._data()
         self._look()
         uses_args = any("self._arguments(ctx)" in line for line in (*build, *train, *evaluate))
         text = templates.TRAINER.format(
@@ -287,7 +288,8 @@ class _Writer:
             for node in (size, *more.values()):
                 todo.append(node)
             words = "".join(f", {key}={self._text(node, self._local_names())}" for key, node in more.items())
-            return f"{name} = ctx.loader(self._data(ctx), batch_size={self._text(size, self._local_names())}{words})"
+            data = "self._data(ctx, test=True)" if role == "test_loader" and self._held_out else "self._data(ctx)"
+            return f"{name} = ctx.loader({data}, batch_size={self._text(size, self._local_names())}{words})"
         return None
 
     def _local_names(self) -> set[str]:
@@ -356,7 +358,14 @@ class _Writer:
             Found(what="data", line=line, text="the script's own data stay behind: _data() in the trainer reads the "
                   f"silo's approved {kind}; see that it gives examples in the shape that the model wants")
         )  # fmt: skip
-        return kind, (templates.TABLE if kind == "table" else templates.ARRAYS).format(alias=ALIAS)
+        maker = (templates.TABLE if kind == "table" else templates.ARRAYS).format(alias=ALIAS)
+        self._held_out = {"loader", "test_loader"} <= set(reading.roles.values())
+        if self._held_out:
+            self._todo.append(
+                Found(what="data", line=line, text="the script tests on data of its own, so every fifth example of a "
+                      "silo is for tests alone: see _data()")
+            )  # fmt: skip
+        return kind, (templates.HELD_OUT if self._held_out else templates.ALL).format(maker=maker)
 
     def _look(self) -> None:
         reading = self._reading

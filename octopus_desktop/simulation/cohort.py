@@ -1,9 +1,10 @@
 """The virtual silos of one run, and who does their tasks: this process alone, or with helpers beside it.
 
 A silo belongs to the process that did its first task, for the whole run, so each process opens only its own silos'
-data: silo i to process i mod W. Only in a run that is over sooner than another process has started up, this process
-does what it would wait for. All of them read one global model and write into one block of memory (``memory``). Which
-process did a task changes no bit of it, and sums run in the silos' order afterwards. Needs torch.
+data: silo i to process i mod W. The others are started once this process has done its first share, and only where it
+sees that the rest takes longer than their start; else it does their share too. All of them read one global model and
+write into one block of memory (``memory``). Which process did a task changes no bit of it, and sums run in the silos'
+order afterwards. Needs torch.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from octopus_desktop.training.spec import DataSource
 from octopus_desktop.wire.errors import UserError
 
 ENDING_S = 10.0
-SETTLED_AFTER = 50  # silos that were opened
-WORTH_WAITING_S = 3.0  # of work that is left: another process takes a second or two to start
+SETTLED_AFTER = 100  # silos that were opened
+WORTH_STARTING_S = 5.0  # of work that is left: another process takes two seconds to start, more on a busy machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,17 +159,23 @@ class Together:
         *,
         total: int,
     ) -> None:
-        count = helpers + 1
+        self._count = helpers + 1
         self._left, self._done, self._seconds = total, 0, 0.0
-        self._home = {name: number % count for number, name in enumerate(data)}
+        self._home = {name: number % self._count for number, name in enumerate(data)}
         self._owner: dict[str, int] = {}
-        self._helpers = [Helper(number, package, trainer, config, data, work) for number in range(1, count)]
-        self._here = Here(package, trainer, config, data, work)
+        self._parts: Parts = (package, trainer, config, data, work)
+        self._helpers: list[Helper] = []
+        self._place: dict[str, Any] = {"places": None}
+        self._here = Here(*self._parts)
 
     def use(self, places: Places | None, model: Path) -> None:
         self._here.use(places, model)
-        for helper in self._helpers:
-            helper.say({"places": [places.shared_as(), places.count, str(model)] if places else None})
+        self._place = {"places": [places.shared_as(), places.count, str(model)] if places else None}
+
+    def _start(self) -> None:
+        for number in range(1, self._count):
+            self._helpers.append(Helper(number, *self._parts))
+            self._helpers[-1].say(self._place)
 
     def run(self, tasks: Tasks, done: Done) -> None:
         shares = self._shares(tasks)
@@ -176,7 +183,7 @@ class Together:
         begun: dict[int, Tasks] = {}
 
         def begin_ready() -> None:
-            for number in [n for n in coming if self._helpers[n - 1].ready()]:
+            for number in [n for n in coming if self._helpers and self._helpers[n - 1].ready()]:
                 begun[number] = coming.pop(number)
                 self._owner.update(dict.fromkeys((o.silo for o in begun[number].orders), number))
                 self._helpers[number - 1].begin(begun[number])
@@ -184,7 +191,9 @@ class Together:
         begin_ready()
         self._do(shares[0], done, begin_ready)
         while coming:
-            if self._left * self._seconds / max(1, self._done) > WORTH_WAITING_S:
+            if self._helpers or self._left * self._seconds / max(1, self._done) > WORTH_STARTING_S:
+                if not self._helpers:
+                    self._start()
                 self._helpers[next(iter(coming)) - 1].wait()
                 begin_ready()
                 continue
@@ -207,7 +216,7 @@ class Together:
 
     def _shares(self, tasks: Tasks) -> dict[int, Tasks]:
         """Number of a process to what it should do."""
-        of: dict[int, list[tuple[ev.Dispatch, int]]] = {number: [] for number in range(len(self._helpers) + 1)}
+        of: dict[int, list[tuple[ev.Dispatch, int]]] = {number: [] for number in range(self._count)}
         for order, place in zip(tasks.orders, tasks.places, strict=True):
             of[self._owner.get(order.silo, self._home[order.silo])].append((order, place))
         return {number: _of(tasks, some) for number, some in of.items()}

@@ -21,6 +21,7 @@ from octopus_desktop.wire.errors import UserError
 CHUNK_BYTES = 1 << 20
 WRITE_BEHIND_BYTES = 16 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_FOLDERS = tuple(f"{number:02x}" for number in range(256))
 
 
 class BlobStore:
@@ -39,6 +40,10 @@ class BlobStore:
         self.root, self.durable = root, durable
         self._partial = root / "partial"
         self._partial.mkdir(parents=True, exist_ok=True)
+        if durable and not (root / _FOLDERS[-1]).exists():  # all at once: a blob's folder costs a wait for the disk
+            for name in _FOLDERS:
+                (root / name).mkdir(exist_ok=True)
+            _sync(root)
 
     def path(self, digest: str) -> Path:
         """Where the whole blob lies. Raises OCT-BLOB-MISSING when it is not here."""

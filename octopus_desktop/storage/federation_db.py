@@ -7,9 +7,10 @@ short and synchronous: one transaction each. Values in and out are frozen rows; 
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from sqlalchemy.engine import Connection
 from octopus_desktop.storage import federation_tables as t
 from octopus_desktop.storage.blobs import disk_errors
 from octopus_desktop.storage.federation_engine import migrate, open_engine
+from octopus_desktop.storage.unsynced import unsynced
 
 ENDED = ("completed", "stopped", "failed")
 
@@ -178,11 +180,14 @@ class FederationDb:
         self._engine.dispose()
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """All or nothing. Raises OCT-DISK-FULL when there is no room."""
+    def transaction(self, *, durable: bool = True) -> Iterator[Connection]:
+        """All or nothing. Raises OCT-DISK-FULL when there is no room.
+
+        ``durable=False``: a killed process loses nothing of it, a machine without power may (with SQLite).
+        """
         with disk_errors(Path("federation database/rows")):
             try:
-                with self._engine.begin() as connection:
+                with self._engine.connect() as connection, self._unsynced(connection, durable), connection.begin():
                     yield connection
             except sa.exc.OperationalError as error:
                 if "disk is full" in str(error.orig):
@@ -190,6 +195,10 @@ class FederationDb:
                 raise
             finally:
                 self._known = {}  # another one: what a thread reads just now goes into the old one
+
+    def _unsynced(self, connection: Connection, durable: bool) -> AbstractContextManager[None]:
+        raw = connection.connection.driver_connection
+        return unsynced(raw, not durable) if isinstance(raw, sqlite3.Connection) else nullcontext()
 
     # settings and requests
 
@@ -352,8 +361,9 @@ class FederationDb:
         self._update(t.run_silos, where, values, c)
 
     def put_round(self, row: RoundRow) -> None:
-        """A round's history row, and the run's newest round and model, in one transaction."""
-        with self.transaction() as c:
+        """A round's history row, and the run's newest round and model, in one transaction. Not durable by itself: while
+        a run goes on, its coordinator says all its rounds again after a crash."""
+        with self.transaction(durable=False) as c:
             here = sa.and_(t.rounds.c.run_id == row.run_id, t.rounds.c.round == row.round)
             c.execute(sa.delete(t.rounds).where(here))
             c.execute(

@@ -40,6 +40,34 @@ ENDED = (
     "COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE",
     "REVOKED",
 )  # fmt: skip
+_REFUSED = "The site's Slurm refused the allocation."
+_REFUSALS = (  # the first that fits: what its commands say is made for people
+    (
+        "OCT-SLURM-DOWN",
+        (
+            "unable to contact slurm controller", "connection refused", "connect failure", "socket timed out",
+            "configuration file", "munge", "protocol authentication", "unable to establish",
+            "zero bytes were transmitted", "name or service not known", "could not resolve", "no slurm configuration",
+        ),
+    ),
+    ("OCT-SLURM-LIMIT", ("violates accounting", "time limit")),
+    ("OCT-SLURM-ACCOUNT", ("account", "qos", "access/permission denied", "association")),
+    ("OCT-SLURM-PARTITION", ("partition",)),
+    (
+        "OCT-SLURM-LIMIT",
+        (
+            "exceeds", "more processors", "node count", "memory", "configuration is not available", "gres", "limit",
+            "feature", "cpu count", "tres",
+        ),
+    ),
+)  # fmt: skip
+_NEXT = {
+    "OCT-SLURM-DOWN": "Try 'sinfo' on this machine; ask the site's administrators when that fails too.",
+    "OCT-SLURM-PARTITION": "See which there are with 'sinfo', and correct the profile.",
+    "OCT-SLURM-ACCOUNT": "Ask the site which account and QOS you may use ('sacctmgr show associations').",
+    "OCT-SLURM-LIMIT": "Ask for less in the profile, or for what the partition has ('sinfo' shows it).",
+    "OCT-SLURM-REFUSED": "Correct the profile, or ask the site's administrators.",
+}
 _FIELD = re.compile(r"(?:^|\s)([A-Z][A-Za-z/]*)=(\S*)")
 _LOG_LINES, _MEMORY_LINES = 3, 12
 _MEMORY = ("oom-kill", "oom_kill", "Out Of Memory", "exceeded memory limit", "Exceeded job memory limit")
@@ -135,43 +163,19 @@ def refusal(said: str) -> UserError:
         re.sub(r"^(?:\w+:? (?=error: |fatal: ))?(?:error: |fatal: )?", "", line).strip() for line in said.splitlines()
     ]
     why = "; ".join(dict.fromkeys(line for line in lines if line))[:600]
-    what = "The site's Slurm refused the allocation."
-    if any(
-        word in low
-        for word in (
-            "unable to contact slurm controller", "connection refused", "connect failure", "socket timed out",
-            "configuration file", "munge", "protocol authentication", "unable to establish",
-            "zero bytes were transmitted", "name or service not known", "could not resolve", "no slurm configuration",
-        )
-    ):  # fmt: skip
-        return UserError(
-            "OCT-SLURM-DOWN",
-            "The site's Slurm does not answer.",
-            why,
-            "Try 'sinfo' on this machine; ask the site's administrators when that fails too.",
-        )
-    if "partition" in low and "account" not in low:
-        known = "See which there are with 'octopus node slurm check' or 'sinfo', and correct the profile."
-        return UserError("OCT-SLURM-PARTITION", what, why, known)
-    if any(word in low for word in ("account", "qos", "access/permission denied", "association")):
-        ask = "Ask the site which account and QOS you may use ('sacctmgr show associations'), and correct the profile."
-        return UserError("OCT-SLURM-ACCOUNT", what, why, ask)
-    if any(
-        word in low
-        for word in (
-            "time limit", "exceeds", "more processors", "node count", "memory", "configuration is not available",
-            "gres", "limit", "feature", "cpu count", "tres",
-        )
-    ):  # fmt: skip
-        ask = "Ask for less in the profile, or for what the partition has ('octopus node slurm check' shows it)."
-        return UserError("OCT-SLURM-LIMIT", what, why, ask)
-    return UserError("OCT-SLURM-REFUSED", what, why, "Correct the profile, or ask the site's administrators.")
+    code = next((code for code, words in _REFUSALS if any(word in low for word in words)), "OCT-SLURM-REFUSED")
+    return _refused(code, why)
 
 
 def never_fault(job: Job) -> UserError:
     """Of an allocation that waits for what cannot come."""
     account = job.reason.startswith(("AccountNot", "QOSNot", "Invalid"))
-    return refusal(f"{'account' if account else 'limit'}: {words_of(job)}")
+    return _refused("OCT-SLURM-ACCOUNT" if account else "OCT-SLURM-LIMIT", f"{words_of(job)}, for ever.")
+
+
+def _refused(code: str, why: str) -> UserError:
+    what = "The site's Slurm does not answer." if code == "OCT-SLURM-DOWN" else _REFUSED
+    return UserError(code, what, why, _NEXT[code])
 
 
 def ended_fault(job: Job | None, log: Path | None = None) -> UserError:

@@ -42,6 +42,7 @@ CODES: Final[dict[str, str]] = {
     "OCT-RUN-STATE": "The run's state does not allow this.",
     "OCT-RUN-UNKNOWN": "No run has this id.",
     "OCT-RUN-QUORUM": "Too few silos approved or answered.",
+    "OCT-RUN-SANDBOX": "Code that nobody approved cannot be confined here, so it is not run.",
     "OCT-RUN-TRAINER": "The job's own code failed.",
     "OCT-RUN-MEMORY": "The training needs more memory than its device or machine has free.",
     "OCT-RUN-WORKERS": "The training workers died too often.",

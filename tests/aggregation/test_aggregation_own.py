@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 
 from octopus_desktop.aggregation.facts import AnswerFacts
 from octopus_desktop.aggregation.fold import RejectedUpdates, fold
-from octopus_desktop.aggregation.own.strategy import OwnStrategy
+from octopus_desktop.aggregation.own import host
+from octopus_desktop.aggregation.own.strategy import LANES, OwnStrategy
 from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.aggregation.strategies import Tile, make, weighing
 from octopus_desktop.jobs.manifest import RunConfig
@@ -215,8 +217,6 @@ def test_without_a_sandbox_it_runs_all_the_same_and_says_so(tmp_path: Path, monk
 
 
 def test_a_bubblewrap_that_does_not_work_is_named(tmp_path: Path, monkeypatch: Any) -> None:
-    import os
-
     broken = tmp_path / "bin" / "bwrap"
     broken.parent.mkdir()
     broken.write_text("#!/bin/sh\necho 'No permissions to create a new namespace' >&2\nexit 1\n")
@@ -235,3 +235,25 @@ def test_a_system_that_cannot_hold_its_process_is_named(tmp_path: Path, monkeypa
     with pytest.raises(UserError, match="cannot run on this machine") as error:
         own(tmp_path, NESTEROV, "Nesterov")
     assert error.value.code == "OCT-RUN-STRATEGY"
+
+
+def test_a_sandbox_that_is_slow_to_start_is_not_done_without(tmp_path: Path, monkeypatch: Any) -> None:
+    slow = tmp_path / "bin" / "bwrap"
+    slow.parent.mkdir()
+    slow.write_text("#!/bin/sh\nexec sleep 30\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(host, "START_S", 0.2)
+    said: list[str] = []
+    with pytest.raises(UserError, match="did not answer in time"):
+        own(tmp_path, NESTEROV, "Nesterov", say=lambda level, _, text: said.append(text))
+    assert said == [] and below() == []
+
+
+def test_who_comes_when_it_has_ended_is_told_so_and_does_not_wait(tmp_path: Path) -> None:
+    strategy = own(tmp_path, NESTEROV, "Nesterov")
+    ended = strategy._ready()
+    strategy.close()
+    for _ in range(2 * LANES):
+        with pytest.raises(UserError, match="was ended"), ended.lane() as lane:
+            lane.ask("configure", round=1)

@@ -122,7 +122,7 @@ def bare(given: argparse.Namespace, *, vmapped: bool) -> Measured:
     from torch.func import functional_call, grad, vmap
     from torch.nn import functional as F
 
-    torch.set_num_threads(2 if vmapped else 1)
+    torch.set_num_threads(1)  # as the simulations that they stand beside
     silos = []
     for path in sorted(given.data.glob("*.npz")):
         with np.load(path) as arrays:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +127,16 @@ def start(federation: LocalFederation, job: str, modes: str = "", **run: Any) ->
     return federation.start_run(job, {"run": run, "hyperparameters": {"modes": modes}})
 
 
-def until(federation: LocalFederation, run_id: str, rounds: int) -> Any:
+def until(federation: LocalFederation, run_id: str, condition: Callable[[Any], bool]) -> Any:
     for run in federation.watch(run_id):
-        if len(run.history) >= rounds:
+        if condition(run):
             return run
     raise AssertionError("the run ended before")
+
+
+def alone(run: Any) -> bool:
+    """Whether a round went by without beta alone."""
+    return any(list(row.missing) == ["beta"] for row in run.history)
 
 
 def reasons(run: Any) -> dict[str, str]:
@@ -213,16 +218,15 @@ def test_a_silo_that_falls_silent_is_named_holds_nobody_up_and_joins_again(
 ) -> None:
     waits = " ".join(f"alpha@{round_}:waits" for round_ in range(1, 21))
     run_id = start(federation, job, waits, rounds=20, round_deadline_s=6.0)
-    before = len(until(federation, run_id, 1).history)
+    until(federation, run_id, lambda run: len(run.history) > 0)
     still = [daemon_process(federation, 1), *daemon_process(federation, 1).children(recursive=True)]
     for process in still:
         process.suspend()
     try:
-        later = until(federation, run_id, before + 2)
+        later = until(federation, run_id, alone)
     finally:
         for process in still:
             process.resume()
-    assert any(list(row.missing) == ["beta"] for row in later.history)
     assert "beta: no answer by the deadline" in reasons(later)["beta"]
     after = finish(federation, run_id)
     assert after.state == "completed", f"{after.code} {after.reason}"
@@ -235,7 +239,7 @@ def test_when_all_silos_are_gone_the_run_ends_at_its_deadline_and_names_each(
 ) -> None:
     waits = " ".join(f"alpha@{round_}:waits" for round_ in range(1, 201))
     run_id = start(federation, job, waits, rounds=200, round_deadline_s=6.0)
-    until(federation, run_id, 1)
+    until(federation, run_id, lambda run: len(run.history) > 0)
     for place in range(len(NAMES)):
         kill(daemon_process(federation, place))
     run = finish(federation, run_id)

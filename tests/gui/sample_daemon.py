@@ -147,6 +147,7 @@ class SampleDaemon:
                 "Look": self._look_at_runtime,
                 "Add": self._add_runtime,
                 "Check": self._check_runtime,
+                "Place": lambda r: self._place("runtime", r),
                 "Remove": lambda r: self._remove("runtime", r.id),
             },
             "Datasets": {
@@ -154,6 +155,7 @@ class SampleDaemon:
                 "Register": self._register_dataset,
                 "Check": self._check_dataset,
                 "Relocate": self._relocate,
+                "Place": lambda r: self._place("dataset", r),
                 "Remove": lambda r: self._remove("dataset", r.id),
             },
             "Approvals": {
@@ -161,6 +163,7 @@ class SampleDaemon:
                 "ReadFile": lambda r: pb.ReadFileReply(content=sample.FILES[r.path].encode()),
                 "Decide": self._decide,
                 "Note": lambda _r: pb.Ack(),
+                "Try": self._try,
             },
             "Runs": {
                 "Pause": lambda r: self._run_state(r.id, "paused"),
@@ -320,6 +323,20 @@ class SampleDaemon:
         self.put("dataset", changed)
         return changed
 
+    async def _try(self, request: pb.TryRequest) -> AsyncIterator[pb.TryUpdate]:
+        for update in sample.make_trial():
+            await asyncio.sleep(self.delays.get("Approvals.Try", 0.02))
+            yield update
+
+    def _place(self, kind: str, request: pb.PlaceRequest) -> Any:
+        found = self.find(kind, request.id)
+        changed = type(found).FromString(found.SerializeToString())
+        others = [place for place in changed.places if place.node != request.node]
+        del changed.places[:]
+        changed.places.extend([*others, pb.NodePlace(node=request.node, path=request.path, state="ok")])
+        self.put(kind, changed)
+        return changed
+
     def _decide(self, request: pb.DecideRequest) -> pb.SiloOffer:
         changed = pb.SiloOffer()
         changed.CopyFrom(self.find("offer", request.id))
@@ -396,7 +413,7 @@ class SampleDaemon:
 
 def _servicer(daemon: SampleDaemon, token: str, service: str, methods: dict[str, Callable[..., Any]]) -> Any:
     """An object with a coroutine or generator for each method, which checks the token and tells faults."""
-    streams = {"Watch", "Follow", "Tail", "Look"}
+    streams = {"Watch", "Follow", "Tail", "Look", "Try"}
 
     async def check(context: grpc.aio.ServicerContext[Any, Any]) -> None:
         if dict(context.invocation_metadata() or ()).get(TOKEN_METADATA) != token:
@@ -416,13 +433,16 @@ def _servicer(daemon: SampleDaemon, token: str, service: str, methods: dict[str,
 
         return call
 
-    def stream(answer: Callable[[Any], AsyncIterator[Any]]) -> Callable[..., Any]:
+    def stream(name: str, answer: Callable[[Any], AsyncIterator[Any]]) -> Callable[..., Any]:
         async def call(_self: Any, request: Any, context: Any) -> AsyncIterator[Any]:
             await check(context)
+            daemon.calls.append((f"{service}.{name}", request))
+            if (fault := daemon.faults.get(f"{service}.{name}")) is not None:
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, fault.what, fault_metadata(fault))
             async for item in answer(request):
                 yield item
 
         return call
 
-    made = {n: stream(f) if n in streams else unary(n, f) for n, f in methods.items()}
-    return type(f"Sample{service}", (), made)()
+    made = {n: stream(n, f) if n in streams else unary(n, f) for n, f in methods.items()}
+    return type(f"Sample{service}", (getattr(rpc, f"{service}Servicer"),), made)()  # the rest is not implemented

@@ -758,6 +758,27 @@ def make_review(offer: pb.SiloOffer, now: float) -> pb.ReviewReply:
     )
 
 
+def make_trial() -> list[pb.TryUpdate]:
+    """A trial as the daemon tells it."""
+    result = pb.TryResult(
+        seconds=21.4, train_seconds=12.8, examples=304, steps=20, metrics={"train/loss": 0.6123, "eval/accuracy": 0.58},
+        memory=612 << 20, bytes=2 << 20, encoding="none",
+        layers=[
+            pb.LayerSummary(name="0.weight", shape="16×13", elements=208),
+            pb.LayerSummary(name="0.bias", shape="16", elements=16),
+            pb.LayerSummary(name="2.weight", shape="1×16", elements=16),
+        ],
+    )  # fmt: skip
+    return [
+        pb.TryUpdate(state="build", text="Building the job's first model."),
+        pb.TryUpdate(state="train", text="Training its first round.", memory=388 << 20),
+        pb.TryUpdate(state="log", text="epoch 1 of 2, loss 0.6431"),
+        pb.TryUpdate(state="train", fraction=0.5, memory=612 << 20),
+        pb.TryUpdate(state="log", text="epoch 2 of 2, loss 0.6123"),
+        pb.TryUpdate(state="done", memory=612 << 20, result=result),
+    ]
+
+
 FILES = {"code/trainer.py": CODE, "code/columns.py": EXTRA, "job.toml": TOML}
 
 

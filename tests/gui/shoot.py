@@ -94,6 +94,12 @@ def main() -> int:
                     bar.setValue(bar.maximum())
                     settle(qt, 0.2)
                     app.window.grab().save(str(out / f"federations-carriers-{theme}.png"))
+                if spec.key == "approvals" and not empty:
+                    page.review.tabs.setCurrentWidget(page.review.trial)
+                    page.review.trial.start.click()
+                    settle(qt, 0.8)
+                    app.window.grab().save(str(out / f"approvals-trial-{theme}.png"))
+                    page.review.tabs.setCurrentIndex(0)
                 if spec.key == "runs" and not empty:
                     page.show_item(next(r.id for r in daemon.snapshot.runs if r.state == "training"))
                     settle(qt, 0.8)

@@ -81,9 +81,11 @@ def test_a_federation_that_shares_no_silos_numbers_says_so(qtbot: Any, tmp_path:
     assert tab.grid.charts["eval/loss"].series.silos == {} and tab.silos.rows["there"].value.text() == ""
     told = " ".join(words.text() for words in tab.silos.findChildren(QLabel))
     assert "not the other silos'" in told and "Best model" not in told
+    strategy = tab.silos.ways["Strategy"]
     back = pb.RunRound(round=3, federation={"eval/loss": 0.3}, answered=["here", "there"])
     tab.take([back], [])
     qtbot.waitUntil(lambda: "answered in round 3" in tab.silos.rows["there"].words.text())
+    assert tab.silos.ways["Strategy"] is strategy, "what stays is not made anew with each round"
 
 
 def test_many_silos_share_one_muted_colour_but_for_the_one_looked_at(qtbot: Any) -> None:

@@ -80,6 +80,19 @@ def test_the_head_says_round_silos_and_time_left(qtbot: Any, tmp_path: Path) -> 
         assert fraction_of(changed) == 0.65
 
 
+def test_a_run_that_waits_in_the_sites_queue_says_so(qtbot: Any, tmp_path: Path) -> None:
+    with desk(qtbot, tmp_path) as office:
+        page = open_page(qtbot, office)
+        run = open_run(qtbot, page, "training")
+        run.queue = "Slurm job 42 waits for resources, 3rd in the queue"
+        page.detail._show_head()
+        assert page.detail._problem.isVisible() and page.detail._problem_text.text() == run.queue
+        run.queue = "Slurm job 42 runs on n1, at most until 12:00"
+        page.detail._show_head()
+        assert not page.detail._problem.isVisible()
+        assert "Slurm job 42 runs on n1" in page.detail._values["where"].whole()
+
+
 def test_pause_resume_and_stop_reach_the_daemon(qtbot: Any, tmp_path: Path) -> None:
     with desk(qtbot, tmp_path) as office:
         page = open_page(qtbot, office)
@@ -166,7 +179,10 @@ def test_charts_pass_over_weights_and_what_is_no_number(qtbot: Any) -> None:
     assert list(grid.charts) == ["eval/accuracy"]
     assert grid.charts["eval/accuracy"].series.federation == {}
     grid.add_live([("train/loss", LivePoint("worker 0", 1, 1, 2.0)), ("train/loss", LivePoint("worker 1", 1, 1, 4.0))])
-    assert grid.charts["train/loss"].series.live_line() == ([1.0], [3.0])
+    series = grid.charts["train/loss"].series
+    assert series.live_line() == ([1.0], [3.0])
+    grid.add_live([("train/loss", LivePoint("worker 0", number, 1, 1.0)) for number in (2, 3, 4)])
+    assert series.live_line()[0] == [2.0, 3.0, 4.0], "older rounds have values of their own"
 
 
 def test_what_left_lists_each_message_with_its_layers(qtbot: Any, tmp_path: Path) -> None:

@@ -62,9 +62,10 @@ def test_an_ordinary_script_with_argparse_becomes_a_job_that_checks_and_learns(t
     assert (tmp_path / "job" / "code" / "mnist.py").read_text() == scripts.MNIST, "the script comes as it was"
     assert run("jobs", "check", tmp_path / "job")["ok"]
     silos = [f"--silo={name}:training={digits(tmp_path / f'{name}.npz', i)}" for i, name in enumerate(("ada", "bea"))]
-    done = run("simulate", tmp_path / "job", *silos, "--rounds", 6)
+    done = run("simulate", tmp_path / "job", *silos, "--rounds", 10)
     assert done["config"]["seed"] == 3, "the script's own seed"
     first, last = done["first"], done["rounds"][-1]["metrics"]
+    assert last["eval/examples"] == 120, "every fifth example of each silo only tests"
     assert last["eval/test_loss"] < 0.9 * first["eval/test_loss"] and last["eval/accuracy"] > first["eval/accuracy"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +12,17 @@ from typing import Any
 
 import pytest
 
-from octopus_desktop.wire.pb.envelope_pb2 import DECISION, FINISHED, ROUND, STOP, Decision, Envelope, Finished, Task
+from octopus_desktop.wire.pb.envelope_pb2 import (
+    DECISION,
+    FINISHED,
+    ROUND,
+    STOP,
+    TASK,
+    Decision,
+    Envelope,
+    Finished,
+    Task,
+)
 from octopus_desktop.wire.pb.envelope_pb2 import RoundResult as RoundResultBody
 from tests.server.scripted_run import SILOS, Died, ScriptedRun, cpu_seconds
 
@@ -56,6 +67,14 @@ def test_a_run_completes_and_tells_server_and_silos_what_became_of_it(undisturbe
     assert len(undisturbed.envelopes(ROUND)) == 6 * 3
     body = RoundResultBody.FromString(undisturbed.envelopes(ROUND)[-1].body)
     assert body.metrics["eval/accuracy"] == ended["metrics"]["eval/accuracy"]
+
+
+def test_the_next_task_goes_out_before_the_report_that_nobody_waits_for(undisturbed: ScriptedRun) -> None:
+    with sqlite3.connect(undisturbed.mailbox.path) as db:
+        rows = db.execute("SELECT kind, round FROM outbox WHERE recipient='bob' ORDER BY seq").fetchall()
+    for round_ in (1, 2):
+        assert rows.index((TASK, round_ + 1)) < rows.index((ROUND, round_))
+    assert [kind for kind, _ in rows][-1] == FINISHED, "the end comes last"
 
 
 def test_updates_and_old_state_are_removed_and_every_rounds_model_stays(undisturbed: ScriptedRun) -> None:

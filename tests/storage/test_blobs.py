@@ -37,6 +37,16 @@ def test_bytes_come_back_under_their_digest(store: BlobStore) -> None:
     assert list(store.digests()) == [DIGEST] and leftovers(store) == []
 
 
+def test_a_durable_store_has_its_folders_before_blobs_come_and_does_without_them(store: BlobStore) -> None:
+    folders = [path for path in store.root.iterdir() if len(path.name) == 2]
+    assert len(folders) == 256
+    for folder in folders:
+        folder.rmdir()  # as a store of an earlier version, or one whose making was cut short
+    assert store.put(DATA) == DIGEST
+    assert list(BlobStore(store.root).digests()) == [DIGEST]
+    assert not (BlobStore(store.root.with_name("short-lived"), durable=False).root / "00").exists()
+
+
 def test_an_empty_blob_is_a_blob(store: BlobStore) -> None:
     digest = store.put(b"")
     assert digest == hashlib.sha256(b"").hexdigest() and store.size(digest) == 0

@@ -140,6 +140,22 @@ def test_a_round_said_twice_is_one_row_and_an_old_one_takes_nothing_back(tmp_pat
     assert db.is_kept("m1") and db.is_kept("d" * 64) and not db.is_kept("u1")
 
 
+def test_what_is_not_durable_is_a_transaction_all_the_same(tmp_path: Path) -> None:
+    db = make_db(tmp_path)
+    run = make_run(db)
+    for durable in (False, True):
+        with pytest.raises(RuntimeError), db.transaction(durable=durable) as c:
+            assert c.exec_driver_sql("PRAGMA synchronous").scalar() == (2 if durable else 1)
+            db.update_run(run.id, c, state="running")
+            raise RuntimeError
+        assert db.run(run.id) == run
+    with db.transaction(durable=False) as c:
+        db.update_run(run.id, c, state="running")
+    db.close()
+    again = make_db(tmp_path).run(run.id)
+    assert again and again.state == "running"
+
+
 def test_a_seen_envelope_is_refused_for_ever_and_only_with_its_transaction(tmp_path: Path) -> None:
     db = make_db(tmp_path)
     with pytest.raises(RuntimeError), db.transaction() as c:

@@ -193,6 +193,11 @@ def test_a_preempted_allocation_goes_on_when_the_site_gives_it_back(tmp_path: Pa
         cluster.ask("scontrol", "update", f"JobId={job}", "StartTime=now")  # a site's own wait is two minutes
         assert run.answer().error == "", run.logs()
         assert list(ours(cluster)) == [job], "it kept its place in the queue"
+        cluster.ask("scancel", job)
+        run.wait(lambda: "was cancelled by somebody else" in run.queue()[-1])
+        run.until(lambda: not ours(cluster))
+        run.trained(2)
+        assert len(ours(cluster)) == 1 and job not in ours(cluster), "none is asked for before there is a task"
 
 
 def test_a_pause_gives_the_allocation_back_and_a_deadline_in_the_queue_is_told(
@@ -261,6 +266,17 @@ def test_what_the_site_refuses_is_told_and_tried_again_with_the_next_task(
         run.give(run.model(), 2)
         assert run.answer(2).error_code == code
     assert ours(cluster) == {}
+
+
+def test_what_would_wait_in_the_queue_for_ever_is_cancelled_and_told(tmp_path: Path) -> None:
+    with (
+        slurm_cluster(tmp_path / "slurm", enforce="NO") as lenient,
+        submitting(tmp_path / "run", lenient, profile={"time": "120"}) as run,
+    ):
+        run.give(run.model())
+        answer = run.answer()
+        assert answer.error_code == "OCT-SLURM-LIMIT" and "waits (Partition" in run.logs(), run.logs()
+        run.until(lambda: not ours(lenient))
 
 
 def test_a_node_that_does_not_see_our_files_or_other_data_or_has_too_little_memory_is_told(

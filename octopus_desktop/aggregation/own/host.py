@@ -129,8 +129,8 @@ class Host:
         self.closed = False
 
     def start(self) -> None:
-        """Raises UserError OCT-RUN-STRATEGY, when no interpreter can be started, or on a system without a way to share
-        memory with it."""
+        """Raises UserError OCT-RUN-STRATEGY, when no interpreter can be started (in time), or on a system without a way
+        to share memory with it."""
         if not hasattr(socket, "send_fds"):
             raise UserError(
                 "OCT-RUN-STRATEGY",
@@ -143,7 +143,9 @@ class Host:
             try:
                 self._begin(confined=True)
                 return
-            except UserError:
+            except UserError as error:
+                if isinstance(error.__cause__, TimeoutError):
+                    raise  # a machine that is slow is no reason to do without
                 why = f"bubblewrap does not work here: {self._last[-1][:300] if self._last else 'no message'}"
                 self._cause, self.closed = None, False
                 self._last.clear()
@@ -210,9 +212,13 @@ class Host:
         self._stop()
         for lane in self._lanes:
             lane.shut()
+        free: list[Lane] = []
         with contextlib.suppress(queue.Empty):
             while True:
-                self._free.get_nowait().close()
+                free.append(self._free.get_nowait())
+        for lane in free:
+            lane.close()
+            self._free.put(lane)  # who waits for one learns by it that there is none
         return self._cause
 
     def _stop(self) -> None:

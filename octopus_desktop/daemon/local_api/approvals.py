@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+
 from octopus_desktop.daemon.services.approvals import Approvals
 from octopus_desktop.daemon.services.reviews import Reviews
+from octopus_desktop.daemon.services.trials import Trials
 from octopus_desktop.wire.pb import local_pb2 as pb
 
 
 class ApprovalsApi:
-    def __init__(self, approvals: Approvals, reviews: Reviews) -> None:
-        self._approvals, self._reviews = approvals, reviews
+    def __init__(self, approvals: Approvals, reviews: Reviews, trials: Trials) -> None:
+        self._approvals, self._reviews, self._trials = approvals, reviews, trials
+
+    async def Try(self, request: pb.TryRequest) -> AsyncIterator[pb.TryUpdate]:
+        async with contextlib.aclosing(self._trials.run(request)) as updates:
+            async for update in updates:
+                yield update
 
     async def Review(self, request: pb.ById) -> pb.ReviewReply:
         return await self._reviews.review(request.id)

@@ -24,6 +24,7 @@ from octopus_desktop.wire.pb import local_pb2 as pb
 TEXT_BYTES = 1 << 20
 _HISTORY = {
     "offer.received": "offered",
+    "offer.tried": "tried",
     "offer.approved": "approved",
     "offer.rejected": "rejected",
     "offer.changes_requested": "changes_requested",

@@ -80,16 +80,15 @@ class Words:
         if not life.active:
             return
         rounds = [0]
-        for _, envelope in self._mailboxes.get(run_id).pending(SERVER):
-            if envelope.kind == ANSWER:
-                rounds.append(envelope.round)
-                answer = Answer.FromString(envelope.body)
-                with self._silo.db.transaction():
-                    for blob in answer_blobs(answer):
+        with self._silo.change(durable=False):  # it is on the disk with the note of what leaves, before that leaves
+            for _, envelope in self._mailboxes.get(run_id).pending(SERVER):
+                if envelope.kind == ANSWER:
+                    rounds.append(envelope.round)
+                    for blob in answer_blobs(Answer.FromString(envelope.body)):
                         self._uses.add(run_id, "update", envelope.round, blob.digest)
-        self.outbox_changed(life.federation_id)  # first of all: a round waits for it
-        if max(rounds):
-            self._lives.apply(run_id, reducer.AnswerPut(max(rounds)))
+            if max(rounds):
+                self._lives.apply(run_id, reducer.AnswerPut(max(rounds)))
+        self.outbox_changed(life.federation_id)
 
     def task_arrived(self, envelope: Envelope, task: Task, at: float) -> None:
         """A task is in the inbox: what lies between the last answer and it was waiting."""

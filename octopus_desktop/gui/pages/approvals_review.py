@@ -13,6 +13,7 @@ from octopus_desktop.gui.dialogs.reason import ReasonDialog, wording
 from octopus_desktop.gui.dialogs.signing import make_statement, sign_with_prompt
 from octopus_desktop.gui.pages.approvals_code import ChangesTab, CodeTab
 from octopus_desktop.gui.pages.approvals_tabs import FindingsTab, HistoryTab, SummaryTab
+from octopus_desktop.gui.pages.approvals_trial import TrialTab
 from octopus_desktop.gui.pages.approvals_words import Situation, shortened, situation
 from octopus_desktop.gui.theme import GRID, set_role
 from octopus_desktop.gui.widgets import formats
@@ -46,6 +47,7 @@ class ReviewPanel(QWidget):
         self.code = CodeTab(context)
         self.changes = ChangesTab(context)
         self.findings = FindingsTab(context)
+        self.trial = TrialTab(context)
         self.history = HistoryTab(context)
         self.tabs = QTabWidget(documentMode=True)
         for tab, name in (
@@ -53,6 +55,7 @@ class ReviewPanel(QWidget):
             (self.code, self.tr("Code")),
             (self.changes, self.tr("Changes")),
             (self.findings, self.tr("Findings")),
+            (self.trial, self.tr("Trial run")),
             (self.history, self.tr("History")),
         ):
             self.tabs.addTab(tab, name)
@@ -97,7 +100,7 @@ class ReviewPanel(QWidget):
         offer = self._offer
         if offer is None:
             return
-        new_data = kind == "dataset" and offer.state == "offered"
+        new_data = kind in ("dataset", "runtime") and offer.state == "offered"
         if new_data or (kind == "federation" and self._mark(offer) != self._loaded):
             self._load()
 
@@ -146,13 +149,14 @@ class ReviewPanel(QWidget):
         self.code.show_review(reply)
         self.changes.show_review(reply)
         self.findings.show_review(reply)
+        self.trial.show_review(reply)
         self.history.show_review(reply)
         for tab, name, count in (
             (self.changes, self.tr("Changes"), len(reply.changes)),
             (self.findings, self.tr("Findings"), len(reply.findings)),
         ):
             self.tabs.setTabText(self.tabs.indexOf(tab), f"{name} ({count})" if count else name)
-        readers: tuple[QWidget, ...] = (self.code, self.changes, self.findings)
+        readers: tuple[QWidget, ...] = (self.code, self.changes, self.findings, self.trial)
         for reader in readers:  # nothing of a package that was not verified is shown
             self.tabs.setTabEnabled(self.tabs.indexOf(reader), bool(reply.files))
         self._stack.setCurrentWidget(self.tabs)

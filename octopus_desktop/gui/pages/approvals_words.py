@@ -77,7 +77,7 @@ def situation(offer: pb.SiloOffer, run: pb.Run | None, now: float) -> Situation:
             refuse=True,
             tone="warning",
             text=_tr("Waits for your decision."),
-            detail=_tr("Nothing runs, and no data is read, before you approve."),
+            detail=_tr("Nothing runs, and no data is read, before you approve it or try it out."),
         )
     if state == "approved":
         over = run is not None and run.state in ("completed", "stopped", "failed")
@@ -165,6 +165,7 @@ def what_happened(what: str) -> str:
     """A history entry's word."""
     return {
         "offered": _tr("Offered"),
+        "tried": _tr("Tried out"),
         "approved": _tr("Approved"),
         "rejected": _tr("Rejected"),
         "changes_requested": _tr("Changes asked"),

@@ -201,6 +201,19 @@ class _Detail(QWidget):
         column.addWidget(self._columns, 1)
         column.addStretch(0)
 
+    def _places(self, dataset: pb.Dataset) -> list[tuple[str, str]]:
+        """Where it lies on further nodes, when not at the same path."""
+        nodes = self._context.store.nodes
+        return [
+            (
+                self.tr("On {0}").format(
+                    nodes[place.node].name if place.node in nodes else formats.short_id(place.node)
+                ),
+                place.path if place.state == "ok" else f"{place.path} – {place.error}",
+            )
+            for place in dataset.places
+        ]
+
     def set_busy(self, busy: bool) -> None:
         self._check.setEnabled(not busy)
         self._check.setText(self.tr("Checking…") if busy else self.tr("Check now"))
@@ -219,6 +232,7 @@ class _Detail(QWidget):
             [
                 (tr("About"), dataset.description),
                 (tr("Where"), dataset.path),
+                *self._places(dataset),
                 (tr("Content"), tr("{0} rows, {1} columns, {2}").format(
                     formats.integer(dataset.rows), len(dataset.columns), formats.size(dataset.bytes))),
                 (tr("Digest"), IdLabel(self._context.theme, dataset.digest, lambda value: value[:16])),

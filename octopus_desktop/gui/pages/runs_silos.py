@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from PySide6.QtCore import QCoreApplication, Signal
-from PySide6.QtWidgets import QFrame, QVBoxLayout
+from PySide6.QtWidgets import QFrame, QLabel, QVBoxLayout
 
 from octopus_desktop.gui.theme import GRID, Theme
 from octopus_desktop.gui.widgets import formats
@@ -63,7 +63,7 @@ def config_of(text: str) -> RunConfig | None:
 
 
 class SilosPanel(QFrame):
-    """Attributes: ``rows``: by the silo's name.
+    """Attributes: ``rows``: by the silo's name; ``ways``: how the run is held, by heading.
 
     Signals:
         looked_at(str): whose line to show more strongly: "local", a silo's name, or "" for none.
@@ -75,6 +75,7 @@ class SilosPanel(QFrame):
         super().__init__()
         self._theme = theme
         self.rows: dict[str, LegendRow] = {}
+        self.ways: dict[str, QLabel] = {}
         self._pinned = ""
         self.setProperty("look", "card")
         self.title = label(self.tr("Silos"), "heading")
@@ -147,13 +148,20 @@ class SilosPanel(QFrame):
 
     def set_ways(self, config: RunConfig | None, more: Sequence[tuple[str, str]] = ()) -> None:
         """How the run is held, a heading and a sentence or two each; ``more`` first."""
+        told = [(way_title(topic), text) for topic, text in ways(config).items()] if config else []
+        said = [*more, *told]
+        if [title for title, _ in said] == list(self.ways):  # most updates change a number in a text at most
+            for title, text in said:
+                self.ways[title].setText(text)
+            return
         while (item := self._ways.takeAt(0)) is not None:
             if (widget := item.widget()) is not None:
                 widget.hide()
                 widget.deleteLater()
-        told = [(way_title(topic), text) for topic, text in ways(config).items()] if config else []
-        for title, text in [*more, *told]:
-            for widget, above in ((label(title, "strong"), GRID // 2), (label(text, "muted", wrap=True), 0)):
+        self.ways = {}
+        for title, text in said:
+            self.ways[title] = label(text, "muted", wrap=True)
+            for widget, above in ((label(title, "strong"), GRID // 2), (self.ways[title], 0)):
                 widget.setContentsMargins(GRID, above, GRID, 0)
                 self._ways.addWidget(widget)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 MOST_LIVE_POINTS = 200_000
+LIVE_ROUNDS = 3  # of which live points are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,13 @@ class Series:
         return [float(r) for r in rounds], [which[r] for r in rounds]
 
     def live_line(self) -> tuple[list[float], list[float]]:
-        """The live points in order; of several workers' points at one step, the mean."""
+        """The newest rounds' live points in order; of several workers' points at one step, the mean. Older rounds have
+        their own values, which say more than their steps."""
         sums: dict[tuple[int, int], list[float]] = {}
+        newest = max((number for _source, number, _step in self.live), default=0)
         for (_source, number, step), value in self.live.items():
+            if number <= newest - LIVE_ROUNDS:
+                continue
             sums.setdefault((number, step), []).append(value)
         places = sorted(sums)
         xs = [number - 1 + min(step / self.steps, 1.0) for number, step in places]

@@ -895,6 +895,74 @@ class DecideRequest(_message.Message):
     request_id: str
     def __init__(self, id: _Optional[str] = ..., decision: _Optional[_Union[_envelope_pb2.Decision, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
+class TryRequest(_message.Message):
+    __slots__ = ("id", "datasets", "runtime", "limit_s")
+    class DatasetsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    DATASETS_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_S_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    datasets: _containers.ScalarMap[str, str]
+    runtime: str
+    limit_s: float
+    def __init__(self, id: _Optional[str] = ..., datasets: _Optional[_Mapping[str, str]] = ..., runtime: _Optional[str] = ..., limit_s: _Optional[float] = ...) -> None: ...
+
+class TryUpdate(_message.Message):
+    __slots__ = ("state", "text", "fraction", "memory", "result")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    FRACTION_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    text: str
+    fraction: float
+    memory: int
+    result: TryResult
+    def __init__(self, state: _Optional[str] = ..., text: _Optional[str] = ..., fraction: _Optional[float] = ..., memory: _Optional[int] = ..., result: _Optional[_Union[TryResult, _Mapping]] = ...) -> None: ...
+
+class TryResult(_message.Message):
+    __slots__ = ("seconds", "train_seconds", "examples", "steps", "metrics", "memory", "bytes", "encoding", "layers", "error_code", "error", "spans")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_CODE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    seconds: float
+    train_seconds: float
+    examples: int
+    steps: int
+    metrics: _containers.ScalarMap[str, float]
+    memory: int
+    bytes: int
+    encoding: str
+    layers: _containers.RepeatedCompositeFieldContainer[LayerSummary]
+    error_code: str
+    error: str
+    spans: _containers.RepeatedCompositeFieldContainer[_envelope_pb2.Span]
+    def __init__(self, seconds: _Optional[float] = ..., train_seconds: _Optional[float] = ..., examples: _Optional[int] = ..., steps: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., memory: _Optional[int] = ..., bytes: _Optional[int] = ..., encoding: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerSummary, _Mapping]]] = ..., error_code: _Optional[str] = ..., error: _Optional[str] = ..., spans: _Optional[_Iterable[_Union[_envelope_pb2.Span, _Mapping]]] = ...) -> None: ...
+
 class NoteRequest(_message.Message):
     __slots__ = ("id", "path", "line", "text", "request_id")
     ID_FIELD_NUMBER: _ClassVar[int]

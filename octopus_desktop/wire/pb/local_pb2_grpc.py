@@ -1288,6 +1288,11 @@ class ApprovalsStub:
                 request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.NoteRequest.SerializeToString,
                 response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
                 _registered_method=True)
+        self.Try = channel.unary_stream(
+                '/octopus.v1.Approvals/Try',
+                request_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.TryRequest.SerializeToString,
+                response_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.TryUpdate.FromString,
+                _registered_method=True)
 
 
 class ApprovalsServicer:
@@ -1318,6 +1323,13 @@ class ApprovalsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Try(self, request, context):
+        """an undecided job's first task, confined, sent to nobody; ends with its listener
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ApprovalsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -1340,6 +1352,11 @@ def add_ApprovalsServicer_to_server(servicer, server):
                     servicer.Note,
                     request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.NoteRequest.FromString,
                     response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.SerializeToString,
+            ),
+            'Try': grpc.unary_stream_rpc_method_handler(
+                    servicer.Try,
+                    request_deserializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.TryRequest.FromString,
+                    response_serializer=octopus__desktop_dot_wire_dot_pb_dot_local__pb2.TryUpdate.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1450,6 +1467,33 @@ class Approvals:
             '/octopus.v1.Approvals/Note',
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.NoteRequest.SerializeToString,
             octopus__desktop_dot_wire_dot_pb_dot_local__pb2.Ack.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Try(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/octopus.v1.Approvals/Try',
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.TryRequest.SerializeToString,
+            octopus__desktop_dot_wire_dot_pb_dot_local__pb2.TryUpdate.FromString,
             options,
             channel_credentials,
             insecure,
