@@ -14,6 +14,7 @@ import grpc.aio
 from octopus_desktop import __version__
 from octopus_desktop.identity.invitations import encode
 from octopus_desktop.server.doors import mount
+from octopus_desktop.server.run_wishes import state_of
 from octopus_desktop.storage.blobs import BlobStore, read_chunks
 from octopus_desktop.storage.federation_db import AuthorRow, MemberRow
 from octopus_desktop.system.endpoint import OPTIONS, TOKEN_METADATA, create_token
@@ -167,7 +168,8 @@ class OperatorDoor:
         run = self._f.runs.find(request.run_id)
         digest = self._f.runs.model(run, request.round, best=request.best)[1]
         by = str(json.loads(run.config_json)["strategy"])
-        for slot, held in sorted(self._f.runs.state(run, digest).items()):
+        state = state_of(run, self._f.mail.box(run.id).read("rounds"), digest, self._f.blobs)
+        for slot, held in sorted(state.items()):
             async for chunk in self._chunks(run.id, held):
                 first = chunk.HasField("blob")
                 yield pb.StateChunk(slot=slot if first else "", chunk=chunk, strategy=by if first else "")

@@ -162,9 +162,6 @@ class Runs:
         """(round, digest) of a round's global model; of the newest for 0. Raises OCT-BLOB-MISSING."""
         return wishes.model_of(run, self._db.rounds(run.id), round_, self._blobs, best=best)
 
-    def state(self, run: RunRow, digest: str) -> dict[str, str]:
-        return wishes.state_of(run, self._mail.box(run.id).read("rounds"), digest, self._blobs)
-
     def info(self, run_id: str) -> RunInfo:
         run = self.find(run_id)
         live = {silo: state for (rid, silo), state in self._live.items() if rid == run.id}
