@@ -2,8 +2,9 @@
 database; torch is never imported here.
 
 ``port.py`` — the daemon's end: one more port, mutual TLS 1.3 by the silo's own CA. ``join.py`` — a machine joins with a
-code. ``agent.py`` — the process on a further machine; it dials, and tells what the machine has. ``report.py`` — a
-machine's facts as the local API shows them, and as they may come from elsewhere.
+code, and renews its certificate. ``agent.py`` — the process on a further machine; it dials, and tells what the machine
+has. ``report.py`` — a machine's facts as the local API shows them, and as they may come from elsewhere. ``looks.py`` —
+what an agent looks at when it is asked: data at a path, a Python environment. ``shares.py`` — the parts of runs there.
 """
 
 from __future__ import annotations

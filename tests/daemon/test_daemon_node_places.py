@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,10 @@ async def test_a_run_spans_nodes_each_with_its_own_path_and_environment(tmp_path
         with pytest.raises(UserError) as caught:
             await silo.decide(offer, limits=limits)
         assert caught.value.code == "OCT-NODE-FURTHER" and "octopus runtime place extras" in caught.value.why
-        runtime = await command(silo, "runtime", "place", "extras", f"gpu-2={there}")
+        runtime = await command(silo, "runtime", "add", "extras", str(here), "--on", f"gpu-2={there}")
         assert runtime["places"][0]["packages"]["silo-extras"] == "1.5"
+        again = await command(silo, "runtime", "add", "extras", str(here))
+        assert again["id"] == limits["runtime"] and len(again["places"]) == 1, "what is on nodes stays"
 
         await silo.decide(offer, limits=limits)
         federation.task("north", run_id, 1, write_model(tmp_path / "m", 1.0))
@@ -117,6 +120,11 @@ async def test_an_approval_names_what_a_node_lacks(tmp_path: Path) -> None:
         assert caught.value.code == "OCT-CLI-USAGE"
         copy = tmp_path / "copy.csv"
         copy.write_bytes(data.read_bytes())
+        more = await command(silo, "dataset", "register", "others", str(data), "--on", f"gpu-2={copy}")
+        assert [p["path"] for p in more["places"]] == [str(copy)]
+        await command(silo, "runtime", "add", "mine", sys.executable)
+        placed = await command(silo, "runtime", "place", "mine", f"gpu-2={sys.executable}")
+        assert [p["state"] for p in placed["places"]] == ["ok"]
         await silo.call("Datasets.Place", pb.PlaceRequest(id=dataset.id, node=node, path=str(copy)))
         copy.unlink()
         run_id = federation.offer("north", federation.package(write_job(tmp_path / "job")), rounds=1)

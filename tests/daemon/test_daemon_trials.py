@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -46,8 +47,13 @@ async def refused(silo: SiloProcess, offer: pb.SiloOffer, limit_s: float = 0.0) 
 
 
 def at_work(silo: SiloProcess) -> list[psutil.Process]:
-    """Processes of trials below the daemon."""
-    return [p for p in psutil.Process(silo.pid).children(recursive=True) if "rehearsal" in " ".join(p.cmdline())]
+    """Processes of trials below the daemon; what ends while one looks is none."""
+    found = []
+    for process in psutil.Process(silo.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "rehearsal" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 async def nothing_left(silo: SiloProcess) -> None:

@@ -65,6 +65,7 @@ class Runtimes:
             name=name,
             path=str(python),
             added_at=known.added_at if known else round(time.time(), 3),
+            places=known.places if known else (),
         )
         _fill(runtime, facts)
         with self._silo.change():
