@@ -33,7 +33,7 @@ from octopus_desktop.wire.errors import UserError
 
 ENDING_S = 10.0
 SETTLED_AFTER = 100  # silos that were opened
-WORTH_STARTING_S = 5.0  # of work that is left: another process takes two seconds to start, more on a busy machine
+WORTH_STARTING_S = 5.0  # CPU-seconds of work that are left: another process takes two to start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,9 +209,9 @@ class Together:
     def _do(self, tasks: Tasks, done: Done, between: Callable[[], None]) -> None:
         for order, place in zip(tasks.orders, tasks.places, strict=True):
             self._owner[order.silo] = 0
-            began = time.perf_counter()
+            began = time.process_time()
             done(self._here.one(order, place, tasks.words, tasks.shared))
-            self._seconds, self._done = self._seconds + time.perf_counter() - began, self._done + 1
+            self._seconds, self._done = self._seconds + time.process_time() - began, self._done + 1
             between()
 
     def _shares(self, tasks: Tasks) -> dict[int, Tasks]:
