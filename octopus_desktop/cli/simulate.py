@@ -242,6 +242,8 @@ def _write_personal(result: SimulationResult, folder: Path) -> list[tuple[str, P
             "No silo has a model of its own.", "Set personal.keep=true and personal.finetune_epochs=1 or the like."
         )
     folder.mkdir(parents=True, exist_ok=True)
+    if missing := [silo for silo in result.silos if silo not in result.personal]:
+        click.secho(f"No own model here of {', '.join(missing)}: they failed, or another machine has it.", err=True)
     for silo, model in result.personal.items():
         shutil.copyfile(model, folder / f"{silo}.safetensors")
     return [("silos' own models", folder)]
