@@ -61,6 +61,25 @@ class Shown:
         )
 
 
+async def _apart(connection: Callable[[], Awaitable[UserError]]) -> UserError:
+    """The connection in a task of its own: one that ends at the moment of a cancellation may tell its end in place of
+    it, and on Python 3.11 a task group that was left by an error keeps its task marked as cancelled."""
+
+    async def run() -> UserError:
+        return await connection()
+
+    task = asyncio.create_task(run())
+    try:
+        await asyncio.wait((task,))
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+            if not task.cancelled():
+                task.exception()  # seen; the cancellation counts
+
+
 async def keep_dialling(connection: Callable[[], Awaitable[UserError]], shown: Shown) -> None:
     """Make one connection after the other, until cancelled or refused for good.
 
@@ -72,9 +91,7 @@ async def keep_dialling(connection: Callable[[], Awaitable[UserError]], shown: S
         while True:
             shown.show(phase=LinkPhase.CONNECTING, fault=shown.state.fault)
             shown.up_at = 0.0
-            fault = await connection()
-            if (task := asyncio.current_task()) and task.cancelling():
-                raise asyncio.CancelledError  # a call that ends at that moment may tell its end in place of it
+            fault = await _apart(connection)
             if fault.code in FOR_GOOD:
                 shown.show(phase=LinkPhase.REVOKED, fault=fault)
                 return

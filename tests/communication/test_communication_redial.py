@@ -38,3 +38,32 @@ async def test_a_cancellation_that_a_call_takes_for_its_own_end_still_ends_the_d
         with pytest.raises(asyncio.CancelledError):
             await work
     assert calls == 1 and shown.state.phase is LinkPhase.DOWN
+
+
+async def test_a_connection_that_ends_by_an_error_among_its_tasks_is_made_again() -> None:
+    """Python 3.11 leaves the task marked as cancelled then: it must not pass for a cancellation of the dialling."""
+    calls, again = 0, asyncio.Event()
+
+    async def fails() -> None:
+        raise ConnectionError
+
+    async def connection() -> UserError:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            again.set()
+            await asyncio.Event().wait()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fails())
+                await asyncio.Event().wait()
+        except* ConnectionError:
+            pass
+        return link_down("there", "It refused.")
+
+    work = asyncio.create_task(keep_dialling(connection, Shown(Owner(), "there")))  # type: ignore[arg-type]
+    async with asyncio.timeout(20):
+        await again.wait()
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
