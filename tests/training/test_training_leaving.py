@@ -201,7 +201,7 @@ def test_a_rest_that_somebody_removed_is_told(tmp_path: Path) -> None:
 
 
 def test_what_left_names_the_models_layers_of_an_encoded_update(tmp_path: Path) -> None:
-    from octopus_desktop.daemon.mail import _layers
+    from octopus_desktop.daemon.mail import layers_of
 
     desk = files(tmp_path)
     done = leaving.prepare(
@@ -209,5 +209,5 @@ def test_what_left_names_the_models_layers_of_an_encoded_update(tmp_path: Path) 
     )
     store = BlobStore(tmp_path / "blobs")
     digest = store.adopt(done.path)
-    layers = _layers(store, BlobRef(digest=digest, size=done.size, encoding="int4"))
+    layers = layers_of(store, BlobRef(digest=digest, size=done.size, encoding="int4"))
     assert [(layer.name, layer.shape, layer.elements) for layer in layers] == [("b", "3", 3), ("w", "40×100", 4000)]
