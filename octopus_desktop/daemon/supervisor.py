@@ -34,12 +34,14 @@ class Runner:
         self._heard, self._wrote, self._gone = heard, wrote, gone
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._unwanted = ""  # why it was to end before it had begun
 
     @property
     def pid(self) -> int:
         return self._process.pid if self._process else 0
 
     async def start(self, module: str, *arguments: str, cwd: Path) -> None:
+        """Begin. Who was told to end meanwhile ends at once."""
         self._process = await asyncio.create_subprocess_exec(
             *leashed(module, *arguments),
             stdin=asyncio.subprocess.PIPE,
@@ -51,6 +53,8 @@ class Runner:
             env=_environment(),
         )
         self._watch = asyncio.create_task(self._until_gone(self._process))
+        if self._unwanted:
+            await self.end(self._unwanted)
 
     def say(self, word: str, **fields: Any) -> None:
         """A word to the child; lost when it is gone, since rows are the truth."""
@@ -62,6 +66,7 @@ class Runner:
         """Ask it to stop, and kill its group when it has not ended after GRACE_S."""
         process = self._process
         if process is None:
+            self._unwanted = reason or "It is not needed."
             return
         self.say("stop", reason=reason)
         if process.stdin:

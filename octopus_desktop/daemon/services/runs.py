@@ -303,6 +303,8 @@ class Runs:
         except OSError:
             self._runners.pop(run_id, None)
             raise
+        if self._runners.get(run_id) is not runner:
+            return  # the run ended meanwhile, and the runner with it
         self._spread.begin(run_id, spec, runner.say)
         self._watch_time(run_id)
 
