@@ -7,6 +7,7 @@ are made here, lie in files of mode 0600, and reach server and daemons through t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -89,6 +90,8 @@ class Parts:
                 starter.wait(15)
             except psutil.TimeoutExpired:
                 starter.kill()
+                with contextlib.suppress(psutil.Error):
+                    starter.wait(5)
             except psutil.NoSuchProcess:
                 pass
         self._keep(worlds=[])
