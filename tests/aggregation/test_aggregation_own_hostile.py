@@ -165,7 +165,10 @@ def shout():
     [
         ("import os; os.write(2, b'good night'); os._exit(3)", "ended with status 3"),
         ("import ctypes; ctypes.string_at(0)", r"ended with status 139 \(a crash in native code\)"),
-        ("while True:\n    shout()", "did not keep to the form of its words"),
+        (
+            "while True:\n    shout()",
+            "did not keep to the form of its words|had not answered",
+        ),  # a lane may be full first
     ],
 )
 def test_a_process_that_goes_is_told_as_gone(tmp_path: Path, body: str, words: str) -> None:

@@ -269,7 +269,7 @@ async def test_urls_that_expire_in_the_middle_are_replaced(tmp_path: Path, seawe
         async def slow_down(inner: Inner) -> None:
             if (what := inner.WhichOneof("inner")) in ("object", "part_urls"):
                 asked.append(what)
-                line.rate = 5 * MIB  # for each of three connections
+                line.rate = 3 * MIB  # for each of three connections
             if inner.WhichOneof("inner") == "uploaded":
                 line.rate = 0
 
