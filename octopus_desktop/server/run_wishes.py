@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from octopus_desktop.aggregation import strategies
-from octopus_desktop.aggregation.own.host import obstacle
 from octopus_desktop.aggregation.runnable import require_runnable
 from octopus_desktop.aggregation.state import State
 from octopus_desktop.aggregation.strategies.base import MEMORY_WORDS
@@ -28,6 +27,7 @@ from octopus_desktop.jobs.package import VerifiedPackage, unpack
 from octopus_desktop.jobs.toml import apply_overrides
 from octopus_desktop.storage.blobs import BlobStore
 from octopus_desktop.storage.federation_db import ENDED, JobRow, MemberRow, RoundRow, RunRow
+from octopus_desktop.system.sandbox import plain_obstacle
 from octopus_desktop.training import initial
 from octopus_desktop.wire.canonical import canonical_json
 from octopus_desktop.wire.errors import UserError
@@ -136,7 +136,7 @@ def require_allowed(config: RunConfig, job: JobRow, allowed: bool) -> None:
     if not config.own_strategy:
         return
     if not allowed:
-        why = obstacle()
+        why = plain_obstacle()
         how = f"without a sandbox: {why}" if why else "in a sandbox without network, files and other processes."
         file = f"code/{config.strategy.partition(':')[0].replace('.', '/')}.py"
         raise UserError(

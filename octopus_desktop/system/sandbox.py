@@ -80,15 +80,22 @@ def switched_off() -> bool:
     return os.environ.get(SWITCH, "").lower() == "off"
 
 
-async def obstacle(confinement: Confinement, environment: Mapping[str, str], imports: str, python: str = "") -> str:
-    """Why nothing can be confined here; "" when it can: a confined interpreter (this one, or ``python``) started and
-    imported ``imports``."""
+def plain_obstacle() -> str:
+    """Why confining need not even be tried here; "" when it is worth a try."""
     if switched_off():
         return f"{SWITCH} is set to off."
     if not sys.platform.startswith("linux"):
         return "Confinement is built on bubblewrap, which is for Linux."
     if shutil.which("bwrap") is None:
         return "bubblewrap is not installed (Debian: apt install bubblewrap)."
+    return ""
+
+
+async def obstacle(confinement: Confinement, environment: Mapping[str, str], imports: str, python: str = "") -> str:
+    """Why nothing can be confined here; "" when it can: a confined interpreter (this one, or ``python``) started and
+    imported ``imports``."""
+    if why := plain_obstacle():
+        return why
     words = [python or sys.executable, "-c", f"import {imports}"]
     process = await asyncio.create_subprocess_exec(
         *confinement.command(words, environment),

@@ -11,7 +11,6 @@ import contextlib
 import mmap
 import os
 import queue
-import shutil
 import socket
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from typing import Any
 import octopus_desktop
 from octopus_desktop.aggregation.own.memory import Cells, Plan, shared_file
 from octopus_desktop.system.processes import leashed
-from octopus_desktop.system.sandbox import SWITCH, Confinement, switched_off
+from octopus_desktop.system.sandbox import Confinement, plain_obstacle
 from octopus_desktop.wire import frames
 from octopus_desktop.wire.errors import UserError
 
@@ -138,7 +137,7 @@ class Host:
                 "Its process is made for Linux and macOS.",
                 "Run the server, or the simulation, on one of these.",
             )
-        why = obstacle()
+        why = plain_obstacle()
         if not why:
             try:
                 self._begin(confined=True)
@@ -290,17 +289,6 @@ class Host:
         elif told == LINES_MOST:
             self._say("warning", "strategy", "The strategy prints more than is passed on; the rest is left out.")
         return told + 1
-
-
-def obstacle() -> str:
-    """Why confining need not even be tried here; "" when it is."""
-    if switched_off():
-        return f"{SWITCH} is set to off."
-    if not sys.platform.startswith("linux"):
-        return "Confinement is built on bubblewrap, which is for Linux."
-    if shutil.which("bwrap") is None:
-        return "bubblewrap is not installed (Debian: apt install bubblewrap)."
-    return ""
 
 
 def _environment() -> dict[str, str]:
